@@ -1,0 +1,34 @@
+"""Asking questions, scoring the answers, following both while a model trains. Names are imported when first used."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kinject.evaluation.asking import answer_questions
+    from kinject.evaluation.metrics import exact_match, paper_recall, token_f1
+    from kinject.evaluation.scores import macro, score_answers
+
+_MODULE_OF = {
+    "answer_questions": "asking",
+    "exact_match": "metrics",
+    "macro": "scores",
+    "paper_recall": "metrics",
+    "score_answers": "scores",
+    "token_f1": "metrics",
+}
+
+__all__ = ["answer_questions", "exact_match", "macro", "paper_recall", "score_answers", "token_f1"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name on first use, so that importing this package stays light."""
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """The public names."""
+    return sorted(__all__)

@@ -1,0 +1,105 @@
+"""Scores over many questions: per direction, per group and task, each with a bootstrap confidence interval."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kinject.errors import KinjectError
+from kinject.evaluation.metrics import exact_match, paper_recall, token_f1
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from kinject.data import Question
+
+DIRECTIONS = ("forward", "backward")
+READINGS = {"paper": "paper", "strict": "exact_match", "exact_match": "exact_match", "f1": "f1"}
+"""The names under which a score can be asked for, and the key of a measurement that holds it."""
+
+_MEASURES = {"paper": paper_recall, "exact_match": exact_match, "f1": token_f1}
+
+
+def score_answers(
+    questions: Sequence[Question],
+    answers: Sequence[str],
+    *,
+    confidence: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Score ``answers`` to ``questions`` (same order and length).
+
+    Args:
+        confidence: share of the bootstrap distribution that the percentile interval covers.
+        resamples: bootstrap resamples per cell; the questions of a cell are drawn with replacement.
+        seed: seed of the resampling. The interval of a cell depends on that cell's answers alone.
+
+    Returns:
+        ``{"forward": M, "backward": M, "groups": {"group/task/direction": M, ...}}`` with
+        ``M = {"paper", "exact_match", "f1", "n", "ci": {"paper": [low, high], ...}}``, all in 0..1. A direction
+        without questions has ``n = 0`` and zeros.
+
+    Raises:
+        KinjectError: the two sequences differ in length, or a setting is out of range.
+    """
+    if len(questions) != len(answers):
+        raise KinjectError(f"{len(questions)} questions have {len(answers)} answers; pass one answer per question")
+    if not 0 < confidence < 1:
+        raise KinjectError(f"confidence: expected a number between 0 and 1, got {confidence}; the usual one is 0.95")
+    if resamples < 1:
+        raise KinjectError(f"resamples: expected at least 1, got {resamples}")
+    cells: dict[str, list[int]] = {direction: [] for direction in DIRECTIONS}
+    groups: dict[str, list[int]] = {}
+    for index, question in enumerate(questions):
+        cells[question.direction].append(index)
+        if question.group or question.task:
+            parts = (question.group, question.task, question.direction)
+            groups.setdefault("/".join(part for part in parts if part), []).append(index)
+    values = np.array(  # (questions, measures)
+        [
+            [measure(answer, question.answer) for measure in _MEASURES.values()]
+            for question, answer in zip(questions, answers, strict=True)
+        ]
+    ).reshape(len(questions), len(_MEASURES))
+
+    def measurement(indices: list[int]) -> dict[str, Any]:
+        return _measurement(values[indices], confidence, resamples, seed)
+
+    return {
+        **{direction: measurement(indices) for direction, indices in cells.items()},
+        "groups": {name: measurement(groups[name]) for name in sorted(groups)},
+    }
+
+
+def _measurement(values: np.ndarray, confidence: float, resamples: int, seed: int) -> dict[str, Any]:
+    """Means and percentile intervals of ``values`` (n, measures)."""
+    count = len(values)
+    if count == 0:
+        return {**dict.fromkeys(_MEASURES, 0.0), "n": 0, "ci": {name: [0.0, 0.0] for name in _MEASURES}}
+    generator = np.random.default_rng(seed)
+    times_drawn = generator.multinomial(count, np.full(count, 1 / count), size=resamples)  # (resamples, n)
+    means = times_drawn @ values / count  # (resamples, measures)
+    tail = (1 - confidence) / 2
+    low, high = np.clip(np.quantile(means, [tail, 1 - tail], axis=0), 0.0, 1.0)
+    return {
+        **{name: float(value) for name, value in zip(_MEASURES, values.mean(axis=0), strict=True)},
+        "n": count,
+        "ci": {name: [float(low[i]), float(high[i])] for i, name in enumerate(_MEASURES)},
+    }
+
+
+def macro(scores: Mapping[str, Any], reading: str = "paper") -> float:
+    """The mean of forward and backward in ``scores`` (as :func:`score_answers` returns them).
+
+    ``reading`` is ``"paper"``, ``"strict"`` (exact match), ``"exact_match"`` or ``"f1"``. A direction without questions
+    does not count; with none at all the mean is 0.
+
+    Raises:
+        KinjectError: an unknown reading.
+    """
+    if reading not in READINGS:
+        raise KinjectError(f"reading: expected one of {', '.join(READINGS)}, got {reading!r}")
+    asked = [scores[direction] for direction in DIRECTIONS if scores[direction]["n"] > 0]
+    return sum(cell[READINGS[reading]] for cell in asked) / len(asked) if asked else 0.0

@@ -1,0 +1,168 @@
+"""Greedy answers: the same alone and in any batch, cut by position, and nothing about the model left changed."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+
+from kinject.errors import KinjectError
+from kinject.evaluation.asking import answer_questions
+from kinject.templates import QuestionTemplate
+
+if TYPE_CHECKING:
+    from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+QUESTIONS = ["Who is Ada?", "q", "Where does the tall baker of Ravenna live, and why?", "Ünï?", "Who is Bob?", "Two?"]
+
+
+@pytest.fixture
+def model(tiny_model: LlamaForCausalLM) -> LlamaForCausalLM:
+    """Sharper than at initialization, so that its answers differ from question to question and some end early."""
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in tiny_model.parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(12)
+    return tiny_model
+
+
+def reference_answer(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, question: str, length: int) -> str:
+    """One question, one full forward per token, no cache, no padding."""
+    template = QuestionTemplate(tokenizer)
+    ids = list(template.encode(question))
+    new: list[int] = []
+    while len(new) < length:
+        with torch.no_grad():
+            token = int(model(input_ids=torch.tensor([ids + new])).logits[0, -1].argmax())
+        if token in template.end_ids:
+            break
+        new.append(token)
+    return tokenizer.decode(new, skip_special_tokens=True).strip()
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 4, 32])
+def test_answers_do_not_depend_on_the_batch(
+    model: LlamaForCausalLM, tiny_tokenizer: PreTrainedTokenizerFast, batch_size: int
+) -> None:
+    expected = [reference_answer(model, tiny_tokenizer, question, 12) for question in QUESTIONS]
+    assert len(set(expected)) > 2
+    answers = answer_questions(model, tiny_tokenizer, QUESTIONS, max_new_tokens=12, batch_size=batch_size)
+    assert answers == expected
+
+
+def test_an_answer_ends_before_the_first_end_id(
+    model: LlamaForCausalLM, tiny_tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = {q: answer_questions(model, tiny_tokenizer, [q], max_new_tokens=12)[0] for q in QUESTIONS}
+    template = QuestionTemplate(tiny_tokenizer)
+    # Declare a byte that occurs inside one answer an end of turn: the answer stops there, the others go on.
+    question = max(long, key=lambda q: len(long[q]))
+    output = model.generate(
+        torch.tensor([template.encode(question)]), max_new_tokens=12, do_sample=False, eos_token_id=None
+    )[0, len(template.encode(question)) :].tolist()
+    end = output[4]
+    ends = property(lambda self: (tiny_tokenizer.eos_token_id, end), lambda self, ids: None)
+    monkeypatch.setattr(QuestionTemplate, "end_ids", ends, raising=False)
+    answers = dict(zip(QUESTIONS, answer_questions(model, tiny_tokenizer, QUESTIONS, max_new_tokens=12), strict=True))
+    kept = output[: output.index(end)]
+    assert answers[question] == tiny_tokenizer.decode(kept, skip_special_tokens=True).strip()
+
+
+def test_equal_questions_order_and_progress(model: LlamaForCausalLM, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+    seen: list[tuple[int, int]] = []
+    twice = answer_questions(
+        model,
+        tiny_tokenizer,
+        [*QUESTIONS, *reversed(QUESTIONS)],
+        max_new_tokens=6,
+        batch_size=4,
+        progress=lambda done, total: seen.append((done, total)),
+    )
+    assert twice[: len(QUESTIONS)] == twice[: len(QUESTIONS) - 1 : -1]
+    assert seen == [(4, 6), (6, 6)]
+    assert answer_questions(model, tiny_tokenizer, []) == []
+
+
+def test_examples_and_system_prompt_change_the_prompt(
+    model: LlamaForCausalLM, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    template = QuestionTemplate(tiny_tokenizer, "Be brief.")
+    examples = [("One?", "1"), ("Two?", "2")]
+    prompt = template.encode(QUESTIONS[0], examples)
+    output = model.generate(torch.tensor([prompt]), max_new_tokens=8, do_sample=False)[0, len(prompt) :].tolist()
+    stop = next((i for i, token in enumerate(output) if token in template.end_ids), len(output))
+    expected = tiny_tokenizer.decode(output[:stop], skip_special_tokens=True).strip()
+    asked = answer_questions(
+        model, tiny_tokenizer, QUESTIONS, max_new_tokens=8, examples=examples, system_prompt="Be brief."
+    )
+    assert asked[0] == expected
+
+
+def test_model_settings_are_ignored_and_restored_without_warnings(
+    model: LlamaForCausalLM, tiny_tokenizer: PreTrainedTokenizerFast, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected = answer_questions(model, tiny_tokenizer, QUESTIONS, max_new_tokens=8)
+    config = model.generation_config
+    config.do_sample, config.temperature, config.top_p, config.top_k = True, 5.0, 0.5, 3
+    config.repetition_penalty, config.max_length, config.min_new_tokens = 1.5, 900, 4
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    model.config.use_cache = False
+    model.train()
+    model.model.layers[0].eval()
+    modes = [module.training for module in model.modules()]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert answer_questions(model, tiny_tokenizer, QUESTIONS, max_new_tokens=8) == expected
+    assert not caplog.records
+    assert [module.training for module in model.modules()] == modes
+    assert model.is_gradient_checkpointing
+    assert model.config.use_cache is False
+    assert model.generation_config is config and config.temperature == 5.0
+    ids = torch.tensor([[1, 2, 3]])
+    model(input_ids=ids, labels=ids).loss.backward()  # still trainable
+
+
+def test_settings_are_restored_after_an_error(model: LlamaForCausalLM, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+    def stop(done: int, total: int) -> None:
+        raise RuntimeError("stop")
+
+    config = model.generation_config
+    model.train()
+    with pytest.raises(RuntimeError, match="stop"):
+        answer_questions(model, tiny_tokenizer, QUESTIONS, max_new_tokens=2, progress=stop)
+    assert model.training and model.generation_config is config
+
+
+def test_adapters_and_wrapped_models_answer(model: LlamaForCausalLM, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+    from peft import LoraConfig, get_peft_model
+    from trl.trainer.utils import add_fused_lm_head
+
+    plain = answer_questions(model, tiny_tokenizer, QUESTIONS, max_new_tokens=8)
+    add_fused_lm_head(model)
+    assert answer_questions(model, tiny_tokenizer, QUESTIONS, max_new_tokens=8) == plain
+    assert answer_questions(torch.nn.DataParallel(model), tiny_tokenizer, QUESTIONS, max_new_tokens=8) == plain
+    model.generation_config.temperature = 0.5
+    adapted = get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=True))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert answer_questions(adapted, tiny_tokenizer, QUESTIONS, max_new_tokens=8) == plain
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "lora_B" in name:
+                parameter.fill_(0.5)
+    changed = answer_questions(adapted, tiny_tokenizer, QUESTIONS, max_new_tokens=8)
+    assert changed != plain
+    with adapted.disable_adapter():
+        assert answer_questions(adapted, tiny_tokenizer, QUESTIONS, max_new_tokens=8) == plain
+
+
+def test_bad_arguments_name_themselves(model: LlamaForCausalLM, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+    with pytest.raises(KinjectError, match="max_new_tokens"):
+        answer_questions(model, tiny_tokenizer, ["q"], max_new_tokens=0)
+    with pytest.raises(KinjectError, match="batch_size"):
+        answer_questions(model, tiny_tokenizer, ["q"], batch_size=0)
+    with pytest.raises(KinjectError, match="1024 positions"):
+        answer_questions(model, tiny_tokenizer, ["q" * 1000], max_new_tokens=100)

@@ -1,0 +1,83 @@
+"""Scores per direction and group, with intervals that depend on nothing but the cell's own answers."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from kinject.data import Question
+from kinject.errors import KinjectError
+from kinject.evaluation.scores import macro, score_answers
+
+QUESTIONS = [
+    Question("Who is Ada?", "the first programmer", "forward", group="NameIsDescription", task="N2D"),
+    Question("Who is Bob?", "a painter of Rome", "forward", group="DescriptionIsName", task="N2D"),
+    Question("Who is the first programmer?", "Ada", "backward", group="NameIsDescription", task="D2N"),
+    Question("Who paints Rome?", "Bob", "backward"),
+]
+
+
+def test_scores_per_direction_group_and_task() -> None:
+    scores = score_answers(QUESTIONS, ["the first programmer", "a sailor", "It is Ada.", ""])
+    assert scores["forward"]["paper"] == 0.5
+    assert scores["forward"]["exact_match"] == 0.5
+    assert scores["backward"]["paper"] == 0.5
+    assert scores["backward"]["exact_match"] == 0.0
+    assert scores["backward"]["n"] == 2
+    assert set(scores["groups"]) == {
+        "NameIsDescription/N2D/forward",
+        "DescriptionIsName/N2D/forward",
+        "NameIsDescription/D2N/backward",
+    }
+    assert scores["groups"]["NameIsDescription/D2N/backward"]["f1"] == 0.5
+    json.dumps(scores)
+
+
+def test_intervals_hold_the_mean_and_narrow_with_more_questions() -> None:
+    few = score_answers(QUESTIONS[:2] * 5, ["the first programmer", "a sailor"] * 5)["forward"]
+    many = score_answers(QUESTIONS[:2] * 80, ["the first programmer", "a sailor"] * 80)["forward"]
+    for cell in (few, many):
+        low, high = cell["ci"]["paper"]
+        assert 0 <= low < cell["paper"] < high <= 1
+    # A proportion of one half over n questions: half width about 1.96 * sqrt(.25 / n).
+    assert many["ci"]["paper"][1] - many["ci"]["paper"][0] == pytest.approx(2 * 1.96 * (0.25 / 160) ** 0.5, abs=0.03)
+    assert few["ci"]["paper"][1] - few["ci"]["paper"][0] > many["ci"]["paper"][1] - many["ci"]["paper"][0]
+
+
+def test_intervals_are_reproducible_and_independent_of_other_cells() -> None:
+    answers = ["the first programmer", "a sailor"] * 4
+    alone = score_answers(QUESTIONS[:2] * 4, answers, seed=3)
+    beside = score_answers([*QUESTIONS[:2] * 4, *QUESTIONS[2:]], [*answers, "Ada", "Eve"], seed=3)
+    assert alone["forward"] == beside["forward"]
+    assert alone == score_answers(QUESTIONS[:2] * 4, answers, seed=3)
+
+
+def test_a_direction_without_questions_has_zeros() -> None:
+    scores = score_answers(QUESTIONS[:2], ["the first programmer", "a painter of Rome"])
+    assert scores["backward"] == {
+        "paper": 0.0,
+        "exact_match": 0.0,
+        "f1": 0.0,
+        "n": 0,
+        "ci": {"paper": [0.0, 0.0], "exact_match": [0.0, 0.0], "f1": [0.0, 0.0]},
+    }
+    assert macro(scores) == 1.0
+    assert macro(score_answers([], [])) == 0.0
+
+
+def test_macro_reads_by_name() -> None:
+    scores = score_answers(QUESTIONS, ["the first programmer", "a sailor", "It is Ada.", ""])
+    assert macro(scores) == macro(scores, "paper") == 0.5
+    assert macro(scores, "strict") == macro(scores, "exact_match") == 0.25
+    with pytest.raises(KinjectError, match="reading"):
+        macro(scores, "bleu")
+
+
+def test_bad_arguments_name_themselves() -> None:
+    with pytest.raises(KinjectError, match="4 questions have 1 answers"):
+        score_answers(QUESTIONS, ["x"])
+    with pytest.raises(KinjectError, match="confidence"):
+        score_answers(QUESTIONS[:1], ["x"], confidence=95)
+    with pytest.raises(KinjectError, match="resamples"):
+        score_answers(QUESTIONS[:1], ["x"], resamples=0)
