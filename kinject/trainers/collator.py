@@ -1,0 +1,136 @@
+"""Turns prepared rows into batches, drawing every mask as a pure function of (seed, epoch, sample).
+
+Nothing here depends on the batch, the worker or the process (design invariant 1); only the *ratio* may be shared by a
+batch, when asked for as in the paper.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from kinject.corruption import draw_mask, keep_tokens, mask_tokens, random_tokens, sample_generator
+from kinject.templates import Frame, assemble
+
+if TYPE_CHECKING:
+    from kinject.corruption import MaskRatioLaw
+    from kinject.trainers.masked_config import Corruption, LossScope, RatioScope, Unit
+
+# One stream a purpose, so that changing one law leaves the other draws as they are. Evaluation has streams of its own.
+_MASK_STREAM, _REPLACEMENT_STREAM, _WORDING_STREAM = 1, 2, 3
+_EVALUATION_STREAMS = 100
+LABEL_IGNORED = -100
+
+
+@dataclass(frozen=True)
+class Masking:
+    """What a masked objective hides in the prompt's copy of the document.
+
+    Attributes:
+        law: The mask ratio of a sample in an epoch.
+        mask_token_id: Stands for a hidden token under `corruption="mask"`.
+        candidate_ids: Ids that `corruption="random"` draws from, shape `(candidates,)`.
+        corruption, unit, ratio_per, loss_on: As in `MaskedSFTConfig`.
+    """
+
+    law: MaskRatioLaw
+    mask_token_id: int
+    candidate_ids: torch.Tensor
+    corruption: Corruption = "mask"
+    unit: Unit = "token"
+    ratio_per: RatioScope = "sample"
+    loss_on: LossScope = "document"
+
+
+@dataclass
+class DocumentCollator:
+    """Collates rows `{document_ids, sample, fixed_masks[, word_ids][, frames]}` into a right-padded batch.
+
+    `frames` are the token ids around plain documents, one entry a wording; a row with `frames` of its own (a question
+    with its answer) uses those. Masked objectives pass `masking`.
+
+    Returns a dict with `input_ids`, `attention_mask`, `labels` (not shifted, -100 where nothing is scored), each
+    `(batch, length)`, and for masked objectives `mask_ratio` `(batch,)`.
+    """
+
+    frames: Sequence[Frame]
+    pad_token_id: int
+    seed: int
+    masking: Masking | None = None
+    pad_to_multiple_of: int | None = None
+    num_epochs: float = 1.0
+    # In shared memory, so that data loader workers that outlive an epoch see the new one.
+    _epoch: torch.Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.int64).share_memory_())
+
+    @property
+    def epoch(self) -> int:
+        """The epoch whose masks are drawn, counted from 0."""
+        return int(self._epoch)
+
+    @epoch.setter
+    def epoch(self, value: int) -> None:
+        self._epoch.fill_(value)
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        """Collate ``rows``."""
+        ratios = [self._ratio(row) for row in rows]
+        if self.masking is not None and self.masking.ratio_per == "batch":
+            ratios = [ratios[0]] * len(rows)  # the first sample's draw serves the whole batch
+        samples = [self._assemble(row, ratio) for row, ratio in zip(rows, ratios, strict=True)]
+        longest = max(len(input_ids) for input_ids, _ in samples)
+        if self.pad_to_multiple_of:
+            longest = -(-longest // self.pad_to_multiple_of) * self.pad_to_multiple_of
+        input_ids = torch.full((len(rows), longest), self.pad_token_id)
+        attention_mask = torch.zeros((len(rows), longest), dtype=torch.long)
+        labels = torch.full((len(rows), longest), LABEL_IGNORED)
+        for index, (ids, targets) in enumerate(samples):
+            input_ids[index, : len(ids)] = torch.tensor(ids)
+            attention_mask[index, : len(ids)] = 1
+            labels[index, : len(ids)] = torch.tensor(targets)
+        batch = {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
+        if self.masking is not None:
+            batch["mask_ratio"] = torch.tensor(ratios)
+        return batch
+
+    def _draw_of(self, row: Mapping[str, Any]) -> tuple[int, int]:
+        """Epoch and stream offset of a row; evaluation rows meet the same masks every time."""
+        return (0, _EVALUATION_STREAMS) if row["fixed_masks"] else (self.epoch, 0)
+
+    def _ratio(self, row: Mapping[str, Any]) -> float:
+        if self.masking is None or self.masking.corruption == "keep":
+            return 0.0
+        if self.masking.corruption == "random":
+            return 1.0  # the control replaces every document token
+        epoch, offset = self._draw_of(row)
+        return self.masking.law.ratio(self.seed + offset, epoch, row["sample"], self.num_epochs)
+
+    def _assemble(self, row: Mapping[str, Any], ratio: float) -> tuple[list[int], list[int]]:
+        epoch, offset = self._draw_of(row)
+
+        def generator(stream: int) -> torch.Generator:
+            return sample_generator(self.seed, epoch, row["sample"], stream + offset)
+
+        frames = [Frame(**frame) for frame in row["frames"]] if row.get("frames") else self.frames
+        wording = 0
+        if len(frames) > 1:
+            wording = int(torch.randint(len(frames), (), generator=generator(_WORDING_STREAM)))
+        frame, ids = frames[wording], row["document_ids"]
+        if self.masking is None or not frame.has_copy:
+            assembled = assemble(frame, ids, None, None)
+            return assembled.input_ids, assembled.labels
+        mask = draw_mask(len(ids), ratio, generator(_MASK_STREAM), self.masking.unit, row.get("word_ids"))
+        noised = self._corrupt(torch.tensor(ids), mask, generator(_REPLACEMENT_STREAM))
+        loss_mask = mask.tolist() if self.masking.loss_on == "masked" else None
+        assembled = assemble(frame, ids, noised.tolist(), loss_mask)
+        return assembled.input_ids, assembled.labels
+
+    def _corrupt(self, ids: torch.Tensor, mask: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        assert self.masking is not None
+        if self.masking.corruption == "mask":
+            return mask_tokens(ids, mask, self.masking.mask_token_id)
+        if self.masking.corruption == "random":
+            return random_tokens(ids, mask, self.masking.candidate_ids, generator)
+        return keep_tokens(ids, mask)

@@ -1,0 +1,293 @@
+"""The trainer that every objective on documents extends: documents in, supervised token positions out.
+
+Adds to [`trl.SFTTrainer`] what all objectives need: frames around documents, splitting instead of truncation, masks that
+are a pure function of (seed, epoch, sample), and a head that runs on supervised positions only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from datasets import Dataset, IterableDataset
+from transformers import TrainerCallback
+from trl import SFTTrainer
+
+from kinject.errors import ConfigurationError, DataError
+from kinject.templates import DocumentTemplate, Wording
+from kinject.trainers.collator import LABEL_IGNORED, DocumentCollator, Masking
+from kinject.trainers.document_config import DocumentSFTConfig
+from kinject.trainers.splitting import split_document
+from kinject.trainers.supervised_positions import SupervisedPositions
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerControl, TrainerState, TrainingArguments
+
+    from kinject.templates import Frame
+
+PREPARED_COLUMNS = ["document_ids", "word_ids", "frames", "sample", "fixed_masks"]
+
+
+class _EpochCallback(TrainerCallback):
+    """Tells the collator which epoch's masks to draw, also after a resume in the middle of one."""
+
+    def __init__(self, collator: DocumentCollator) -> None:
+        self._collator = collator
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._collator.epoch = int(state.epoch or 0)
+        self._collator.num_epochs = max(1.0, float(state.num_train_epochs))
+
+
+class DocumentSFTTrainer(SFTTrainer):
+    """Fine-tunes on rows of `text`, `prompt`/`completion`, or `messages`; see the subclasses for the objectives.
+
+    A row with `text` is a document: every token of it is learned. In the other rows the question stays visible and the
+    (last) answer is the document. Documents over `max_length` are split at sentence ends; an answer that does not fit
+    is an error, since cutting it would change the target.
+
+    Args:
+        model: A causal language model, or its path.
+        args: The configuration.
+        train_dataset, eval_dataset: Data sets of such rows. Evaluation rows meet fixed masks.
+        processing_class: The tokenizer. Default: loaded from the model's path.
+        callbacks: Further callbacks.
+        peft_config: Trains an adapter instead of the model.
+        kwargs: Passed on to [`trl.SFTTrainer`].
+
+    Raises:
+        ConfigurationError: unknown wording, no usable mask token, LoRA targets that match nothing, an answer longer
+            than `max_length`.
+        DataError: a row without text, prompt/completion or messages, or with an empty document.
+    """
+
+    _tag_names = ["kinject", "sft"]
+    args: DocumentSFTConfig
+
+    def __init__(
+        self,
+        model: str | PreTrainedModel,
+        args: DocumentSFTConfig,
+        train_dataset: Dataset | IterableDataset | None = None,
+        eval_dataset: Dataset | IterableDataset | dict[str, Dataset] | None = None,
+        processing_class: PreTrainedTokenizerBase | None = None,
+        callbacks: list[TrainerCallback] | None = None,
+        peft_config: PeftConfig | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if getattr(peft_config, "is_prompt_learning", False):
+            raise ConfigurationError(
+                f"{type(peft_config).__name__} adds virtual tokens, which shift the supervised positions. "
+                "Use LoRA or train the full model."
+            )
+        self._template: DocumentTemplate | None = None
+        try:
+            super().__init__(
+                model,
+                args,
+                train_dataset=train_dataset,
+                eval_dataset=eval_dataset,
+                processing_class=processing_class,
+                callbacks=callbacks,
+                peft_config=peft_config,
+                **kwargs,
+            )
+        except ValueError as error:
+            if "Target modules" in str(error):
+                targets = getattr(peft_config, "target_modules", None)
+                raise ConfigurationError(
+                    f"lora_target_modules {sorted(targets) if targets else targets} match no module of this model. "
+                    "Name modules it has, such as q_proj v_proj, or all-linear."
+                ) from error
+            raise
+        base = self._unwrapped()
+        self._supervised = SupervisedPositions(base)
+        # The loss is summed over supervised tokens and divided by their number in the whole accumulated batch, whatever
+        # the model's own forward accepts; this makes accumulation exact for every architecture.
+        self.model_accepts_loss_kwargs = True
+        self.data_collator = DocumentCollator(
+            frames=self._document_template(processing_class=self._tokenizer, args=args).frames,
+            pad_token_id=self._tokenizer.pad_token_id,
+            seed=args.seed if args.data_seed is None else args.data_seed,
+            masking=self._masking(base.config.get_text_config().vocab_size),
+            pad_to_multiple_of=args.pad_to_multiple_of,
+        )
+        self.add_callback(_EpochCallback(self.data_collator))
+
+    # What a subclass decides.
+
+    def _document_wordings(self, args: DocumentSFTConfig) -> Sequence[Wording]:
+        """Frames around plain documents."""
+        raise NotImplementedError
+
+    def _row_wordings(self, args: DocumentSFTConfig) -> Sequence[Wording]:
+        """Frames of a question with its answer."""
+        raise NotImplementedError
+
+    def _texts(self, row: Mapping[str, Any], args: DocumentSFTConfig) -> Iterator[str]:
+        """The texts to learn from a plain document."""
+        yield row[args.dataset_text_field]
+
+    def _masking(self, vocab_size: int) -> Masking | None:
+        """What is hidden in the prompt's copy; `None` for objectives without a copy."""
+        return None
+
+    def _needs_word_ids(self, args: DocumentSFTConfig) -> bool:
+        return False
+
+    # Hooks of trl.SFTTrainer.
+
+    def _prepare_dataset(
+        self,
+        dataset: Dataset | IterableDataset,
+        processing_class: PreTrainedTokenizerBase,
+        args: DocumentSFTConfig,
+        packing: bool,
+        formatting_func: Callable[[dict[str, Any]], str] | None,
+        dataset_name: str,
+    ) -> Dataset | IterableDataset:
+        columns = list(dataset.features or next(iter(dataset)))
+        if "document_ids" in columns:
+            return dataset
+        if formatting_func is not None:
+            raise ConfigurationError("formatting_func is not supported; give rows a 'text' column instead.")
+        template = self._document_template(processing_class, args)
+        row_template = DocumentTemplate(processing_class, self._row_wordings(args), args.system_prompt)
+        fixed_masks = dataset_name != "train"
+
+        def prepare(batch: dict[str, list[Any]], indices: list[int]) -> dict[str, list[Any]]:
+            prepared: dict[str, list[Any]] = {name: [] for name in PREPARED_COLUMNS}
+            for position, index in enumerate(indices):
+                row = {name: values[position] for name, values in batch.items()}
+                for document, frames in self._samples(row, index, dataset_name, args, template, row_template):
+                    prepared["document_ids"].append(document.ids)
+                    prepared["word_ids"].append(document.word_ids if self._needs_word_ids(args) else None)
+                    prepared["frames"].append(frames)
+                    prepared["sample"].append(0)
+                    prepared["fixed_masks"].append(fixed_masks)
+            return prepared
+
+        # Not cached: the fingerprint of a bound method is not stable, and preparing costs less than hashing it.
+        options: dict[str, Any] = {"desc": f"Tokenizing {dataset_name}"} if isinstance(dataset, Dataset) else {}
+        dataset = dataset.map(prepare, batched=True, with_indices=True, remove_columns=columns, **options)
+        dataset = dataset.map(_number_samples, batched=True, with_indices=True)
+        return dataset.shuffle(seed=args.seed) if args.shuffle_dataset else dataset
+
+    def _set_signature_columns_if_needed(self) -> None:
+        if self._signature_columns is None:
+            self._signature_columns = list(PREPARED_COLUMNS)
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """trl's loss and metrics, with only the supervised positions projected through the head."""
+        mask_ratio = inputs.pop("mask_ratio", None)
+        if return_outputs or self.label_smoother is not None:  # both need the logits of every position
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        targets = inputs.pop("labels")[:, 1:]
+        with self._supervised.scoring(targets) as supervised_targets:
+            inputs["shift_labels"] = supervised_targets
+            loss = super().compute_loss(model, inputs, num_items_in_batch=num_items_in_batch)
+        if mask_ratio is not None:
+            self._log_by_ratio("train" if model.training else "eval", mask_ratio, targets)
+        return loss
+
+    def _log_by_ratio(self, mode: str, mask_ratio: torch.Tensor, targets: torch.Tensor) -> None:
+        """Logs the mean mask ratio, and the mean loss of each quartile of the ratio range [0, 1]."""
+        supervised = targets != LABEL_IGNORED
+        assert self._supervised.log_probs is not None
+        quartile = (mask_ratio * 4).long().clamp(max=3)[:, None].expand_as(supervised)[supervised]
+        losses = -self._supervised.log_probs.float()
+        sums = torch.zeros(10, device=losses.device)
+        sums[:4].index_add_(0, quartile, losses)
+        sums[4:8].index_add_(0, quartile, torch.ones_like(losses))
+        sums[8], sums[9] = mask_ratio.sum(), len(mask_ratio)
+        sums = self.accelerator.reduce(sums, reduction="sum")
+        self._metrics[mode]["mask_ratio"].append((sums[8] / sums[9]).item())
+        for index in range(4):
+            if sums[4 + index] > 0:
+                self._metrics[mode][f"loss_ratio_q{index + 1}"].append((sums[index] / sums[4 + index]).item())
+
+    # Private parts.
+
+    def _unwrapped(self) -> PreTrainedModel:
+        model: Any = self.model
+        return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+    def _document_template(
+        self, processing_class: PreTrainedTokenizerBase, args: DocumentSFTConfig
+    ) -> DocumentTemplate:
+        if self._template is None:
+            self._template = DocumentTemplate(processing_class, self._document_wordings(args), args.system_prompt)
+        return self._template
+
+    def _samples(
+        self,
+        row: Mapping[str, Any],
+        index: int,
+        dataset_name: str,
+        args: DocumentSFTConfig,
+        template: DocumentTemplate,
+        row_template: DocumentTemplate,
+    ) -> Iterator[tuple[Any, list[dict[str, Any]] | None]]:
+        """The samples of one row: encoded document, and frames of its own if it is a question with an answer."""
+        where = f"row {index} of the {dataset_name} data set"
+        if row.get("messages") or row.get("prompt"):
+            prompt, answer = _question_and_answer(row, where)
+            frames = row_template.row_frames(prompt)
+            document = row_template.encode(answer)
+            length = max(_sample_length(frame, len(document.ids)) for frame in frames)
+            if args.max_length is not None and length > args.max_length:
+                raise ConfigurationError(
+                    f"{where}: question and answer take {length} tokens, over max_length {args.max_length}. "
+                    "Raise --max_length; the answer is never cut."
+                )
+            yield document, [vars(frame) for frame in frames]
+            return
+        text = row.get(args.dataset_text_field)
+        if not isinstance(text, str) or not text.strip():
+            what = "is empty" if isinstance(text, str) else "is missing"
+            raise DataError(
+                f"{where}: '{args.dataset_text_field}' {what}. Expected a document, or 'prompt' and 'completion', or "
+                "'messages'."
+            )
+        for part in self._texts(row, args):
+            if args.max_length is None:
+                yield template.encode(part), None
+                continue
+            copies = 2 if any(frame.has_copy for frame in template.frames) else 1
+            budget = (args.max_length - max(_sample_length(frame, 0) for frame in template.frames)) // copies
+            for document in split_document(template, part, budget):
+                yield document, None
+
+
+def _sample_length(frame: Frame, document_length: int) -> int:
+    copies = 2 if frame.has_copy else 1
+    return len(frame.before) + len(frame.between) + len(frame.after) + copies * document_length
+
+
+def _number_samples(batch: dict[str, list[Any]], indices: list[int]) -> dict[str, list[int]]:
+    return {"sample": indices}
+
+
+def _question_and_answer(row: Mapping[str, Any], where: str) -> tuple[str | list[dict[str, str]], str]:
+    """Prompt (text, or messages up to the last answer) and answer of a prompt/completion or chat row."""
+    if row.get("messages"):
+        messages = list(row["messages"])
+        if messages[-1]["role"] != "assistant":
+            raise DataError(f"{where}: the last of 'messages' must be the assistant's, the answer to learn.")
+        prompt, answer = messages[:-1], messages[-1]["content"]
+    else:
+        prompt, completion = row["prompt"], row.get("completion")
+        answer = completion[-1]["content"] if isinstance(completion, list) and completion else completion
+    if not isinstance(answer, str) or not answer.strip():
+        raise DataError(f"{where}: the answer ('completion', or the last message) is missing or empty.")
+    return prompt, answer

@@ -1,0 +1,84 @@
+"""Masked fine-tuning of autoregressive models (arXiv 2510.09885, section 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import yaml
+
+from kinject.corruption import parse_mask_ratio
+from kinject.errors import ConfigurationError
+from kinject.templates import DEMASKING, DEMASKING_WORDINGS, MASKED_ANSWER, Wording, resolve_mask_token
+from kinject.trainers.collator import Masking
+from kinject.trainers.document_config import DocumentSFTConfig
+from kinject.trainers.document_trainer import DocumentSFTTrainer
+from kinject.trainers.masked_config import MaskedSFTConfig
+
+
+class MaskedSFTTrainer(DocumentSFTTrainer):
+    """Trains a model to restore a document from a randomly masked copy in its prompt.
+
+    The prompt holds the document with a share `t` of its tokens replaced; the target is the whole document, never
+    altered. With prompt/completion or chat rows the question stays visible and the answer is masked. Besides trl's
+    metrics, `mask_ratio` and the loss by quartile of the ratio (`loss_ratio_q1` ... `loss_ratio_q4`) are logged.
+
+    See [`DocumentSFTTrainer`] for the arguments and errors.
+    """
+
+    _tag_names = ["kinject", "masked-fine-tuning"]
+    _name = "Masked fine-tuning"
+    args: MaskedSFTConfig
+
+    def _document_wordings(self, args: DocumentSFTConfig) -> Sequence[Wording]:
+        return named_wordings(args.wordings) if isinstance(args, MaskedSFTConfig) else (DEMASKING,)
+
+    def _row_wordings(self, args: DocumentSFTConfig) -> Sequence[Wording]:
+        return (MASKED_ANSWER,)
+
+    def _needs_word_ids(self, args: DocumentSFTConfig) -> bool:
+        return isinstance(args, MaskedSFTConfig) and args.mask_unit == "word"
+
+    def _masking(self, vocab_size: int) -> Masking:
+        special = set(self._tokenizer.all_special_ids) | set(self._tokenizer.added_tokens_decoder)
+        ordinary = sorted(i for i in self._tokenizer.get_vocab().values() if i not in special and i < vocab_size)
+        return Masking(
+            law=parse_mask_ratio(self.args.mask_ratio),
+            # Only masks need a mask token; the controls also run on tokenizers without one.
+            mask_token_id=resolve_mask_token(self._tokenizer, self.args.mask_token, vocab_size)
+            if self.args.corruption == "mask"
+            else -1,
+            candidate_ids=torch.tensor(ordinary),
+            corruption=self.args.corruption,  # type: ignore[arg-type]
+            unit=self.args.mask_unit,  # type: ignore[arg-type]
+            ratio_per=self.args.mask_ratio_per,  # type: ignore[arg-type]
+            loss_on=self.args.loss_on,  # type: ignore[arg-type]
+        )
+
+
+def named_wordings(name: str) -> Sequence[Wording]:
+    """The demasking prompts of that name: `paper`, `rotating`, or a YAML file with a list of `{user, assistant}`.
+
+    Raises:
+        ConfigurationError: no such name or file, or an entry without `{masked}` in `user` or `{document}` in `assistant`.
+    """
+    if name == "paper":
+        return (DEMASKING,)
+    if name == "rotating":
+        return DEMASKING_WORDINGS
+    path = Path(name)
+    if not path.is_file():
+        raise ConfigurationError(f"wordings '{name}': expected paper, rotating, or a YAML file; no such file exists.")
+    try:
+        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"{path}: not valid YAML: {error}") from error
+    if not isinstance(entries, list) or not entries:
+        raise ConfigurationError(f"{path}: expected a list of {{user, assistant}} entries.")
+    for number, entry in enumerate(entries, start=1):
+        if not isinstance(entry, dict) or set(entry) - {"user", "assistant"} or "user" not in entry:
+            raise ConfigurationError(f"{path}, entry {number}: expected the fields user and assistant.")
+        if "{masked}" not in entry["user"] or "{document}" not in entry.get("assistant", "{document}"):
+            raise ConfigurationError(f"{path}, entry {number}: user needs {{masked}} and assistant {{document}}.")
+    return tuple(Wording(**entry) for entry in entries)

@@ -1,0 +1,40 @@
+"""The baselines without a masked copy: autoregressive fine-tuning, and reverse training (arXiv 2403.13799)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from kinject.data import reverse_text
+from kinject.templates import FACT, RAW, Wording
+from kinject.trainers.document_config import DocumentSFTConfig
+from kinject.trainers.document_trainer import DocumentSFTTrainer
+from kinject.trainers.plain_config import PlainSFTConfig
+
+_ANSWER = Wording(user="{question}", assistant="{document}")
+
+
+class PlainSFTTrainer(DocumentSFTTrainer):
+    """Autoregressive fine-tuning under the same roof as the masked objective.
+
+    `objective="ar"` learns each document after "Tell me a fact." (`frame="chat"`) or bare (`frame="raw"`);
+    `objective="reverse"` learns each document and its reversal with entities kept whole (the row's `entities` where
+    given, else found by rule). In prompt/completion and chat rows the answer is learned.
+
+    See [`DocumentSFTTrainer`] for the arguments and errors.
+    """
+
+    _tag_names = ["kinject", "sft"]
+    args: PlainSFTConfig
+
+    def _document_wordings(self, args: DocumentSFTConfig) -> Sequence[Wording]:
+        return (RAW,) if isinstance(args, PlainSFTConfig) and args.frame == "raw" else (FACT,)
+
+    def _row_wordings(self, args: DocumentSFTConfig) -> Sequence[Wording]:
+        return (_ANSWER,)
+
+    def _texts(self, row: Mapping[str, Any], args: DocumentSFTConfig) -> Iterator[str]:
+        text = row[args.dataset_text_field]
+        yield text
+        if isinstance(args, PlainSFTConfig) and args.objective == "reverse":
+            yield reverse_text(text, row.get("entities") or None)
