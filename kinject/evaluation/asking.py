@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def answer_questions(
-    model: torch.nn.Module,
+    model: Any,
     tokenizer: PreTrainedTokenizerBase,
     questions: Sequence[str],
     *,
@@ -53,27 +53,29 @@ def answer_questions(
         if value < 1:
             raise KinjectError(f"{name}: expected at least 1, got {value}")
     template = QuestionTemplate(tokenizer, system_prompt)
-    encoded = {question: tuple(template.encode(question, examples)) for question in dict.fromkeys(questions)}
-    prompts = sorted(set(encoded.values()), key=lambda ids: (len(ids), ids))
+    prompts = {question: template.encode(question, examples) for question in dict.fromkeys(questions)}
+    by_length = sorted(prompts, key=lambda question: len(prompts[question]))
     while not hasattr(model, "generate") and isinstance(getattr(model, "module", None), torch.nn.Module):
         model = model.module  # a data-parallel wrapper
-    _check_length(model, len(prompts[-1]) if prompts else 0, max_new_tokens)
-    answers: dict[tuple[int, ...], str] = {}
+    _check_length(model, max(map(len, prompts.values()), default=0), max_new_tokens)
+    answers: dict[str, str] = {}
     with _generating(model):
-        for start in range(0, len(prompts), batch_size):
-            batch = prompts[start : start + batch_size]
-            generated = _generate(model, tokenizer, batch, template.end_ids, max_new_tokens)
-            for ids, new in zip(batch, generated, strict=True):
-                answers[ids] = tokenizer.decode(new, skip_special_tokens=True).strip()
+        for start in range(0, len(by_length), batch_size):
+            batch = by_length[start : start + batch_size]
+            new_tokens = _generate(
+                model, tokenizer, [prompts[each] for each in batch], template.end_ids, max_new_tokens
+            )
+            for question, new in zip(batch, new_tokens, strict=True):
+                answers[question] = str(tokenizer.decode(new, skip_special_tokens=True)).strip()
             if progress is not None:
-                progress(len(answers), len(prompts))
-    return [answers[encoded[question]] for question in questions]
+                progress(len(answers), len(by_length))
+    return [answers[question] for question in questions]
 
 
 def _generate(
     model: Any,
     tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[tuple[int, ...]],
+    prompts: Sequence[Sequence[int]],
     end_ids: Sequence[int],
     max_new_tokens: int,
 ) -> list[list[int]]:
@@ -114,13 +116,13 @@ def _check_length(model: Any, longest: int, max_new_tokens: int) -> None:
 
 
 @contextmanager
-def _generating(model: torch.nn.Module) -> Iterator[None]:
+def _generating(model: Any) -> Iterator[None]:
     """Evaluation mode, without gradient checkpointing and the model's own sampling settings; then all is restored.
 
     Gradients are off by ``no_grad``, not ``inference_mode``: a tensor that a module keeps from a forward in inference
     mode (a rotary table, a gathered ZeRO-3 parameter) could not be trained with afterwards.
     """
-    modules = list(model.modules())
+    modules: list[Any] = list(model.modules())
     training = [(module, module.training) for module in modules]
     checkpointing = [module for module in modules if getattr(module, "gradient_checkpointing", False) is True]
     # generate() fills what our configuration leaves open from the model's, and warns about sampling settings there.
