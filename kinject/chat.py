@@ -1,0 +1,218 @@
+"""Conversations to token ids, cut where text is put in by construction instead of found by searching.
+
+Conversations are rendered with one private-use character in place of whatever must be encoded on its own (a document,
+or text that would forge a control token); the rendering is split at these characters and the pieces encoded separately.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from itertools import chain
+from typing import TYPE_CHECKING
+
+from jinja2 import TemplateError
+
+from kinject.encoding import TextEncoder, begin_of_text_ids, end_of_text_id, tokenizer_name
+from kinject.errors import ConfigurationError, DataError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Message = Mapping[str, object]
+
+# Templates that print today's date would give another frame after midnight: training and questions see this date.
+_TODAY = datetime(2024, 7, 26)
+
+
+def template_source(tokenizer: PreTrainedTokenizerBase) -> str:
+    """The Jinja source of the chat template, "" where there is none."""
+    if not tokenizer.chat_template:
+        return ""
+    try:
+        return tokenizer.get_chat_template()
+    except ValueError as error:
+        raise ConfigurationError(
+            f"the tokenizer {tokenizer_name(tokenizer)} has several chat templates and none named 'default'; set "
+            "tokenizer.chat_template to the one to use"
+        ) from error
+
+
+def unused_characters(texts: Sequence[str]) -> Iterator[str]:
+    """Private-use characters that occur in none of ``texts``."""
+    used = set().union(*texts)
+    candidates = map(chr, chain(range(0xE000, 0xF900), range(0xF0000, 0xFFFFE)))
+    return (character for character in candidates if character not in used)
+
+
+def read_conversation(messages: Sequence[Message], system_prompt: str | None) -> list[tuple[str, str]]:
+    """(role, content) pairs ending with the user's; ``system_prompt`` first unless the messages bring their own.
+
+    Raises:
+        DataError: a message without role or text, or a conversation that does not end with the user.
+    """
+    conversation: list[tuple[str, str]] = []
+    for message in messages:
+        role, content = message.get("role"), message.get("content")
+        if not isinstance(role, str) or not isinstance(content, str):
+            raise DataError(f"a message must hold 'role' and 'content', both text, but one is {dict(message)}")
+        conversation.append((role, content))
+    if not conversation or conversation[-1][0] != "user":
+        raise DataError("a prompt must end with a message of role 'user'; the answer belongs into 'completion'")
+    if conversation[0][0] != "system" and system_prompt is not None:
+        conversation.insert(0, ("system", system_prompt))
+    return conversation
+
+
+def _split(text: str, characters: str) -> list[str]:
+    """Text pieces at even places, the characters that cut them at odd ones."""
+    return re.split(f"([{characters}])", text) if characters else [text]
+
+
+class ChatEncoder:
+    """Renders conversations with the tokenizer's chat template.
+
+    Args:
+        tokenizer: a fast tokenizer with a chat template.
+        system_prompt: stands in front of every conversation that brings no system message of its own; None leaves what
+            the template does by default.
+
+    Raises:
+        ConfigurationError: the template fails, or drops, repeats or alters what it is given.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, system_prompt: str | None = None) -> None:
+        self.tokenizer = tokenizer
+        self.system_prompt = system_prompt
+        self.frame_text = template_source(tokenizer)
+        slots = unused_characters([self.frame_text, *tokenizer.get_added_vocab()])
+        system, user, assistant = next(slots), next(slots), next(slots)
+        question = [{"role": "user", "content": user}]
+
+        self.answer_gap = ""  # the template itself parts the turns
+        self.takes_system = self._takes_system(system, question)
+        prompt = self._render(question, generation=True)
+        full = self._render([*question, {"role": "assistant", "content": assistant}], generation=False)
+        self._require_once(prompt, {user: "the user message"})
+        self._require_once(full, {user: "the user message", assistant: "the assistant message"})
+        self.text = TextEncoder(tokenizer, self.frame_text + full + prompt)
+        self.opening = self._find_opening(question, prompt, full, assistant)
+        self.end_of_turn = self._find_end_of_turn(full[full.index(assistant) + 1 :])
+
+    def prompt(self, messages: Sequence[Message], slots: str = "", lead: str = "") -> list[list[int]]:
+        """Ids of a conversation up to where the assistant's answer begins, cut at the characters of ``slots``.
+
+        Args:
+            messages: ending with a user message.
+            slots: characters in the messages at which to cut; each must be rendered exactly once.
+            lead: the first words of the answer.
+
+        Returns:
+            len(slots) + 1 lists of ids.
+
+        Raises:
+            DataError: a message without text, or a conversation that does not end with the user.
+            ConfigurationError: the template cannot render the conversation, or does not keep what is put in.
+        """
+        conversation = self._conversation(messages)
+        free = unused_characters([self.frame_text, slots, lead, *(content for _, content in conversation)])
+        # Text that would forge a control token is held out of the rendering and encoded on its own.
+        held: dict[str, str] = {}
+        for i, (role, content) in enumerate(conversation):
+            parts = _split(content, slots)
+            for j in range(0, len(parts), 2):
+                if self.text.forges(parts[j]):
+                    character = next(free)
+                    held[character], parts[j] = parts[j], character
+            conversation[i] = (role, "".join(parts))
+        rendered = self._render([{"role": role, "content": content} for role, content in conversation], generation=True)
+        self._require_once(rendered, {**dict.fromkeys(slots, "the user message"), **dict.fromkeys(held, "a message")})
+        pieces = _split(rendered + self.opening + lead, slots)[::2]
+        return [self._encode_held(piece, held) for piece in pieces]
+
+    def _encode_held(self, piece: str, held: Mapping[str, str]) -> list[int]:
+        ids: list[int] = []
+        for part in _split(piece, "".join(held)):
+            ids += self.text.encode(held[part]).ids if part in held else self.text.literal(part)
+        return ids
+
+    def _conversation(self, messages: Sequence[Message]) -> list[tuple[str, str]]:
+        conversation = read_conversation(messages, self.system_prompt)
+        if conversation[0][0] == "system" and not self.takes_system:
+            system = conversation.pop(0)[1]
+            first = next(i for i, (role, _) in enumerate(conversation) if role == "user")
+            conversation[first] = (
+                "user",
+                f"{system}\n\n{conversation[first][1]}" if system else conversation[first][1],
+            )
+        return conversation
+
+    def _render(self, messages: Sequence[Mapping[str, str]], generation: bool) -> str:
+        try:
+            rendered = self.tokenizer.apply_chat_template(
+                [dict(message) for message in messages],
+                tokenize=False,
+                add_generation_prompt=generation,
+                enable_thinking=False,
+                strftime_now=_TODAY.strftime,
+            )
+        except (TemplateError, TypeError) as error:
+            raise ConfigurationError(
+                f"the chat template of {tokenizer_name(self.tokenizer)} cannot render a conversation with the roles "
+                f"{', '.join(message['role'] for message in messages)}: {error}; set tokenizer.chat_template to one "
+                "that can, or to None for a plain frame"
+            ) from error
+        assert isinstance(rendered, str)
+        return rendered
+
+    def _require_once(self, rendered: str, slots: Mapping[str, str]) -> None:
+        for character, meaning in slots.items():
+            count = rendered.count(character)
+            if count != 1:
+                fault = "drops or alters" if count == 0 else f"repeats ({count} times)"
+                raise ConfigurationError(
+                    f"the chat template of {tokenizer_name(self.tokenizer)} {fault} {meaning}, expected it once as "
+                    "given; set tokenizer.chat_template to one that keeps it, or to None for a plain frame"
+                )
+
+    def _takes_system(self, system: str, question: list[dict[str, str]]) -> bool:
+        try:
+            rendered = self._render([{"role": "system", "content": system}, *question], generation=True)
+        except ConfigurationError:
+            return False
+        return rendered.count(system) == 1
+
+    def _find_opening(self, question: list[dict[str, str]], prompt: str, full: str, assistant: str) -> str:
+        """What an answer begins with beyond the generation prompt, for templates that know no generation prompt."""
+        if prompt != self._render(question, generation=False) or not full.startswith(prompt):
+            return ""
+        # A space before the answer is the answer's own: it would otherwise be a token that no question ends with.
+        return full[len(prompt) : full.index(assistant)].rstrip(" ")
+
+    def _find_end_of_turn(self, closing: str) -> int:
+        closing = closing.lstrip()
+        ids = self.text.literal(closing)
+        if ids and self.text.is_control(ids[0], closing):
+            return ids[0]
+        return end_of_text_id(self.tokenizer)
+
+
+class PlainEncoder:
+    """Stands in for a `ChatEncoder` where the model has no chat template: turns are paragraphs, EOS ends the answer."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, system_prompt: str | None = None) -> None:
+        self.system_prompt = system_prompt
+        self.text = TextEncoder(tokenizer)
+        self.end_of_turn = end_of_text_id(tokenizer)
+        self.frame_text = ""
+        self.answer_gap = "\n\n"
+        self._begin = begin_of_text_ids(tokenizer)
+
+    def prompt(self, messages: Sequence[Message], slots: str = "", lead: str = "") -> list[list[int]]:
+        """As `ChatEncoder.prompt`."""
+        conversation = read_conversation(messages, self.system_prompt)
+        paragraphs = [content for _, content in conversation if content]
+        text = "\n\n".join(paragraphs) + lead
+        first, *others = (self.text.guarded(piece) for piece in _split(text, slots)[::2])
+        return [self._begin + first, *others]
