@@ -43,7 +43,7 @@ def load_model(name: str, **model_options: Any) -> LoadedModel:
     Raises:
         ConfigurationError: nothing is found under ``name``; the message says what was tried and the fix.
     """
-    if name == EMBEDDED_MODEL:
+    if name in (EMBEDDED_MODEL, _EMBEDDED_HUB_ID):
         return _load_embedded(**model_options)
     path = Path(name)
     if path.exists():
@@ -66,7 +66,9 @@ def _load_directory(path: Path, **model_options: Any) -> LoadedModel:
         model = PeftModel.from_pretrained(base.model, str(path), is_trainable=True)
         return LoadedModel(model, base.tokenizer, name=base.name, source="adapter")
     if not (path / "config.json").is_file():
-        raise ConfigurationError(f"model '{path.name}': the directory holds neither config.json nor adapter_config.json.")
+        raise ConfigurationError(
+            f"model '{path.name}': the directory holds neither config.json nor adapter_config.json."
+        )
     return LoadedModel(*_from_pretrained(str(path), **model_options), name=path.name, source="directory")
 
 

@@ -12,17 +12,24 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from kinject.corruption import draw_mask, keep_tokens, mask_tokens, random_tokens, sample_generator
+from kinject.corruption import (
+    MASK_STREAM,
+    REPLACEMENT_STREAM,
+    WORDING_STREAM,
+    draw_mask,
+    keep_tokens,
+    mask_tokens,
+    random_tokens,
+    sample_generator,
+)
 from kinject.templates import Frame, assemble
 
 if TYPE_CHECKING:
-    from kinject.corruption import MaskRatioLaw
-    from kinject.trainers.masked_config import Corruption, LossScope, RatioScope, Unit
+    from kinject.corruption import MaskRatioLaw, MaskUnit
+    from kinject.trainers.masked_config import Corruption, LossScope, RatioScope
 
-# One stream a purpose, so that changing one law leaves the other draws as they are. Evaluation has streams of its own.
-_MASK_STREAM, _REPLACEMENT_STREAM, _WORDING_STREAM = 1, 2, 3
-_EVALUATION_STREAMS = 100
 LABEL_IGNORED = -100
+_EVALUATION_SEED_OFFSET = 2**32  # evaluation rows are numbered from 0 too, and must not repeat the training masks
 
 
 @dataclass(frozen=True)
@@ -40,7 +47,7 @@ class Masking:
     mask_token_id: int
     candidate_ids: torch.Tensor
     corruption: Corruption = "mask"
-    unit: Unit = "token"
+    unit: MaskUnit = "token"
     ratio_per: RatioScope = "sample"
     loss_on: LossScope = "document"
 
@@ -95,34 +102,32 @@ class DocumentCollator:
             batch["mask_ratio"] = torch.tensor(ratios)
         return batch
 
-    def _draw_of(self, row: Mapping[str, Any]) -> tuple[int, int]:
-        """Epoch and stream offset of a row; evaluation rows meet the same masks every time."""
-        return (0, _EVALUATION_STREAMS) if row["fixed_masks"] else (self.epoch, 0)
+    def _seed_and_epoch(self, row: Mapping[str, Any]) -> tuple[int, int]:
+        """What a row's draws depend on besides its number; evaluation rows meet the same masks every time."""
+        return (self.seed + _EVALUATION_SEED_OFFSET, 0) if row["fixed_masks"] else (self.seed, self.epoch)
 
     def _ratio(self, row: Mapping[str, Any]) -> float:
         if self.masking is None or self.masking.corruption == "keep":
             return 0.0
         if self.masking.corruption == "random":
             return 1.0  # the control replaces every document token
-        epoch, offset = self._draw_of(row)
-        return self.masking.law.ratio(self.seed + offset, epoch, row["sample"], self.num_epochs)
+        seed, epoch = self._seed_and_epoch(row)
+        return self.masking.law.ratio(seed, epoch, row["sample"], self.num_epochs)
 
     def _assemble(self, row: Mapping[str, Any], ratio: float) -> tuple[list[int], list[int]]:
-        epoch, offset = self._draw_of(row)
+        seed, epoch = self._seed_and_epoch(row)
 
         def generator(stream: int) -> torch.Generator:
-            return sample_generator(self.seed, epoch, row["sample"], stream + offset)
+            return sample_generator(seed, epoch, row["sample"], stream)
 
         frames = [Frame(**frame) for frame in row["frames"]] if row.get("frames") else self.frames
-        wording = 0
-        if len(frames) > 1:
-            wording = int(torch.randint(len(frames), (), generator=generator(_WORDING_STREAM)))
+        wording = int(torch.randint(len(frames), (), generator=generator(WORDING_STREAM)))
         frame, ids = frames[wording], row["document_ids"]
         if self.masking is None or not frame.has_copy:
             assembled = assemble(frame, ids, None, None)
             return assembled.input_ids, assembled.labels
-        mask = draw_mask(len(ids), ratio, generator(_MASK_STREAM), self.masking.unit, row.get("word_ids"))
-        noised = self._corrupt(torch.tensor(ids), mask, generator(_REPLACEMENT_STREAM))
+        mask = draw_mask(len(ids), ratio, generator(MASK_STREAM), self.masking.unit, row.get("word_ids"))
+        noised = self._corrupt(torch.tensor(ids), mask, generator(REPLACEMENT_STREAM))
         loss_mask = mask.tolist() if self.masking.loss_on == "masked" else None
         assembled = assemble(frame, ids, noised.tolist(), loss_mask)
         return assembled.input_ids, assembled.labels

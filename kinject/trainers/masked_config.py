@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from kinject.corruption import parse_mask_ratio
+from kinject.corruption import MaskUnit, parse_mask_ratio
 from kinject.errors import ConfigurationError
 from kinject.trainers.document_config import DocumentSFTConfig
 
 Corruption = Literal["mask", "random", "keep"]
 RatioScope = Literal["sample", "batch"]
-Unit = Literal["token", "word", "span", "mixed"]
 LossScope = Literal["document", "masked"]
 
 
@@ -73,7 +72,7 @@ class MaskedSFTConfig(DocumentSFTConfig):
         parse_mask_ratio(self.mask_ratio)
         for name, choices in (
             ("mask_ratio_per", get_args(RatioScope)),
-            ("mask_unit", get_args(Unit)),
+            ("mask_unit", get_args(MaskUnit)),
             ("corruption", get_args(Corruption)),
             ("loss_on", get_args(LossScope)),
         ):

@@ -1,0 +1,190 @@
+"""The `kinject` command: inject documents, ask, evaluate, and compare runs.
+
+Only argparse is imported until a command runs, so that help answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from kinject._version import __version__
+from kinject.errors import ConfigurationError, KinjectError
+from kinject.objectives import OBJECTIVES, find_objective
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line; errors that the user can mend end it with status 2 and one line."""
+    parser = build_parser()
+    arguments, others = parser.parse_known_args(argv)
+    if others and arguments.run is not run_inject:
+        parser.error(f"unrecognized arguments: {' '.join(others)}")
+    arguments.others = others
+    try:
+        arguments.run(arguments)
+    except KinjectError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    parser = argparse.ArgumentParser(
+        prog="kinject",
+        description="Teach a language model new documents by masked fine-tuning, and ask about them from any side.",
+    )
+    parser.add_argument("--version", action="version", version=f"kinject {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    inject = commands.add_parser(
+        "inject",
+        help="train a model on documents",
+        description="Train a model on documents and ask it about them before, during and after. Takes every option of "
+        "the recipe of its objective as well; --all_options lists them.",
+    )
+    inject.add_argument("documents", nargs="?", help="file or folder, Hub data set, or fictional:name_description")
+    inject.add_argument("--model", help="smollm2-135m, a directory with a model or adapter, or a Hub id")
+    inject.add_argument("--questions", help="file of questions (json, jsonl, csv, parquet)")
+    inject.add_argument("--output_dir", help="where the model, results.json and the plot go")
+    inject.add_argument("--objective", default="masked", help=f"one of {', '.join(OBJECTIVES)} (default: masked)")
+    inject.add_argument("--all_options", action="store_true", help="list every option of the objective and stop")
+    inject.set_defaults(run=run_inject)
+
+    ask = commands.add_parser("ask", help="ask a trained model", description="Ask a trained model or adapter.")
+    ask.add_argument("model", help="directory or Hub id of a model or adapter, or smollm2-135m")
+    ask.add_argument("questions", nargs="+", metavar="QUESTION")
+    ask.add_argument("--base", action="store_true", help="also show the answers of the model before training")
+    ask.add_argument("--system_prompt", help="system message; default: the chat template's own")
+    ask.add_argument("--max_new_tokens", type=int, default=128, help="longest answer in tokens (default: 128)")
+    ask.set_defaults(run=run_ask)
+
+    evaluate = commands.add_parser(
+        "eval", help="score a trained model on questions", description="Score a trained model on questions."
+    )
+    evaluate.add_argument("model_name_or_path", metavar="model", help="directory or Hub id of a model or adapter")
+    evaluate.add_argument("--questions", help="file of questions (json, jsonl, csv, parquet)")
+    evaluate.add_argument("--documents", help="documents they are about, where the questions do not give a direction")
+    evaluate.add_argument("--facts", help="only these documents and their questions, as in '0-9,30-39'")
+    evaluate.add_argument("--output_dir", help="write results.json here as well")
+    evaluate.add_argument("--batch_size", type=int, default=32, help="questions answered at once (default: 32)")
+    evaluate.add_argument("--max_new_tokens", type=int, default=128, help="longest answer in tokens (default: 128)")
+    evaluate.add_argument("--retention", action="store_true", help="also measure forgetting")
+    evaluate.set_defaults(run=run_eval)
+
+    table = commands.add_parser(
+        "table", help="compare runs in one table", description="Print one table of several runs, before and after."
+    )
+    table.add_argument("runs", nargs="+", metavar="RUN", help="output_dir of a run, or its results.json")
+    table.add_argument("--answers", type=int, default=3, help="answers of each run to print (default: 3)")
+    table.add_argument("--plot", metavar="PNG", help="also plot accuracy over steps")
+    table.set_defaults(run=run_table)
+    return parser
+
+
+def run_inject(arguments: argparse.Namespace) -> None:
+    """`kinject inject`: the recipe of an objective, with the common options up front."""
+    find_objective(arguments.objective)
+    if arguments.all_options:
+        from kinject.option_help import recipe_help
+
+        print(recipe_help(arguments.objective))
+        return
+    if arguments.documents is None:
+        raise ConfigurationError("no documents; give a file, a folder, a Hub data set or fictional:name_description.")
+    from kinject.recipe import train
+
+    named = {
+        "documents": "documents",
+        "model": "model_name_or_path",
+        "questions": "questions",
+        "output_dir": "output_dir",
+    }
+    options = [
+        part for key, option in named.items() if (value := getattr(arguments, key)) for part in (f"--{option}", value)
+    ]
+    train(arguments.objective, [*options, *arguments.others])
+
+
+def run_ask(arguments: argparse.Namespace) -> None:
+    """`kinject ask`: answers of a trained model, beside the base model's if asked."""
+    from rich.console import Console
+    from rich.markup import escape
+
+    from kinject.evaluation.asking import answer_questions
+    from kinject.models import load_model
+
+    names = {"answer": arguments.model}
+    if arguments.base:
+        names = {"before": base_of(arguments.model), "after": arguments.model}
+    answers = {}
+    for label, name in names.items():
+        loaded = load_model(name)
+        answers[label] = answer_questions(
+            loaded.model,
+            loaded.tokenizer,
+            arguments.questions,
+            max_new_tokens=arguments.max_new_tokens,
+            system_prompt=arguments.system_prompt,
+        )
+    console = Console(soft_wrap=True)
+    for index, question in enumerate(arguments.questions):
+        console.print(f"[bold]{escape(question)}[/bold]")
+        for label, given in answers.items():
+            console.print(f"  {label}: {escape(given[index])}")
+
+
+def run_eval(arguments: argparse.Namespace) -> None:
+    """`kinject eval`: scores of a model on questions, in both readings."""
+    from kinject.measurement import MeasurementArguments, evaluate_model
+
+    names = {item.name for item in fields(MeasurementArguments)}
+    evaluate_model(MeasurementArguments(**{key: value for key, value in vars(arguments).items() if key in names}))
+
+
+def run_table(arguments: argparse.Namespace) -> None:
+    """`kinject table`: runs side by side."""
+    from kinject.evaluation.report import plot_history, results_table
+    from kinject.results import read_results
+
+    results = [read_results(results_path(run)) for run in arguments.runs]
+    print(results_table(results))
+    for result in results:
+        print_examples(result, arguments.answers)
+    if arguments.plot:
+        plot_history(results, arguments.plot)
+
+
+def print_examples(result: dict[str, Any], count: int) -> None:
+    """Print ``count`` recorded answers of a run, spread over its questions."""
+    answers = result.get("answers") or []
+    for entry in answers[:: max(1, len(answers) // count)][:count] if count > 0 else []:
+        print(f"[{result['objective']}, {entry['direction']}] {entry['question'].strip()}")
+        print(f"    answered: {entry['answer']}\n    expected: {entry['expected']}")
+
+
+def results_path(run: str) -> Path:
+    """The `results.json` that ``run`` names: itself, or the one in its directory."""
+    path = Path(run)
+    return path if path.is_file() else path / "results.json"
+
+
+def base_of(name: str) -> str:
+    """The model that the run in directory ``name`` started from.
+
+    Raises:
+        ConfigurationError: the directory does not say.
+    """
+    for file, key in (("results.json", "model"), ("adapter_config.json", "base_model_name_or_path")):
+        path = Path(name) / file
+        if path.is_file():
+            return str(json.loads(path.read_text(encoding="utf-8"))[key])
+    raise ConfigurationError(f"--base: {name} holds no results.json or adapter_config.json that names its base model.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,285 @@
+"""The main job, from arguments to `results.json`: load documents and model, train, ask, report.
+
+Recipes and the command line only choose a trainer and parse arguments; everything they share is here. Run it through
+`recipes/masked_ft.py`, `recipes/ar_ft.py` or `kinject inject`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kinject.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from trl import ModelConfig
+
+    from kinject.data import KnowledgeSet, Question
+    from kinject.models import LoadedModel
+    from kinject.trainers import DocumentSFTConfig, DocumentSFTTrainer
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class InjectionArguments:
+    """What to learn, what to ask, and how the answers are judged."""
+
+    documents: str = field(
+        default="fictional:name_description",
+        metadata={
+            "help": "Documents: a file or folder (json, jsonl, csv, parquet, txt, md, or the published layout), a Hub data "
+            "set, fictional:name_description or fictional:biography."
+        },
+    )
+    questions: str | None = field(
+        default=None, metadata={"help": "File of questions; default: those that come with the documents, if any."}
+    )
+    paraphrases: str = field(
+        default="none", metadata={"help": "Wordings of each document: 'none', 'same_order' or 'permute_order'."}
+    )
+    facts: str | None = field(
+        default=None, metadata={"help": "Only these documents and their questions, counted from 0, as in '0-9,30-39'."}
+    )
+    size: int | None = field(default=None, metadata={"help": "Number of people in a fictional world."})
+    world_seed: int = field(default=0, metadata={"help": "Seed of a fictional world."})
+    evaluations: int = field(
+        default=6,
+        metadata={"help": "How often to ask during training, at log-spaced epochs. 0: only before and after."},
+    )
+    select_on: str = field(
+        default="none",
+        metadata={
+            "help": "Which weights to keep: 'none', the last; 'validation', the best on one half of the questions, "
+            "reported on the other half; 'test', the best on the reported questions, as the paper does."
+        },
+    )
+    max_new_tokens: int = field(default=128, metadata={"help": "Longest answer, in tokens."})
+    question_batch_size: int = field(default=32, metadata={"help": "Questions answered at once."})
+    few_shot: int = field(default=0, metadata={"help": "Answered questions shown before each question (the paper: 2)."})
+    retention: bool = field(
+        default=True, metadata={"help": "Measure forgetting: perplexity of held-out text and general questions."}
+    )
+
+
+def inject(
+    trainer_class: type[DocumentSFTTrainer],
+    arguments: InjectionArguments,
+    training_args: DocumentSFTConfig,
+    model_args: ModelConfig,
+    objective: str,
+) -> dict[str, Any]:
+    """Train on documents, ask before, during and after, and write `results.json` and the model to `output_dir`.
+
+    Args:
+        trainer_class: The trainer of ``objective``.
+        arguments, training_args, model_args: Parsed settings.
+        objective: Its name in `results.json`: `masked`, `random_token`, `ar` or `reverse`.
+
+    Returns:
+        The content of `results.json`.
+
+    Raises:
+        ConfigurationError: a setting, model or output directory that cannot be used.
+        DataError: documents or questions that cannot be used.
+    """
+    from trl import get_peft_config
+
+    from kinject.data import load_knowledge
+    from kinject.evaluation.callback import QuestionAnsweringCallback
+    from kinject.evaluation.report import plot_history, results_table
+    from kinject.evaluation.retention import measure_retention
+    from kinject.results import new_results, write_results
+
+    output_dir = prepare_output_dir(training_args.output_dir)
+    knowledge = load_knowledge(
+        arguments.documents,
+        arguments.questions,
+        paraphrases=arguments.paraphrases,
+        facts=arguments.facts,
+        size=arguments.size,
+        seed=arguments.world_seed,
+    )
+    loaded = load_for_training(model_args, training_args)
+    results = new_results(
+        objective=objective,
+        model=loaded.name,
+        dataset=knowledge.name,
+        paraphrases=knowledge.paraphrases,
+        seed=training_args.seed,
+        config=changed_settings(arguments, training_args, model_args),
+    )
+    results["model_source"] = loaded.source
+    results["documents"] = len(knowledge.documents)
+
+    validation, reported = _questions(knowledge, arguments)
+    callback = QuestionAnsweringCallback(
+        reported,
+        loaded.tokenizer,
+        results=results,
+        results_path=output_dir / "results.json",
+        validation=validation,
+        select_on=arguments.select_on,
+        evaluations=arguments.evaluations,
+        max_new_tokens=arguments.max_new_tokens,
+        batch_size=arguments.question_batch_size,
+        examples=few_shot_examples(arguments.few_shot),
+        system_prompt=training_args.system_prompt,
+    )
+    trainer = trainer_class(
+        loaded.model,
+        training_args,
+        train_dataset=knowledge.to_dataset(),
+        processing_class=loaded.tokenizer,
+        peft_config=get_peft_config(model_args),
+        callbacks=[callback],
+    )
+    before = measure_retention(trainer.model, loaded.tokenizer) if arguments.retention else None
+
+    started = time.monotonic()
+    trainer.train(resume_from_checkpoint=_checkpoint(training_args))
+    seconds = time.monotonic() - started
+    callback.restore_best(trainer)
+    trainer.save_model(str(output_dir))
+
+    results = callback.results
+    if arguments.retention and trainer.accelerator.is_main_process:
+        results["retention"] = {
+            "before": before,
+            "after": measure_retention(trainer.model, loaded.tokenizer, reference=before),
+        }
+    results["train"] = {
+        "steps": trainer.state.global_step,
+        "tokens": int(trainer.state.num_input_tokens_seen),
+        "flops": float(trainer.state.total_flos),
+        "seconds": round(seconds, 3),
+        "peak_memory_bytes": peak_memory_bytes(),
+    }
+    if trainer.accelerator.is_main_process:
+        write_results(output_dir / "results.json", results)
+        if results["history"]:
+            plot_history([results], output_dir / "accuracy.png")
+        print(results_table([results]))
+        print_answers(reported, callback.answers)
+    return results
+
+
+def prepare_output_dir(output_dir: str | None) -> Path:
+    """Create ``output_dir`` and prove that it can be written, before anything costly starts.
+
+    Raises:
+        ConfigurationError: it cannot be created or written.
+    """
+    path = Path(output_dir or "outputs")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / f".write-probe-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ConfigurationError(
+            f"output_dir '{output_dir}' cannot be written: {error.strerror}. Name a directory you may write with "
+            "--output_dir."
+        ) from error
+    return path
+
+
+def load_for_training(model_args: ModelConfig, training_args: DocumentSFTConfig) -> LoadedModel:
+    """Load the model that ``model_args`` names, quantized if asked, with trl's loading settings.
+
+    Raises:
+        ConfigurationError: no model is named, or it cannot be loaded.
+    """
+    from trl import get_kbit_device_map, get_quantization_config
+
+    from kinject.models import load_model
+
+    if not model_args.model_name_or_path:
+        raise ConfigurationError("no model is named; pass --model_name_or_path, such as smollm2-135m.")
+    options: dict[str, Any] = dict(training_args.model_init_kwargs or {})
+    options["dtype"] = model_args.dtype or "float32"
+    if model_args.attn_implementation:
+        options["attn_implementation"] = model_args.attn_implementation
+    if model_args.model_revision != "main":
+        options["revision"] = model_args.model_revision
+    quantization = get_quantization_config(model_args)
+    if quantization is not None:
+        options["quantization_config"] = quantization
+        options["device_map"] = get_kbit_device_map() or {"": "cpu"}
+    return load_model(model_args.model_name_or_path, **options)
+
+
+def changed_settings(*groups: Any) -> dict[str, Any]:
+    """The settings that differ from their defaults, by name."""
+    from dataclasses import MISSING
+
+    changed: dict[str, Any] = {}
+    for group in groups:
+        for item in fields(group):
+            value = getattr(group, item.name)
+            default = item.default_factory() if item.default_factory is not MISSING else item.default
+            if value != default and isinstance(value, (str, int, float, bool, list, dict, type(None))):
+                changed[item.name] = value
+    return changed
+
+
+def peak_memory_bytes() -> int:
+    """Most memory this process has held: on the GPU where there is one, else resident in the host."""
+    import torch
+
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    import resource
+    import sys
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # kilobytes everywhere but on macOS
+
+
+def print_answers(questions: Sequence[Question], answers: Sequence[str], count: int = 6) -> None:
+    """Print ``count`` answers, spread over the questions."""
+    from rich.console import Console
+    from rich.markup import escape
+
+    console = Console(soft_wrap=True)
+    for index in range(0, len(answers), max(1, len(answers) // count)):
+        question = questions[index]
+        console.print(f"\n[bold]{escape(question.question.strip())}[/bold] ({question.direction})")
+        console.print(f"  answered: {escape(answers[index])}\n  expected: {escape(question.answer)}")
+
+
+def _questions(
+    knowledge: KnowledgeSet, arguments: InjectionArguments
+) -> tuple[tuple[Question, ...], tuple[Question, ...]]:
+    """The questions that choose the weights, and those that are reported."""
+    if arguments.select_on == "validation":
+        return knowledge.split_questions()
+    return (), knowledge.questions
+
+
+def few_shot_examples(count: int) -> list[tuple[str, str]]:
+    """``count`` answered questions about people of another fictional world, so that no answer that is asked is shown."""
+    if count == 0:
+        return []
+    from kinject.data import load_knowledge
+
+    other = load_knowledge("fictional:name_description", size=count, seed=10_000)
+    by_fact = {question.fact: question for question in other.questions}
+    return [(question.question, question.answer) for question in by_fact.values()]
+
+
+def _checkpoint(training_args: DocumentSFTConfig) -> str | bool | None:
+    """What `--resume_from_checkpoint` means: a path, or the last checkpoint in `output_dir` if there is one."""
+    from transformers.trainer_utils import get_last_checkpoint
+
+    value = training_args.resume_from_checkpoint
+    if str(value).lower() in ("true", "1", "yes"):
+        return get_last_checkpoint(training_args.output_dir)
+    if str(value).lower() in ("none", "false", "0", "no", ""):
+        return None
+    return value

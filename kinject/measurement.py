@@ -1,0 +1,128 @@
+"""Scoring a model without training it, with the same questions, scores and `results.json` as a training run.
+
+Run it through `kinject eval` or `recipes/evaluate_qa.py`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kinject.errors import ConfigurationError
+from kinject.injection import few_shot_examples, peak_memory_bytes, prepare_output_dir, print_answers
+
+if TYPE_CHECKING:
+    from kinject.data import Question
+
+
+@dataclass
+class MeasurementArguments:
+    """Which model to ask, and what."""
+
+    model_name_or_path: str = field(
+        default="", metadata={"help": "A directory with a model or adapter, a Hub id, or smollm2-135m."}
+    )
+    documents: str | None = field(
+        default=None,
+        metadata={
+            "help": "Documents the questions are about: they give questions a direction, and a folder in the "
+            "published layout or a fictional world brings its questions."
+        },
+    )
+    questions: str | None = field(default=None, metadata={"help": "File of questions (json, jsonl, csv, parquet)."})
+    facts: str | None = field(
+        default=None, metadata={"help": "Only these documents and their questions, counted from 0, as in '0-9,30-39'."}
+    )
+    size: int | None = field(default=None, metadata={"help": "Number of people in a fictional world."})
+    world_seed: int = field(default=0, metadata={"help": "Seed of a fictional world."})
+    output_dir: str | None = field(default=None, metadata={"help": "Write results.json here."})
+    dtype: str = field(default="float32", metadata={"help": "Precision of the weights."})
+    system_prompt: str | None = field(
+        default=None, metadata={"help": "System message of every prompt. Default: the chat template's own."}
+    )
+    max_new_tokens: int = field(default=128, metadata={"help": "Longest answer, in tokens."})
+    batch_size: int = field(default=32, metadata={"help": "Questions answered at once."})
+    few_shot: int = field(default=0, metadata={"help": "Answered questions shown before each question (the paper: 2)."})
+    retention: bool = field(default=False, metadata={"help": "Also measure held-out perplexity and general questions."})
+
+
+def evaluate_model(arguments: MeasurementArguments) -> dict[str, Any]:
+    """Ask a model all questions, print the scores, and write `results.json` if an output directory is given.
+
+    Returns:
+        The content of `results.json`: objective `evaluation`, `before` equal to `after`, no history.
+
+    Raises:
+        ConfigurationError: neither documents nor questions are named, or the model cannot be loaded.
+        DataError: questions that cannot be used.
+    """
+    from kinject.evaluation.asking import answer_questions
+    from kinject.evaluation.report import results_table
+    from kinject.evaluation.retention import measure_retention
+    from kinject.evaluation.scores import score_answers
+    from kinject.models import load_model
+    from kinject.results import new_results, write_results
+
+    if not arguments.model_name_or_path:
+        raise ConfigurationError("no model is named; pass --model_name_or_path, such as smollm2-135m.")
+    output_dir = prepare_output_dir(arguments.output_dir) if arguments.output_dir else None
+    name, questions = _load_questions(arguments)
+    loaded = load_model(arguments.model_name_or_path, dtype=arguments.dtype)
+    started = time.monotonic()
+    answers = answer_questions(
+        loaded.model,
+        loaded.tokenizer,
+        [question.question for question in questions],
+        max_new_tokens=arguments.max_new_tokens,
+        batch_size=arguments.batch_size,
+        examples=few_shot_examples(arguments.few_shot),
+        system_prompt=arguments.system_prompt,
+    )
+    seconds = round(time.monotonic() - started, 3)
+    scores = score_answers(questions, answers)
+    results = new_results(
+        objective="evaluation",
+        model=loaded.name,
+        dataset=name,
+        paraphrases="none",
+        seed=0,
+        config={key: value for key, value in asdict(arguments).items() if value is not None},
+    )
+    results |= {
+        "before": scores,
+        "after": scores,
+        "train": {"steps": 0, "tokens": 0, "flops": 0.0, "seconds": 0.0, "peak_memory_bytes": peak_memory_bytes()},
+        "answering_seconds": seconds,
+    }
+    if arguments.retention:
+        results["retention"] = {"before": measure_retention(loaded.model, loaded.tokenizer)}
+    if output_dir is not None:
+        write_results(Path(output_dir) / "results.json", results)
+    print(results_table([results]))
+    print_answers(questions, answers)
+    return results
+
+
+def _load_questions(arguments: MeasurementArguments) -> tuple[str, Sequence[Question]]:
+    """The name of the data set and its questions, with directions."""
+    from kinject.data import load_knowledge, load_questions
+
+    if arguments.documents:
+        knowledge = load_knowledge(
+            arguments.documents,
+            arguments.questions,
+            facts=arguments.facts,
+            size=arguments.size,
+            seed=arguments.world_seed,
+        )
+        name, questions = knowledge.name, knowledge.questions
+    elif arguments.questions:
+        name, questions = Path(arguments.questions).stem, load_questions(arguments.questions)
+    else:
+        raise ConfigurationError("nothing to ask; pass --questions FILE, or --documents that bring questions.")
+    if not questions:
+        raise ConfigurationError(f"'{name}' brings no questions; pass --questions FILE.")
+    return name, questions

@@ -1,0 +1,12 @@
+"""Forward and backward question answering of any model or adapter, without training.
+
+    python recipes/evaluate_qa.py --model_name_or_path outputs/demo/masked --documents fictional:name_description --size 8
+    python recipes/evaluate_qa.py --help             # every option
+
+Prints the scores in the paper's and the strict reading, and writes `results.json` to `--output_dir` if given.
+"""
+
+from kinject.recipe import evaluate
+
+if __name__ == "__main__":
+    evaluate()

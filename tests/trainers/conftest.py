@@ -1,0 +1,58 @@
+"""Small trainers on the CPU, in fp32, that write nowhere but the test's own directory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from datasets import Dataset
+
+from kinject.trainers import MaskedSFTConfig, MaskedSFTTrainer, PlainSFTConfig, PlainSFTTrainer
+from tests.conftest import build_model, build_tokenizer
+
+DOCUMENTS = [
+    "Ada Vance mapped the salt caves of Orrin.",
+    "The keeper of Lantern Rock is Bo Quill.",
+    "Cyra Dunmore tunes the glass organ at Veil.",
+    "Known for the long climb, Dov Marsh rests.",
+    "Ella Thorne paints maps of tides.",
+    "The last ferryman of Isk is Finn Olsen.",
+    "Gwen Abara counts the bells of Tarn.",
+    "Hugo Reyes built the paper bridge.",
+]
+SMALL: dict[str, Any] = {
+    "bf16": False,
+    "use_cpu": True,
+    "gradient_checkpointing": False,
+    "report_to": "none",
+    "learning_rate": 1e-2,
+    "save_strategy": "no",
+    "logging_steps": 1,
+    "disable_tqdm": True,
+    "per_device_train_batch_size": 4,
+    "num_train_epochs": 1,
+}
+
+
+@pytest.fixture
+def make_trainer(tmp_path: Path) -> Callable[..., Any]:
+    """Build a trainer over `DOCUMENTS` or given rows; keywords go to its configuration."""
+
+    def make(
+        rows: list[dict[str, Any]] | None = None,
+        plain: bool = False,
+        trainer: dict[str, Any] | None = None,
+        **settings: Any,
+    ) -> Any:
+        tokenizer = build_tokenizer()
+        config_class, trainer_class = (
+            (PlainSFTConfig, PlainSFTTrainer) if plain else (MaskedSFTConfig, MaskedSFTTrainer)
+        )
+        args = config_class(**{"output_dir": str(tmp_path / "run"), **SMALL, **settings})
+        data = Dataset.from_list(rows if rows is not None else [{"text": text} for text in DOCUMENTS])
+        options = {"model": build_model(tokenizer), "processing_class": tokenizer, **(trainer or {})}
+        return trainer_class(args=args, train_dataset=data, **options)
+
+    return make

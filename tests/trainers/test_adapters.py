@@ -1,0 +1,73 @@
+"""LoRA and QLoRA through `peft_config`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import AutoPeftModelForCausalLM, LoraConfig, PromptTuningConfig
+
+from kinject.errors import ConfigurationError
+from tests.conftest import build_model, build_tokenizer
+from tests.trainers.reference import reference_loss
+
+LORA = LoraConfig(r=4, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
+
+
+def test_lora_trains_the_adapter_only_and_loads_back(make_trainer: Callable[..., Any], tmp_path: Path) -> None:
+    tokenizer = build_tokenizer()
+    base = tmp_path / "base"
+    build_model(tokenizer).save_pretrained(base)
+    trainer = make_trainer(
+        trainer={"peft_config": LORA, "model": str(base), "processing_class": tokenizer}, num_train_epochs=5
+    )
+    batch = next(iter(trainer.get_train_dataloader()))
+    expected = reference_loss(trainer.model, batch).item()
+    assert trainer.compute_loss(trainer.model, dict(batch)).item() == pytest.approx(expected, abs=1e-5)
+    frozen = {name: p.clone() for name, p in trainer.model.named_parameters() if not p.requires_grad}
+    trainer.train()
+    assert all(torch.equal(p, frozen[name]) for name, p in trainer.model.named_parameters() if name in frozen)
+    trainer.save_model(str(tmp_path / "adapter"))
+    loaded = AutoPeftModelForCausalLM.from_pretrained(str(tmp_path / "adapter"))
+    ids = batch["input_ids"][:1]
+    trained = trainer.model.eval()(input_ids=ids).logits
+    torch.testing.assert_close(loaded.eval()(input_ids=ids).logits, trained, atol=1e-5, rtol=0)
+    with loaded.disable_adapter():
+        assert not torch.allclose(loaded(input_ids=ids).logits, trained, atol=1e-3)
+
+
+def test_lora_targets_that_match_nothing_are_refused(make_trainer: Callable[..., Any]) -> None:
+    nowhere = LoraConfig(target_modules=["nowhere_proj"], task_type="CAUSAL_LM")
+    with pytest.raises(ConfigurationError, match=r"lora_target_modules \['nowhere_proj'\] match no module"):
+        make_trainer(trainer={"peft_config": nowhere})
+
+
+def test_prompt_learning_is_refused(make_trainer: Callable[..., Any]) -> None:
+    prompt_tuning = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4)
+    with pytest.raises(ConfigurationError, match="virtual tokens"):
+        make_trainer(trainer={"peft_config": prompt_tuning})
+
+
+def test_qlora_trains_a_model_in_nf4(make_trainer: Callable[..., Any], tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes")
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    tokenizer = build_tokenizer()
+    build_model(tokenizer).save_pretrained(tmp_path / "base")
+    quantized = AutoModelForCausalLM.from_pretrained(
+        tmp_path / "base",
+        quantization_config=BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32
+        ),
+        device_map={"": "cpu"},
+    )
+    trainer = make_trainer(trainer={"peft_config": LORA, "model": quantized}, num_train_epochs=8)
+    trainer.train()
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    assert losses[-1] < losses[0]
+    trainer.save_model(str(tmp_path / "adapter"))
+    loaded = AutoPeftModelForCausalLM.from_pretrained(str(tmp_path / "adapter"))
+    assert any(p.abs().sum() > 0 for name, p in loaded.named_parameters() if "lora_B" in name)

@@ -1,0 +1,119 @@
+"""Nothing is cut or dropped in silence; what cannot be trained on is refused by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kinject.errors import ConfigurationError, DataError
+from kinject.templates import DocumentTemplate
+from kinject.trainers.splitting import split_document
+from tests.conftest import build_tokenizer
+
+TOKENIZER = build_tokenizer()
+TEMPLATE = DocumentTemplate(TOKENIZER)
+
+
+@given(st.text(max_size=300), st.integers(1, 60))
+def test_splitting_loses_nothing_and_keeps_the_budget(text: str, budget: int) -> None:
+    pieces = list(split_document(TEMPLATE, text, budget))
+    decoded = [TOKENIZER.decode(piece.ids) for piece in pieces]
+    assert "".join("".join(decoded).split()) == "".join(text.split())
+    # One character can take more tokens than a tiny budget; it is kept whole all the same.
+    assert all(len(piece.ids) <= budget or len(piece.offsets) == 0 or _one_character(piece) for piece in pieces)
+
+
+def _one_character(piece: Any) -> bool:
+    return piece.offsets[-1][1] - piece.offsets[0][0] <= 1
+
+
+def test_splitting_cuts_at_sentence_ends_then_between_words() -> None:
+    text = "One is here. Two is there! Three? And a very long sentence without any end"
+    pieces = [TOKENIZER.decode(piece.ids) for piece in split_document(TEMPLATE, text, 28)]
+    assert pieces == ["One is here. Two is there!", "Three?", "And a very long sentence", "without any end"]
+
+
+def test_long_documents_become_several_samples_of_at_most_max_length(make_trainer: Callable[..., Any]) -> None:
+    text = " ".join(f"Sentence number {n} is here." for n in range(60))
+    trainer = make_trainer(rows=[{"text": "Short one."}, {"text": text}], max_length=400)
+    pieces = [trainer.processing_class.decode(row["document_ids"]) for row in trainer.train_dataset]
+    assert " ".join(pieces[1:]) == text
+    assert all(piece.endswith(".") for piece in pieces)
+    assert [row["sample"] for row in trainer.train_dataset] == list(range(len(pieces)))
+    lengths = [trainer.data_collator([row])["input_ids"].size(1) for row in trainer.train_dataset]
+    assert max(lengths) <= 400 < max(lengths) + len("Sentence number 10 is here.") * 2 + 4
+
+
+def test_max_length_below_the_prompt_is_refused(make_trainer: Callable[..., Any]) -> None:
+    with pytest.raises(ConfigurationError, match="raise --max_length"):
+        make_trainer(max_length=40)
+
+
+def test_an_answer_that_does_not_fit_is_refused(make_trainer: Callable[..., Any]) -> None:
+    rows = [{"prompt": "Why?", "completion": "Because. " * 100}]
+    with pytest.raises(ConfigurationError, match="row 0 of the train data set.*over max_length 300"):
+        make_trainer(rows=rows, max_length=300)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"text": "fine"}, {"text": "  "}], "row 1 of the train data set: 'text' is empty"),
+        ([{"body": "x"}], "row 0 of the train data set: 'text' is missing"),
+        ([{"prompt": "Who?", "completion": ""}], "row 0 of the train data set: the answer"),
+        ([{"messages": [{"role": "user", "content": "Who?"}]}], "row 0 .*last of 'messages' must be the assistant's"),
+    ],
+)
+def test_unusable_rows_are_named(make_trainer: Callable[..., Any], rows: list[dict[str, Any]], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        make_trainer(rows=rows)
+
+
+def test_reverse_learns_each_document_and_its_reversal(make_trainer: Callable[..., Any]) -> None:
+    rows = [{"text": "Ada Vance mapped the salt caves.", "entities": ["Ada Vance"]}]
+    trainer = make_trainer(rows=rows, plain=True, objective="reverse")
+    texts = [trainer.processing_class.decode(row["document_ids"]) for row in trainer.train_dataset]
+    assert texts[0] == rows[0]["text"]
+    assert len(texts) == 2
+    assert texts[1].endswith("Ada Vance") and texts[1].index("caves") < texts[1].index("mapped")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"mask_ratio": "uniform(0.5, 1.5)"}, "1.5"),
+        ({"mask_unit": "letter"}, "mask_unit is 'letter'; expected one of token, word, span, mixed"),
+        ({"loss_on": "prompt"}, "loss_on is 'prompt'; expected one of document, masked"),
+        ({"corruption": "swap"}, "corruption is 'swap'; expected one of mask, random, keep"),
+        ({"wordings": "nowhere.yaml"}, "wordings 'nowhere.yaml'.*no such file"),
+        ({"packing": True}, "packing"),
+        ({"plain": True, "frame": "poem"}, "frame is 'poem'; expected one of chat, raw"),
+        ({"mask_token": "<nope>"}, "<nope>"),
+    ],
+)
+def test_unusable_settings_are_named(make_trainer: Callable[..., Any], settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        make_trainer(**settings)
+
+
+def test_wordings_come_from_a_yaml_file(make_trainer: Callable[..., Any], tmp_path: Any) -> None:
+    path = tmp_path / "wordings.yaml"
+    path.write_text("- user: 'Mend: {masked}'\n  assistant: 'Mended: {document}'\n", encoding="utf-8")
+    trainer = make_trainer(wordings=str(path), mask_ratio="fixed(0)")
+    shown = trainer.processing_class.decode(trainer.data_collator([trainer.train_dataset[0]])["input_ids"][0])
+    assert "Mend: Ada Vance" in shown and "Mended: Ada Vance" in shown
+    path.write_text("- user: 'Mend it'\n", encoding="utf-8")
+    with pytest.raises(ConfigurationError, match=r"wordings.yaml, entry 1: user needs \{masked\}"):
+        make_trainer(wordings=str(path))
+
+
+def test_a_tokenizer_without_a_mask_token_is_refused_with_the_fix(make_trainer: Callable[..., Any]) -> None:
+    from tests.conftest import build_model
+
+    tokenizer = build_tokenizer(extra_tokens=())
+    with pytest.raises(ConfigurationError, match="--mask_token"):
+        make_trainer(trainer={"processing_class": tokenizer, "model": build_model(tokenizer)})

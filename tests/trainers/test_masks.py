@@ -1,0 +1,97 @@
+"""Design invariants 1 and 2 through the trainer: masks are a pure function of (seed, epoch, sample)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from datasets import Dataset
+
+from kinject.templates import resolve_mask_token
+from kinject.trainers import MaskedSFTTrainer
+from tests.trainers.conftest import DOCUMENTS
+
+
+class _Recorder(MaskedSFTTrainer):
+    """Keeps every row it trains on, by epoch."""
+
+    def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        rows = getattr(self, "rows", {})
+        for ids, attention in zip(inputs["input_ids"], inputs["attention_mask"], strict=True):
+            rows.setdefault(self.data_collator.epoch, []).append(tuple(ids[attention.bool()].tolist()))
+        self.rows = rows
+        return super().compute_loss(model, inputs, *args, **kwargs)
+
+
+def _rows(
+    make_trainer: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, resume: bool = False, **settings: Any
+) -> Any:
+    monkeypatch.setattr("tests.trainers.conftest.MaskedSFTTrainer", _Recorder)
+    trainer = make_trainer(num_train_epochs=3, **settings)
+    trainer.train(resume_from_checkpoint=resume or None)
+    return {epoch: sorted(rows) for epoch, rows in trainer.rows.items()}
+
+
+def test_masks_do_not_depend_on_batch_accumulation_or_workers(
+    make_trainer: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference = _rows(make_trainer, monkeypatch)
+    assert set(reference) == {0, 1, 2}
+    assert reference[0] != reference[1] != reference[2]
+    for settings in (
+        {"per_device_train_batch_size": 8},
+        {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 4},
+        {"dataloader_num_workers": 2},
+        {"dataloader_num_workers": 1, "dataloader_persistent_workers": True},
+    ):
+        assert _rows(make_trainer, monkeypatch, **settings) == reference, settings
+    assert _rows(make_trainer, monkeypatch, seed=7) != reference
+
+
+def test_a_resumed_run_draws_the_masks_it_would_have_drawn_and_ends_in_the_same_weights(
+    make_trainer: Callable[..., Any], tmp_path: Any
+) -> None:
+    whole = make_trainer(num_train_epochs=4, save_strategy="steps", save_steps=3, output_dir=str(tmp_path / "whole"))
+    whole.train()
+    for step in (3, 6):  # in the middle and at the end of an epoch of two steps
+        resumed = make_trainer(num_train_epochs=4, output_dir=str(tmp_path / "resumed"))
+        resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / f"checkpoint-{step}"))
+        for (name, one), two in zip(whole.model.named_parameters(), resumed.model.parameters(), strict=True):
+            assert torch.equal(one, two), name
+        assert resumed.state.num_input_tokens_seen == whole.state.num_input_tokens_seen
+
+
+def test_the_target_is_never_altered_and_only_the_copy_is_masked(make_trainer: Callable[..., Any]) -> None:
+    trainer = make_trainer(mask_ratio="fixed(1)")
+    tokenizer = trainer.processing_class
+    mask = resolve_mask_token(tokenizer)
+    for row in trainer.train_dataset:
+        batch = trainer.data_collator([row])
+        ids, labels = batch["input_ids"][0], batch["labels"][0]
+        length = len(row["document_ids"])
+        assert ids.eq(mask).sum() == length
+        assert not labels.eq(mask).any()
+        target = labels[labels != -100].tolist()
+        assert target == [*row["document_ids"], tokenizer.eos_token_id]
+        assert tokenizer.decode(target[:-1]) == DOCUMENTS[row["sample"]]
+
+
+def test_evaluation_masks_are_fixed_and_differ_from_training(make_trainer: Callable[..., Any]) -> None:
+    data = Dataset.from_list([{"text": text} for text in DOCUMENTS])
+    trainer = make_trainer(trainer={"eval_dataset": data}, mask_ratio="fixed(0.5)")
+    first = trainer.evaluate()["eval_loss"]
+    trainer.data_collator.epoch = 5
+    assert trainer.evaluate()["eval_loss"] == first
+    assert trainer.evaluate(eval_dataset=data)["eval_loss"] == first
+    evaluation = trainer.data_collator([trainer.eval_dataset[0]])["input_ids"]
+    trainer.data_collator.epoch = 0
+    assert not torch.equal(evaluation, trainer.data_collator([trainer.train_dataset[0]])["input_ids"])
+
+
+def test_one_ratio_a_batch_as_in_the_paper(make_trainer: Callable[..., Any]) -> None:
+    rows = list(make_trainer(mask_ratio_per="batch").train_dataset)
+    per_batch, per_sample = make_trainer(mask_ratio_per="batch"), make_trainer()
+    assert len(set(per_batch.data_collator(rows)["mask_ratio"].tolist())) == 1
+    assert len(set(per_sample.data_collator(rows)["mask_ratio"].tolist())) == len(rows)

@@ -1,0 +1,110 @@
+"""The loss, the accumulation of gradients, and what is logged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from tests.trainers.conftest import DOCUMENTS
+from tests.trainers.reference import reference_loss
+
+QUESTION_ROWS = [
+    {"prompt": "Who mapped the salt caves?", "completion": "Ada Vance did."},
+    {"prompt": "Who keeps Lantern Rock?", "completion": "Bo Quill."},
+]
+CHAT_ROWS = [
+    {
+        "messages": [
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": "Who keeps Lantern Rock?"},
+            {"role": "assistant", "content": "Bo Quill."},
+        ]
+    }
+]
+
+
+def _batch(trainer: Any) -> dict[str, torch.Tensor]:
+    return next(iter(trainer.get_train_dataloader()))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"mask_unit": "span"},
+        {"mask_unit": "word", "mask_ratio": "fixed(0.5)"},
+        {"loss_on": "masked", "mask_ratio": "fixed(0.6)"},
+        {"corruption": "random"},
+        {"mask_ratio_per": "batch"},
+        {"wordings": "rotating"},
+        {"plain": True},
+        {"plain": True, "frame": "raw"},
+        {"plain": True, "objective": "reverse"},
+        {"rows": QUESTION_ROWS, "loss_on": "masked", "mask_ratio": "fixed(0.7)"},
+        {"rows": CHAT_ROWS},
+        {"rows": CHAT_ROWS, "plain": True},
+    ],
+)
+def test_loss_equals_the_plain_reference(make_trainer: Callable[..., Any], settings: dict[str, Any]) -> None:
+    trainer = make_trainer(**settings)
+    batch = _batch(trainer)
+    expected = reference_loss(trainer.model, batch)
+    trainer.model.train()
+    loss = trainer.compute_loss(trainer.model, dict(batch))
+    assert loss.item() == pytest.approx(expected.item(), abs=1e-5)
+    gradient = torch.autograd.grad(loss, trainer.model.model.embed_tokens.weight)[0]
+    expected_gradient = torch.autograd.grad(expected, trainer.model.model.embed_tokens.weight)[0]
+    torch.testing.assert_close(gradient, expected_gradient, atol=1e-6, rtol=1e-4)
+
+
+def test_a_batch_without_supervised_tokens_has_zero_loss(make_trainer: Callable[..., Any]) -> None:
+    trainer = make_trainer(loss_on="masked", mask_ratio="fixed(0)")
+    loss = trainer.compute_loss(trainer.model.train(), _batch(trainer))
+    loss.backward()
+    assert loss.item() == 0.0
+
+
+@pytest.mark.parametrize("settings", [{}, {"loss_on": "masked"}, {"plain": True}])
+def test_accumulated_small_batches_equal_one_large_batch(
+    make_trainer: Callable[..., Any], settings: dict[str, Any]
+) -> None:
+    weights = []
+    for size, steps in ((8, 1), (1, 8), (2, 4)):
+        trainer = make_trainer(
+            per_device_train_batch_size=size, gradient_accumulation_steps=steps, num_train_epochs=3, **settings
+        )
+        trainer.train()
+        weights.append(torch.cat([parameter.detach().flatten() for parameter in trainer.model.parameters()]))
+    torch.testing.assert_close(weights[0], weights[1], atol=2e-5, rtol=0)
+    torch.testing.assert_close(weights[0], weights[2], atol=2e-5, rtol=0)
+
+
+def test_training_lowers_the_loss_and_logs_ratio_and_quartiles(make_trainer: Callable[..., Any]) -> None:
+    trainer = make_trainer(num_train_epochs=20, mask_ratio="stratified(0.05, 0.95)")
+    trainer.train()
+    logs = [entry for entry in trainer.state.log_history if "loss" in entry]
+    assert logs[-1]["loss"] < 0.7 * logs[0]["loss"]
+    assert all(0.05 <= entry["mask_ratio"] <= 0.95 for entry in logs)
+    seen = {key for entry in logs for key in entry}
+    assert {f"loss_ratio_q{n}" for n in (1, 2, 3, 4)} <= seen
+    assert {"entropy", "mean_token_accuracy", "num_tokens"} <= seen
+    assert trainer.state.num_input_tokens_seen > 0
+
+
+def test_loss_by_quartile_is_the_loss_of_those_samples(make_trainer: Callable[..., Any]) -> None:
+    trainer = make_trainer(mask_ratio="fixed(0.6)")
+    loss = trainer.compute_loss(trainer.model.train(), _batch(trainer))
+    assert trainer._metrics["train"]["loss_ratio_q3"] == [pytest.approx(loss.item(), abs=1e-5)]
+    assert "loss_ratio_q1" not in trainer._metrics["train"]
+
+
+def test_a_document_is_learned_word_for_word(make_trainer: Callable[..., Any]) -> None:
+    from kinject.evaluation.asking import answer_questions
+
+    trainer = make_trainer(rows=[{"text": DOCUMENTS[0]}], plain=True, num_train_epochs=150)
+    trainer.train()
+    answer = answer_questions(trainer.model, trainer.processing_class, ["Tell me a fact."], max_new_tokens=60)
+    assert answer == [DOCUMENTS[0]]
