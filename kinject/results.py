@@ -198,7 +198,7 @@ def versions() -> dict[str, str]:
 
 
 def public_name(name: str) -> str:
-    """``name`` as it may be published: a Hub id as it is (also of a path in the Hub's cache), of a path the last part."""
+    """``name`` as it may be published: a Hub id (also of a path in the Hub cache) as it is, else a path's last part."""
     cached = _CACHED_REPOSITORY.search(name)
     if cached:
         return f"{cached[1]}/{cached[2]}"

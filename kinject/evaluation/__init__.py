@@ -7,19 +7,43 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kinject.evaluation.asking import answer_questions
+    from kinject.evaluation.callback import QuestionAnsweringCallback
     from kinject.evaluation.metrics import exact_match, paper_recall, token_f1
+    from kinject.evaluation.qa_metric import ForwardBackwardQA
+    from kinject.evaluation.report import plot_history, results_table
+    from kinject.evaluation.retention import measure_retention
+    from kinject.evaluation.schedule import log_spaced_steps
     from kinject.evaluation.scores import macro, score_answers
 
 _MODULE_OF = {
+    "ForwardBackwardQA": "qa_metric",
+    "QuestionAnsweringCallback": "callback",
     "answer_questions": "asking",
     "exact_match": "metrics",
+    "log_spaced_steps": "schedule",
     "macro": "scores",
+    "measure_retention": "retention",
     "paper_recall": "metrics",
+    "plot_history": "report",
+    "results_table": "report",
     "score_answers": "scores",
     "token_f1": "metrics",
 }
 
-__all__ = ["answer_questions", "exact_match", "macro", "paper_recall", "score_answers", "token_f1"]
+__all__ = [
+    "ForwardBackwardQA",
+    "QuestionAnsweringCallback",
+    "answer_questions",
+    "exact_match",
+    "log_spaced_steps",
+    "macro",
+    "measure_retention",
+    "paper_recall",
+    "plot_history",
+    "results_table",
+    "score_answers",
+    "token_f1",
+]
 
 
 def __getattr__(name: str) -> Any:

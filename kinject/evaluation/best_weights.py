@@ -1,0 +1,124 @@
+"""The weights that answered best so far, kept in one folder beside what they scored."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kinject.errors import ConfigurationError
+from kinject.results import write_json
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from transformers import PreTrainedTokenizerBase, Trainer
+
+SELECTION_FILE = "selection.json"
+
+
+class BestWeights:
+    """A folder with the best weights: a model or an adapter, with the step, score and answers that belong to it.
+
+    The folder is written under another name and then renamed, so weights and score always belong together, also in a
+    run that was killed.
+
+    Args:
+        folder: where the weights go; ``<output_dir>/best``.
+        writes: whether this process writes, which exactly one process does.
+    """
+
+    def __init__(self, folder: Path, writes: bool = True) -> None:
+        """Hold nothing yet."""
+        self.folder = folder
+        self.step: int | None = None
+        self.score = float("-inf")
+        self.answers: list[str] = []
+        self._writes = writes
+
+    def forget(self) -> None:
+        """Start anew: delete what an earlier run left."""
+        if self._writes and (self.folder / SELECTION_FILE).is_file():
+            shutil.rmtree(self.folder)
+
+    def resume(self, steps: Collection[int]) -> None:
+        """Take up the selection of the run that is resumed, if it was made at one of ``steps``.
+
+        Weights of a later step are forgotten: the resumed run passes that step again.
+        """
+        file = self.folder / SELECTION_FILE
+        kept = from_main_process(json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None)
+        if kept is not None and kept["step"] in steps:
+            self.step, self.score, self.answers = kept["step"], kept["score"], kept["answers"]
+
+    def offer(
+        self,
+        step: int,
+        score: float,
+        answers: Sequence[str],
+        *,
+        model: Any,
+        tokenizer: PreTrainedTokenizerBase | None,
+        trainer: Trainer | None,
+    ) -> bool:
+        """Keep the current weights if ``score`` beats the best so far; returns whether it does.
+
+        Every process calls this with the same score. ``trainer`` gathers sharded weights; without one, the process
+        that writes saves ``model`` itself.
+        """
+        if score <= self.score:
+            return False
+        self.step, self.score, self.answers = step, score, list(answers)
+        fresh = self.folder.with_name(self.folder.name + ".new")
+        if self._writes:
+            shutil.rmtree(fresh, ignore_errors=True)
+        _wait()
+        if trainer is not None:
+            trainer.save_model(str(fresh), _internal_call=True)  # an internal call does not push to the Hub
+        elif self._writes:
+            model.save_pretrained(fresh)
+            if tokenizer is not None:
+                tokenizer.save_pretrained(fresh)
+        _wait()
+        if self._writes:
+            selection = {"step": step, "score": score, "answers": self.answers}
+            write_json(fresh / SELECTION_FILE, selection)
+            shutil.rmtree(self.folder, ignore_errors=True)
+            fresh.rename(self.folder)
+        _wait()
+        return True
+
+    def load_into(self, model: Any) -> None:
+        """Load the kept weights into ``model``, the one that was trained (wrapped by PEFT or not).
+
+        Raises:
+            ConfigurationError: the folder does not hold them.
+        """
+        if not (self.folder / SELECTION_FILE).is_file():
+            raise ConfigurationError(f"{self.folder}: expected the best weights of this run; the folder was removed")
+        if hasattr(model, "peft_config"):
+            from peft import load_peft_weights, set_peft_model_state_dict
+
+            set_peft_model_state_dict(model, load_peft_weights(str(self.folder), device="cpu"))
+            return
+        # Through from_pretrained, since the names and layout of saved weights are not always those of the module.
+        kept = type(model).from_pretrained(self.folder, config=model.config, dtype=model.dtype)
+        model.load_state_dict(kept.state_dict())
+
+
+def from_main_process(value: Any) -> Any:
+    """The main process's ``value``, on every process."""
+    from accelerate import PartialState
+    from accelerate.utils import broadcast_object_list
+
+    shared = [value]
+    if PartialState().num_processes > 1:
+        broadcast_object_list(shared)
+    return shared[0]
+
+
+def _wait() -> None:
+    from accelerate import PartialState
+
+    PartialState().wait_for_everyone()

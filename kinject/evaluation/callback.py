@@ -1,0 +1,333 @@
+"""Follows a training run by asking: before it, at log-spaced epochs, and at its end.
+
+Works with any ``transformers.Trainer``. Every evaluation adds an entry to the history in ``results.json``, shows in the
+trainer's log, and may choose the weights that are kept.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from transformers import Trainer, TrainerCallback
+
+from kinject.errors import ConfigurationError
+from kinject.evaluation.best_weights import BestWeights, from_main_process
+from kinject.evaluation.cost import flops_per_token, peak_memory_bytes
+from kinject.evaluation.schedule import question_steps
+from kinject.evaluation.scores import DIRECTIONS, READINGS, macro, score_answers
+from kinject.results import new_results, read_results, write_results
+
+if TYPE_CHECKING:
+    import os
+
+    from transformers import PreTrainedTokenizerBase, TrainerControl, TrainerState, TrainingArguments
+
+    from kinject.data import Question
+
+SELECTIONS = {
+    "validation": "best on the validation half of the questions; the scores are those of the other half",
+    "test": "best on the test questions, as in the paper",
+    "none": "last weights",
+}
+# In the trainer's state, since that is saved with every checkpoint.
+_CLOCK = "kinject_training_seconds"
+
+
+class QuestionAnsweringCallback(TrainerCallback):
+    """Asks questions while a model trains, and keeps the weights that answer best.
+
+    Add it to a trainer with :meth:`attach`; in a trainer's ``callbacks`` it works as well, but then it cannot report to
+    the trainer's loggers (TensorBoard, Weights & Biases) and cannot gather sharded weights.
+
+    Args:
+        questions: the questions to report on.
+        tokenizer: the model's tokenizer. Not needed with ``ask``.
+        results: the run's results (see :func:`kinject.results.new_results`), which this callback fills in.
+        results_path: where they are written; default: ``results.json`` in the trainer's ``output_dir``.
+        validation: questions that select the weights and are not reported, as in
+            ``validation, questions = knowledge.split_questions()``.
+        select_on: which weights are kept: ``"validation"``, the best on those; ``"test"``, the best on the reported
+            questions themselves, as in the paper; ``"none"``, the last. Default: ``"validation"`` where there are such
+            questions. The best weights are saved to ``<output_dir>/best``; :meth:`restore_best` loads them.
+        metric: reading by whose macro mean of forward and backward the weights are selected: ``"paper"``,
+            ``"strict"`` or ``"f1"``.
+        evaluations: how often to ask during training, the end included; 0: only before it and at its end.
+        ask: ``ask(model, questions) -> answers``, for models that are not asked by ``generate``.
+        max_new_tokens, batch_size, examples, system_prompt: as in :func:`kinject.evaluation.answer_questions`.
+        report: shows one line per evaluation; default: printed without breaking a progress bar.
+
+    Attributes:
+        results: the content of ``results.json``.
+        questions: the questions that are reported.
+        answers: their answers, by the weights that are kept.
+
+    Raises:
+        ConfigurationError: an unknown ``select_on`` or ``metric``, or no questions to select on.
+    """
+
+    def __init__(
+        self,
+        questions: Sequence[Question],
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        *,
+        results: dict[str, Any] | None = None,
+        results_path: str | os.PathLike[str] | None = None,
+        validation: Sequence[Question] = (),
+        select_on: str | None = None,
+        metric: str = "paper",
+        evaluations: int = 8,
+        ask: Callable[[Any, Sequence[str]], list[str]] | None = None,
+        max_new_tokens: int = 128,
+        batch_size: int = 32,
+        examples: Sequence[tuple[str, str]] = (),
+        system_prompt: str | None = None,
+        report: Callable[[str], None] | None = None,
+    ) -> None:
+        """Check the settings; nothing is asked yet."""
+        select_on = select_on or ("validation" if validation else "none")
+        if select_on not in SELECTIONS:
+            raise ConfigurationError(f"select_on: expected one of {', '.join(SELECTIONS)}, got {select_on!r}")
+        if metric not in READINGS:
+            raise ConfigurationError(f"metric: expected one of {', '.join(READINGS)}, got {metric!r}")
+        if evaluations < 0:
+            raise ConfigurationError(f"evaluations: expected 0 or more, got {evaluations}")
+        if tokenizer is None and ask is None:
+            raise ConfigurationError("pass the tokenizer to ask with, or a function of your own as ask")
+        self.questions, self.validation = tuple(questions), tuple(validation if select_on == "validation" else ())
+        if select_on != "none" and not (self.validation if select_on == "validation" else self.questions):
+            raise ConfigurationError(
+                f"select_on={select_on!r} has no questions to select on; pass validation and questions as "
+                "knowledge.split_questions() divides them, or select_on='none'"
+            )
+        self.results = results or new_results(objective="unknown", model="unknown", dataset="unknown")
+        self.results["selection"] = SELECTIONS[select_on]
+        self.answers: list[str] = []
+        self.trainer: Trainer | None = None
+        self.best: BestWeights | None = None
+        self._results_path = Path(results_path) if results_path is not None else None
+        self._select_on, self._metric, self._evaluations = select_on, metric, evaluations
+        self._tokenizer = tokenizer
+        self._ask = ask
+        self._asking: dict[str, Any] = {
+            "max_new_tokens": max_new_tokens,
+            "batch_size": batch_size,
+            "examples": tuple(examples),
+            "system_prompt": system_prompt,
+        }
+        self._report = report or _print_line
+        self._steps: frozenset[int] = frozenset()
+        self._flops_per_token = 0.0
+        self._seconds = 0.0
+        self._clock_started = 0.0
+
+    def attach(self, trainer: Trainer) -> QuestionAnsweringCallback:
+        """Add this callback to ``trainer`` and use the trainer's loggers and its way of saving; returns itself."""
+        self.trainer = trainer
+        if self not in trainer.callback_handler.callbacks:
+            trainer.add_callback(self)
+        return self
+
+    def restore_best(self, target: Any) -> bool:
+        """Load the selected weights into ``target``, a trainer or the model that was trained.
+
+        Returns:
+            Whether weights were selected, so that ``target`` now holds them.
+
+        Raises:
+            ConfigurationError: the best weights are gone.
+        """
+        if self.best is None or self.best.step is None:
+            return False
+        self.best.load_into(target.model if isinstance(target, Trainer) else target)
+        return True
+
+    # Events of the trainer.
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Ask the untrained model, or take up the history of the run that is resumed."""
+        from transformers.integrations import is_deepspeed_zero3_enabled
+
+        model = kwargs["model"]
+        if self._select_on != "none" and is_deepspeed_zero3_enabled():
+            raise ConfigurationError(
+                f"select_on={self._select_on!r} loads weights back into the model, which ZeRO-3 has sharded; "
+                "use select_on='none', or ZeRO-2"
+            )
+        if args.include_num_input_tokens_seen == "no":
+            args.include_num_input_tokens_seen = "non_padding"
+        output_dir = Path(str(args.output_dir))
+        self._results_path = self._results_path or output_dir / "results.json"
+        self._flops_per_token = flops_per_token(model)
+        self._steps = frozenset(question_steps(state.max_steps, state.num_train_epochs, self._evaluations))
+        if self._select_on != "none":
+            self.best = BestWeights(output_dir / "best", state.is_world_process_zero)
+        if state.global_step:
+            self._resume(state.global_step)
+            self._seconds = float(_saved_with_checkpoints(state).get(_CLOCK, 0.0))
+        else:
+            self.results["history"], self._seconds = [], 0.0
+            if self.best is not None:
+                self.best.forget()
+            scores, self.answers, _ = self._evaluate(args, model)
+            self.results["before"] = scores
+            self._show(args, state, control, scores, "before")
+            self._write(state)
+        self._clock_started = time.monotonic()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Ask where the schedule says so."""
+        if state.global_step in self._steps:
+            self._add_entry(args, state, control, kwargs["model"])
+        _saved_with_checkpoints(state)[_CLOCK] = self._stop_clock()
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Ask the trained model, and close the results with the scores of the weights that are kept."""
+        self._stop_clock()
+        history = self.results["history"]
+        if not history or history[-1]["step"] < state.global_step:
+            self._add_entry(args, state, control, kwargs["model"])
+        entry = self.results["history"][-1]
+        if self.best is not None and self.best.step is not None:
+            entry = next(each for each in history if each["step"] == self.best.step)
+            self.answers = self.best.answers
+            self.results["selected"] = {"step": self.best.step, "score": self.best.score, "metric": self._metric}
+        self.results["after"] = {name: entry[name] for name in (*DIRECTIONS, "groups")}
+        self.results["train"] = self._cost(state)
+        self._write(state)
+
+    # Asking.
+
+    def _add_entry(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any) -> None:
+        self._stop_clock()
+        scores, answers, selecting = self._evaluate(args, model)
+        loss = next((log["loss"] for log in reversed(state.log_history) if "loss" in log), None)
+        cost = self._cost(state)
+        entry: dict[str, Any] = {"step": state.global_step, "epoch": float(state.epoch or 0.0)}
+        entry |= {name: cost[name] for name in ("tokens", "flops", "seconds")}
+        entry |= {"loss": loss} if loss is not None else {}
+        entry |= scores
+        score = macro(selecting or scores, self._metric)
+        if selecting is not None:
+            entry["validation"] = {direction: selecting[direction] for direction in DIRECTIONS}
+        self.answers = answers
+        self.results["history"].append(entry)
+        note = ""
+        if self.best is not None and self.best.offer(
+            state.global_step, score, answers, model=model, tokenizer=self._tokenizer, trainer=self.trainer
+        ):
+            note = "best so far"
+        self.results["train"] = cost
+        self._show(args, state, control, entry, note)
+        self._write(state)
+        self._clock_started = time.monotonic()
+
+    def _evaluate(self, args: TrainingArguments, model: Any) -> tuple[dict[str, Any], list[str], dict[str, Any] | None]:
+        """Scores and answers of the reported questions, and the scores of the selecting ones where they are others."""
+        answers = self._answer(args, model, [each.question for each in (*self.questions, *self.validation)])
+        reported = answers[: len(self.questions)]
+        selecting = None
+        if self._select_on == "validation":
+            selecting = score_answers(self.validation, answers[len(self.questions) :], resamples=1)
+        return score_answers(self.questions, reported), reported, selecting
+
+    def _answer(self, args: TrainingArguments, model: Any, questions: Sequence[str]) -> list[str]:
+        """Answers to ``questions``; every process asks an equal share of them."""
+        distinct = list(dict.fromkeys(questions))
+        if not distinct:
+            return []
+        world, rank = args.world_size, args.process_index
+        share = distinct[rank::world]
+        longest = -(-len(distinct) // world)
+        # All processes ask equally many, because the forward passes of a sharded model need every process.
+        answers = self._ask_model(model, share + distinct[:1] * (longest - len(share)))
+        if world > 1:
+            from accelerate.utils import gather_object
+
+            gathered = gather_object(answers)  # (world * longest,), by process
+            answers = [gathered[index % world * longest + index // world] for index in range(len(distinct))]
+        by_question = dict(zip(distinct, answers, strict=True))
+        return [by_question[question] for question in questions]
+
+    def _ask_model(self, model: Any, questions: Sequence[str]) -> list[str]:
+        if self._ask is not None:
+            return self._ask(model, questions)
+        from kinject.evaluation.asking import answer_questions
+
+        assert self._tokenizer is not None
+        return answer_questions(model, self._tokenizer, questions, **self._asking)
+
+    # Keeping and showing.
+
+    def _resume(self, step: int) -> None:
+        """Take up ``before``, the history up to ``step`` and the best weights from the files of the resumed run."""
+        previous = None
+        if self._results_path is not None and self._results_path.exists():
+            previous = read_results(self._results_path)
+        previous = from_main_process(previous)
+        if previous is not None:
+            self.results["before"] = previous["before"]
+            self.results["history"] = [entry for entry in previous["history"] if entry["step"] <= step]
+        if self.best is not None:
+            self.best.resume({entry["step"] for entry in self.results["history"]})
+
+    def _stop_clock(self) -> float:
+        """Seconds of training so far, without those spent on questions."""
+        now = time.monotonic()
+        self._seconds += now - self._clock_started
+        self._clock_started = now
+        return self._seconds
+
+    def _cost(self, state: TrainerState) -> dict[str, Any]:
+        tokens = int(state.num_input_tokens_seen)
+        return {
+            "steps": state.global_step,
+            "tokens": tokens,
+            "flops": tokens * self._flops_per_token,
+            "seconds": round(self._seconds, 3),
+            "peak_memory_bytes": peak_memory_bytes(),
+        }
+
+    def _write(self, state: TrainerState) -> None:
+        if state.is_world_process_zero and self._results_path is not None:
+            write_results(self._results_path, self.results)
+
+    def _show(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, scores: dict[str, Any], note: str
+    ) -> None:
+        asked = [direction for direction in DIRECTIONS if scores[direction]["n"]]
+        logs = {direction: round(scores[direction][READINGS[self._metric]], 4) for direction in asked}
+        if self.trainer is not None and logs:
+            # The base class's log: a subclass's may close its running means of the loss. Logging clears should_log,
+            # which another callback may have set for this very step.
+            should_log = control.should_log
+            Trainer.log(self.trainer, dict(logs))
+            control.should_log = should_log
+        elif logs:
+            state.log_history.append({**logs, "epoch": state.epoch, "step": state.global_step})
+        if state.is_world_process_zero:
+            parts = [f"step {state.global_step}/{state.max_steps}"]
+            parts += [f"loss {scores['loss']:.3f}"] if "loss" in scores else []
+            for direction in asked:
+                cell = scores[direction]
+                parts.append(f"{direction} {cell['paper']:.2f} (exact {cell['exact_match']:.2f})")
+            self._report("  ".join([*parts, note]).rstrip())
+
+
+def _saved_with_checkpoints(state: TrainerState) -> dict[str, Any]:
+    """The part of the trainer's state that is free for callbacks."""
+    saved: Any = state.stateful_callbacks
+    assert isinstance(saved, dict)
+    return saved
+
+
+def _print_line(line: str) -> None:
+    from tqdm.auto import tqdm
+
+    tqdm.write(line)
