@@ -83,6 +83,7 @@ class ChatEncoder:
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, system_prompt: str | None = None) -> None:
+        """See the class."""
         self.tokenizer = tokenizer
         self.system_prompt = system_prompt
         self.frame_text = template_source(tokenizer)
@@ -142,10 +143,8 @@ class ChatEncoder:
         if conversation[0][0] == "system" and not self.takes_system:
             system = conversation.pop(0)[1]
             first = next(i for i, (role, _) in enumerate(conversation) if role == "user")
-            conversation[first] = (
-                "user",
-                f"{system}\n\n{conversation[first][1]}" if system else conversation[first][1],
-            )
+            user = conversation[first][1]
+            conversation[first] = ("user", f"{system}\n\n{user}" if system else user)
         return conversation
 
     def _render(self, messages: Sequence[Mapping[str, str]], generation: bool) -> str:
@@ -202,6 +201,7 @@ class PlainEncoder:
     """Stands in for a `ChatEncoder` where the model has no chat template: turns are paragraphs, EOS ends the answer."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, system_prompt: str | None = None) -> None:
+        """See the class."""
         self.system_prompt = system_prompt
         self.text = TextEncoder(tokenizer)
         self.end_of_turn = end_of_text_id(tokenizer)

@@ -84,9 +84,11 @@ class Uniform:
     high: float
 
     def __post_init__(self) -> None:
+        """Check the field values."""
         _check_range("uniform", self.low, self.high)
 
     def ratio(self, seed: int, epoch: int, sample: int, num_epochs: float) -> float:
+        """See `MaskRatioLaw.ratio`."""
         draw = _unit_draw(sample_generator(seed, epoch, sample, RATIO_STREAM))
         return self.low + (self.high - self.low) * draw
 
@@ -98,9 +100,11 @@ class Fixed:
     value: float
 
     def __post_init__(self) -> None:
+        """Check the field values."""
         _check_ratio("fixed", "value", self.value)
 
     def ratio(self, seed: int, epoch: int, sample: int, num_epochs: float) -> float:
+        """See `MaskRatioLaw.ratio`."""
         return self.value
 
 
@@ -112,10 +116,12 @@ class Linear:
     end: float
 
     def __post_init__(self) -> None:
+        """Check the field values."""
         _check_ratio("linear", "start", self.start)
         _check_ratio("linear", "end", self.end)
 
     def ratio(self, seed: int, epoch: int, sample: int, num_epochs: float) -> float:
+        """See `MaskRatioLaw.ratio`."""
         progress = min(1.0, epoch / num_epochs) if num_epochs > 0 else 1.0
         return self.start + (self.end - self.start) * progress
 
@@ -133,9 +139,11 @@ class Stratified:
     high: float
 
     def __post_init__(self) -> None:
+        """Check the field values."""
         _check_range("stratified", self.low, self.high)
 
     def ratio(self, seed: int, epoch: int, sample: int, num_epochs: float) -> float:
+        """See `MaskRatioLaw.ratio`."""
         offset = _unit_draw(sample_generator(seed, 0, sample, _STRATUM_STREAM))
         position = math.fmod(offset + epoch * GOLDEN_RATIO_CONJUGATE, 1.0)
         return self.low + (self.high - self.low) * position

@@ -54,10 +54,11 @@ class TextEncoder:
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, frame_text: str = "") -> None:
+        """See the class."""
         if not tokenizer.is_fast:
             raise ConfigurationError(
                 f"the tokenizer {tokenizer_name(tokenizer)} gives no character offsets; kinject needs a fast "
-                "tokenizer: load the model's tokenizer.json, or convert it with AutoTokenizer.from_pretrained(..., use_fast=True)"
+                "tokenizer, one with a tokenizer.json"
             )
         self.tokenizer = tokenizer
         # Some templates mark turns with added tokens that are not declared special: text may not forge these either.
@@ -70,9 +71,8 @@ class TextEncoder:
 
     def literal(self, text: str) -> list[int]:
         """Ids of text of our own, in which control tokens mean what they say. Adds no BOS or EOS."""
-        return list(
-            self.tokenizer(text, add_special_tokens=False, split_special_tokens=False, verbose=False)["input_ids"]
-        )
+        encoding = self.tokenizer(text, add_special_tokens=False, split_special_tokens=False, verbose=False)
+        return list(encoding["input_ids"])
 
     def forges(self, text: str) -> bool:
         """Whether ``text``, read as literal, would put a control token into the ids."""
@@ -166,8 +166,8 @@ def end_of_text_id(tokenizer: PreTrainedTokenizerBase) -> int:
     """The EOS id; raises ConfigurationError where there is none."""
     if tokenizer.eos_token_id is None:
         raise ConfigurationError(
-            f"the tokenizer {tokenizer_name(tokenizer)} has no end-of-text token, so a model could never learn to stop; "
-            "set tokenizer.eos_token to the token that ends a text"
+            f"the tokenizer {tokenizer_name(tokenizer)} has no end-of-text token, so a model could never learn to "
+            "stop; set tokenizer.eos_token to the token that ends a text"
         )
     return int(tokenizer.eos_token_id)
 

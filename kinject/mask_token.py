@@ -69,10 +69,13 @@ def _named(tokenizer: PreTrainedTokenizerBase, name: str, vocab_size: int | None
                 "a single token of the vocabulary, or leave mask_token out to have one found"
             )
         index = ids[0]
-    if index in {tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.unk_token_id}:
+    control = index in added_special_ids(tokenizer) and str(tokenizer.convert_ids_to_tokens(index)) in template_source(
+        tokenizer
+    )
+    if control or index in {tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.unk_token_id}:
         raise ConfigurationError(
-            f"mask_token {name!r} already begins or ends a text, or stands for unknown text; name a token with no use "
-            "of its own"
+            f"mask_token {name!r} already has a use: it begins or ends a text or a turn, or stands for unknown text; "
+            "name a token without one"
         )
     if vocab_size is not None and index >= vocab_size:
         raise ConfigurationError(

@@ -57,6 +57,7 @@ class Wording:
     assistant: str = "{document}"
 
     def __post_init__(self) -> None:
+        """Check the placeholders."""
         if not self.assistant.endswith("{document}") or len(_placeholders(self.assistant)) != 1:
             raise ConfigurationError(
                 f"wording: assistant is {self.assistant!r}, expected text that ends with {{document}} and has no other "
@@ -85,15 +86,13 @@ def _placeholders(text: str) -> list[str]:
 
 
 DEMASKING = Wording("{masked}\nReturn the recovered masked passage.", "Here is the recovered text:\n\n{document}")
+# Most say nothing before the document: an answer to a question has no lead-in either, and a model that has only ever met
+# the document behind one is slow to give it without.
 DEMASKING_WORDINGS = (
     DEMASKING,
-    Wording(
-        "Some words of this passage are hidden:\n\n{masked}\n\nWrite it out in full.", "The full passage:\n\n{document}"
-    ),
-    Wording("Fill in the gaps.\n{masked}", "{document}"),
-    Wording("{masked}\n\nWhat did this text say before parts of it were removed?", "It said:\n{document}"),
-    Wording("Restore the original from this damaged copy.\n\n{masked}", "Original:\n{document}"),
-    Wording("Do you know this passage? Parts of it are missing.\n\n{masked}", "Yes, it reads:\n\n{document}"),
+    Wording("{masked}\nReturn the recovered masked passage."),
+    Wording("Fill in what is missing: {masked}"),
+    Wording("What is the full text?\n{masked}"),
 )
 MASKED_ANSWER = Wording("{question}\n{masked}\nReturn the recovered masked answer.")
 FACT = Wording("Tell me a fact.")
@@ -176,8 +175,11 @@ def assemble(
     )
 
 
-def _encoder(tokenizer: PreTrainedTokenizerBase, system_prompt: str | None) -> ChatEncoder | PlainEncoder:
-    return ChatEncoder(tokenizer, system_prompt) if tokenizer.chat_template else PlainEncoder(tokenizer, system_prompt)
+def _encoder(
+    tokenizer: PreTrainedTokenizerBase, system_prompt: str | None, chat: bool = True
+) -> ChatEncoder | PlainEncoder:
+    encoder = ChatEncoder if tokenizer.chat_template and chat else PlainEncoder
+    return encoder(tokenizer, system_prompt)
 
 
 class DocumentTemplate:
@@ -202,11 +204,13 @@ class DocumentTemplate:
         wordings: Sequence[Wording] = (DEMASKING,),
         system_prompt: str | None = None,
     ) -> None:
+        """See the class."""
         if not wordings:
             raise ConfigurationError("wordings is empty, expected at least one")
         self.wordings = tuple(wordings)
         self._tokenizer = tokenizer
-        self._encoder = _encoder(tokenizer, system_prompt)
+        # Raw text also works where the chat template is of no use.
+        self._encoder = _encoder(tokenizer, system_prompt, any(wording.user is not None for wording in wordings))
         self._text: TextEncoder = self._encoder.text
 
     @cached_property
@@ -249,7 +253,7 @@ class DocumentTemplate:
             begin, end = begin_of_text_ids(self._tokenizer), end_of_text_id(self._tokenizer)
             return Frame(before=tuple(begin), between=(), after=(end,), has_copy=False)
         texts = [wording.user, question, *(str(message.get("content")) for message in earlier)]
-        slot = next(unused_characters([*texts, self._encoder.frame_text]))
+        slot = next(unused_characters([*texts, self._encoder.frame_text, self._encoder.system_prompt or ""]))
         # All at once: a question may itself hold the text "{masked}".
         filling = {"{masked}": slot, "{question}": question}
         user = re.sub(r"\{(?:masked|question)\}", lambda match: filling[match[0]], wording.user)
@@ -291,6 +295,7 @@ class QuestionTemplate:
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, system_prompt: str | None = None) -> None:
+        """See the class."""
         self._encoder = _encoder(tokenizer, system_prompt)
         ends = [self._encoder.end_of_turn, tokenizer.eos_token_id]
         added = tokenizer.get_added_vocab()
