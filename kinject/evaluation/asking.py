@@ -59,7 +59,7 @@ def answer_questions(
         model = model.module  # a data-parallel wrapper
     _check_length(model, max(map(len, prompts.values()), default=0), max_new_tokens)
     answers: dict[str, str] = {}
-    with _generating(model):
+    with evaluating(model):
         for start in range(0, len(by_length), batch_size):
             batch = by_length[start : start + batch_size]
             new_tokens = _generate(
@@ -116,7 +116,7 @@ def _check_length(model: Any, longest: int, max_new_tokens: int) -> None:
 
 
 @contextmanager
-def _generating(model: Any) -> Iterator[None]:
+def evaluating(model: Any) -> Iterator[None]:
     """Evaluation mode, without gradient checkpointing and the model's own sampling settings; then all is restored.
 
     Gradients are off by ``no_grad``, not ``inference_mode``: a tensor that a module keeps from a forward in inference

@@ -1,0 +1,80 @@
+"""Forward and backward question answering as an ``evaluate`` metric that needs no network.
+
+Use :class:`ForwardBackwardQA` directly, or ``evaluate.load(kinject.evaluation.qa_metric.__file__)``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import datasets
+import evaluate
+
+from kinject.evaluation.scores import DIRECTIONS, macro, score_answers
+
+DESCRIPTION = """\
+Scores answers to forward questions (in the order of the document) and backward questions (against it): ROUGE-1 recall
+as in the paper, exact match and token F1, per direction and as the macro mean of both.
+"""
+
+CITATION = """\
+@misc{arxiv:2510.09885,
+  eprint = {2510.09885},
+  archivePrefix = {arXiv},
+}
+"""
+
+INPUTS = """
+Args:
+    predictions: the answers, as texts.
+    references: the right answers, as texts.
+    directions: "forward" or "backward" for each of them.
+    confidence: coverage of the bootstrap percentile intervals (default 0.95).
+    resamples: bootstrap resamples (default 1000).
+    seed: seed of the resampling (default 0).
+Returns:
+    forward_paper, forward_exact_match, forward_f1, forward_n, the same for backward, macro_paper, macro_exact_match
+    and macro_f1, all scores in 0..1; and forward_paper_ci and so on, each [low, high].
+Examples:
+    >>> metric = ForwardBackwardQA()
+    >>> metric.compute(predictions=["Ada"], references=["Ada"], directions=["backward"])["backward_paper"]
+    1.0
+"""
+
+
+class ForwardBackwardQA(evaluate.Metric):
+    """Forward and backward scores of answers, in the paper's and the strict reading."""
+
+    def _info(self) -> evaluate.MetricInfo:
+        text = datasets.Value("string")
+        return evaluate.MetricInfo(
+            description=DESCRIPTION,
+            citation=CITATION,
+            inputs_description=INPUTS,
+            features=datasets.Features({"predictions": text, "references": text, "directions": text}),
+            reference_urls=["https://arxiv.org/abs/2510.09885"],
+        )
+
+    def _compute(
+        self,
+        *,
+        predictions: list[str],
+        references: list[str],
+        directions: list[str],
+        confidence: float = 0.95,
+        resamples: int = 1000,
+        seed: int = 0,
+    ) -> dict[str, Any]:
+        from kinject.data import Question
+
+        questions = [
+            Question(f"question {index}", reference, direction)  # type: ignore[arg-type]  # checked by Question
+            for index, (reference, direction) in enumerate(zip(references, directions, strict=True))
+        ]
+        scores = score_answers(questions, predictions, confidence=confidence, resamples=resamples, seed=seed)
+        flat: dict[str, Any] = {}
+        for direction in DIRECTIONS:
+            cell = scores[direction]
+            flat |= {f"{direction}_{name}": value for name, value in cell.items() if name != "ci"}
+            flat |= {f"{direction}_{name}_ci": interval for name, interval in cell["ci"].items()}
+        return flat | {f"macro_{name}": macro(scores, name) for name in ("paper", "exact_match", "f1")}

@@ -1,0 +1,147 @@
+"""Runs side by side: a table of what they score, and a plot of how they got there."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kinject.errors import KinjectError
+from kinject.evaluation.scores import DIRECTIONS
+
+if TYPE_CHECKING:
+    import os
+
+_READINGS = (("paper", "paper"), ("strict", "exact_match"))
+# Of the runs in one plot; distinguishable with color vision deficiencies (Okabe and Ito).
+_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+
+
+def results_table(results: Sequence[Mapping[str, Any]], *, intervals: bool = False) -> str:
+    """A plain-text table of runs: forward and backward, in the paper's and the strict reading, before and after.
+
+    Runs of the same model on the same questions share one row for the model before training. A run that goes on shows
+    its last evaluation. Where forgetting was measured, its columns follow.
+
+    Args:
+        results: contents of ``results.json``.
+        intervals: whether to show confidence intervals.
+    """
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    names = run_names(results)
+    rows: list[tuple[str, Mapping[str, Any], Mapping[str, Any] | None]] = []
+    befores: list[tuple[str, Mapping[str, Any]]] = []
+    for result in results:
+        before = (f"{result['model']} {result['dataset']}", result["before"])
+        if result["before"] is not None and result["objective"] != "evaluation" and before not in befores:
+            befores.append(before)
+    for of, scores in befores:
+        rows.append(("before" if len(befores) == 1 else f"before ({of})", scores, None))
+    for name, result in zip(names, results, strict=True):
+        scores, retention = result["after"], (result.get("retention") or {}).get("after")
+        if scores is None and result["history"]:
+            scores, name = result["history"][-1], f"{name} (step {result['history'][-1]['step']}, not finished)"
+        if scores is not None:
+            rows.append((name, scores, retention))
+
+    forgetting = any(retention for _, _, retention in rows)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("", no_wrap=True)
+    for title, _ in _READINGS:
+        for direction in DIRECTIONS:
+            table.add_column(f"{direction}\n{title}", justify="right", no_wrap=True)
+    if forgetting:
+        table.add_column("still right\ngeneral", justify="right", no_wrap=True)
+        table.add_column("perplexity\nfactor", justify="right", no_wrap=True)
+    for name, scores, retention in rows:
+        cells = [_cell(scores[direction], key, intervals) for _, key in _READINGS for direction in DIRECTIONS]
+        if forgetting:
+            cells += [_number(retention, "kept"), _number(retention, "perplexity_ratio")]
+        table.add_row(name, *cells)
+    output = io.StringIO()
+    console = Console(file=output, width=200, force_terminal=False, color_system=None, markup=False, highlight=False)
+    console.print(table)
+    lines = [line.rstrip() for line in output.getvalue().splitlines()]
+    return "\n".join([*(line for line in lines if line), *_notes(results)])
+
+
+def run_names(results: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A short name for every run: its objective, and whatever else tells the runs apart."""
+    names = []
+    for result in results:
+        name = result["objective"]
+        if result["paraphrases"] not in ("none", ""):
+            name += " + paraphrases"
+        apart = [
+            f"{label}{result[key]}"
+            for key, label in (("model", ""), ("dataset", ""), ("seed", "seed "))
+            if len({each[key] for each in results}) > 1
+        ]
+        names.append(f"{name} ({', '.join(apart)})" if apart else name)
+    return names
+
+
+def plot_history(results: Mapping[str, Any] | Sequence[Mapping[str, Any]], path: str | os.PathLike[str]) -> Path:
+    """Plot accuracy over training steps (logarithmic) for one run or several, and write a PNG to ``path``.
+
+    One panel per reading; forward solid, backward dashed, and thin lines for the model before training.
+
+    Raises:
+        KinjectError: no run has a history.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    runs = [results] if isinstance(results, Mapping) else list(results)
+    if not any(run["history"] for run in runs):
+        raise KinjectError("no run has a history to plot; expected results.json of a run that asked while it trained")
+    figure = Figure(figsize=(9.6, 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, len(_READINGS), sharey=True, squeeze=False)[0]
+    for panel, (reading, key) in zip(panels, _READINGS, strict=True):
+        for index, (name, run) in enumerate(zip(run_names(runs), runs, strict=True)):
+            color = _COLORS[index % len(_COLORS)]
+            steps = [entry["step"] for entry in run["history"]]
+            for direction, line in zip(DIRECTIONS, ("-", "--"), strict=True):
+                values = [entry[direction][key] for entry in run["history"]]
+                panel.plot(steps, values, line, color=color, marker="o", markersize=4, label=f"{name}, {direction}")
+                if run["before"] is not None:
+                    before = run["before"][direction][key]
+                    panel.axhline(before, linestyle=line, color=color, linewidth=0.6, alpha=0.5)
+        measure = "ROUGE-1 recall" if key == "paper" else "exact match"
+        panel.set(xscale="log", ylim=(-0.03, 1.03), xlabel="step", title=f"{reading}: {measure}")
+        panel.grid(alpha=0.25)
+    panels[0].set_ylabel("share of answers")
+    panels[0].legend(fontsize="small", frameon=False)
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(target, dpi=120, format="png")
+    return target
+
+
+def _cell(measured: Mapping[str, Any], key: str, intervals: bool) -> str:
+    if not measured["n"]:
+        return "-"
+    interval = measured.get("ci", {}).get(key) if intervals else None
+    return f"{measured[key]:.2f}" + (f" [{interval[0]:.2f}, {interval[1]:.2f}]" if interval else "")
+
+
+def _number(measured: Mapping[str, Any] | None, key: str) -> str:
+    return f"{measured[key]:.2f}" if measured is not None and key in measured else "-"
+
+
+def _notes(results: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the table does not show: how many questions, and which weights were scored."""
+    notes = []
+    for result in results:
+        scores = result["after"] or result["before"]
+        counts = f"{scores['forward']['n']} forward and {scores['backward']['n']} backward questions" if scores else ""
+        parts = [result["model"], result["dataset"], counts, result.get("selection", "")]
+        note = "; ".join(part for part in parts if part)
+        if note not in notes:
+            notes.append(note)
+    return notes

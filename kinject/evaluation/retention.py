@@ -1,0 +1,119 @@
+"""Forgetting as a number: held-out perplexity, and general questions that the model answered rightly before.
+
+Training on new documents costs old knowledge, which the paper does not measure. Measure the base model once, then the
+trained one with that measurement as ``reference``.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from kinject.errors import KinjectError
+from kinject.evaluation.metrics import normalize_answer
+from kinject.evaluation.retention_texts import PARAGRAPHS, QUESTIONS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from transformers import PreTrainedTokenizerBase
+
+
+def measure_retention(
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    reference: Mapping[str, Any] | None = None,
+    texts: Sequence[str] = PARAGRAPHS,
+    questions: Sequence[tuple[str, Sequence[str]]] = QUESTIONS,
+    max_new_tokens: int = 32,
+    batch_size: int = 8,
+    ask: Callable[[Any, Sequence[str]], list[str]] | None = None,
+) -> dict[str, Any]:
+    """What ``model`` knows of general English text and of simple questions.
+
+    Args:
+        model: a causal language model.
+        tokenizer: its tokenizer.
+        reference: what this function returned for the base model. The questions that it answered rightly are the kept
+            set.
+        texts: held-out texts.
+        questions: (question, accepted answers); an answer is right if it holds one of them as whole words.
+        max_new_tokens: length at which an answer is cut.
+        batch_size: texts per forward pass, and a quarter of the questions asked at once.
+        ask: ``ask(model, questions) -> answers``, for models that are not asked by ``generate``.
+
+    Returns:
+        ``perplexity`` (of ``tokens`` predicted tokens), ``nats_per_token``, ``questions`` (their number), ``answered``
+        (the share answered rightly, 0..1) and ``right`` (those questions). With ``reference`` also ``kept`` (the share
+        of its ``right`` that are still right, 1 if it had none) and ``perplexity_ratio`` (1: nothing forgotten).
+
+    Raises:
+        KinjectError: ``reference`` is not such a measurement.
+    """
+    if reference is not None and not {"right", "perplexity"} <= set(reference):
+        raise KinjectError("reference: expected what measure_retention returned for the base model")
+    asked = [question for question, _ in questions]
+    if ask is not None:
+        answers = ask(model, asked)
+    else:
+        from kinject.evaluation.asking import answer_questions
+
+        answers = answer_questions(model, tokenizer, asked, max_new_tokens=max_new_tokens, batch_size=4 * batch_size)
+    right = [
+        question for (question, accepted), answer in zip(questions, answers, strict=True) if is_right(answer, accepted)
+    ]
+    nats, tokens = negative_log_likelihood(model, tokenizer, texts, batch_size=batch_size)
+    measured: dict[str, Any] = {
+        "perplexity": perplexity(nats, tokens),
+        "nats_per_token": nats / max(tokens, 1),
+        "tokens": tokens,
+        "questions": len(questions),
+        "answered": len(right) / max(len(questions), 1),
+        "right": right,
+    }
+    if reference is not None:
+        known = set(reference["right"])
+        measured["kept"] = len(known & set(right)) / len(known) if known else 1.0
+        measured["perplexity_ratio"] = measured["perplexity"] / reference["perplexity"]
+    return measured
+
+
+def is_right(answer: str, accepted: Sequence[str]) -> bool:
+    """Whether ``answer`` holds one of ``accepted`` as whole words, compared as in :func:`normalize_answer`."""
+    words = f" {normalize_answer(answer)} "
+    return any(f" {normalize_answer(each)} " in words for each in accepted)
+
+
+def perplexity(nats: float, tokens: int) -> float:
+    """Exponential of the mean negative log-likelihood; capped where it would overflow."""
+    return math.exp(min(nats / max(tokens, 1), 700.0))
+
+
+def negative_log_likelihood(
+    model: Any, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, batch_size: int = 8
+) -> tuple[float, int]:
+    """Summed negative log-likelihood of ``texts`` in nats, and the number of predicted tokens.
+
+    Every token is predicted from those before it in its own text; the first only where the tokenizer puts a token for
+    the beginning of a sequence before it. Texts of similar length share a batch, padded on the right.
+    """
+    import torch
+
+    from kinject.evaluation.asking import evaluating
+
+    encoded = sorted((tokenizer(text)["input_ids"] for text in texts), key=len)
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+    nats, tokens = 0.0, 0
+    with evaluating(model):
+        for start in range(0, len(encoded), batch_size):
+            batch = encoded[start : start + batch_size]
+            width = max(map(len, batch))
+            ids = torch.tensor([row + [pad] * (width - len(row)) for row in batch], device=model.device)
+            mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in batch], device=model.device)
+            logits = model(input_ids=ids, attention_mask=mask).logits[:, :-1].float()  # (batch, width - 1, vocabulary)
+            targets = ids[:, 1:].masked_fill(mask[:, 1:] == 0, -100)  # (batch, width - 1)
+            losses = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum")
+            nats += losses.item()
+            tokens += int(mask[:, 1:].sum())
+    return nats, tokens

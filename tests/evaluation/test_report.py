@@ -1,0 +1,91 @@
+"""The table and the plot, on results as a run writes them."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kinject.errors import KinjectError
+from kinject.evaluation.report import plot_history, results_table, run_names
+from kinject.results import new_results
+
+
+def cell(paper: float, exact: float, n: int = 8) -> dict[str, Any]:
+    return {"paper": paper, "exact_match": exact, "f1": exact, "n": n, "ci": {"paper": [0.1, 0.2]}}
+
+
+def scores(forward: float, backward: float) -> dict[str, Any]:
+    return {"forward": cell(forward, forward / 2), "backward": cell(backward, backward / 2), "groups": {}}
+
+
+def run(objective: str, forward: float, backward: float, **changes: Any) -> dict[str, Any]:
+    results = new_results(objective=objective, model="smollm2-135m", dataset="fictional:name_description")
+    history = [
+        {"step": step, "epoch": 1.0, **scores(forward * share, backward * share**2)}
+        for step, share in ((1, 0.1), (10, 0.6), (100, 1.0))
+    ]
+    results |= {"before": scores(0.04, 0.0), "history": history, "after": scores(forward, backward)}
+    return results | {"selection": "last weights"} | changes
+
+
+def test_one_table_holds_before_and_every_run() -> None:
+    table = results_table([run("ar", 0.9, 0.06), run("masked", 0.98, 0.88)])
+    lines = [line.split() for line in table.splitlines()]
+    assert lines[0] == ["forward", "backward", "forward", "backward"]
+    assert lines[1] == ["paper", "paper", "strict", "strict"]
+    assert ["before", "0.04", "0.00", "0.02", "0.00"] in lines
+    assert ["ar", "0.90", "0.06", "0.45", "0.03"] in lines
+    assert ["masked", "0.98", "0.88", "0.49", "0.44"] in lines
+    assert sum("before" in line for line in table.splitlines()) == 1
+    assert table.splitlines()[-1] == (
+        "smollm2-135m; fictional:name_description; 8 forward and 8 backward questions; last weights"
+    )
+    assert max(map(len, table.splitlines())) <= 100
+
+
+def test_intervals_forgetting_and_unfinished_runs() -> None:
+    retention = {"before": {"perplexity": 20.0}, "after": {"kept": 0.9, "perplexity_ratio": 1.25}}
+    unfinished = run("ar", 0.9, 0.0, after=None)
+    table = results_table([run("masked", 0.98, 0.88, retention=retention), unfinished], intervals=True)
+    assert "0.98 [0.10, 0.20]" in table
+    assert "1.25" in table and "still right" in table
+    assert "ar (step 100, not finished)" in table
+    assert results_table([run("ar", 0.5, 0.0, after=None, history=[], before=None)])
+
+
+def test_names_tell_runs_apart() -> None:
+    assert run_names([run("ar", 0, 0), run("masked", 0, 0, paraphrases="same_order")]) == ["ar", "masked + paraphrases"]
+    assert run_names([run("ar", 0, 0), run("ar", 0, 0, seed=1)]) == ["ar (seed 0)", "ar (seed 1)"]
+    two_models = [run("ar", 0, 0), run("ar", 0, 0, model="[b]/x")]
+    assert run_names(two_models) == ["ar (smollm2-135m)", "ar ([b]/x)"]
+    assert "before (smollm2-135m" in results_table(two_models)
+    assert "ar ([b]/x)" in results_table(two_models)  # no markup
+
+
+def test_a_direction_without_questions_shows_none() -> None:
+    only_forward = {"forward": cell(0.5, 0.5), "backward": cell(0.0, 0.0, n=0), "groups": {}}
+    assert ["ar", "0.50", "-", "0.50", "-"] in [
+        line.split() for line in results_table([run("ar", 0, 0, after=only_forward)]).splitlines()
+    ]
+
+
+def test_the_plot_is_a_png_that_shows_something(tmp_path: Path) -> None:
+    from matplotlib.image import imread
+
+    path = plot_history([run("ar", 0.9, 0.06), run("masked", 0.98, 0.88)], tmp_path / "new" / "accuracy.png")
+    content = path.read_bytes()
+    assert content[:8] == b"\x89PNG\r\n\x1a\n"
+    width, height = struct.unpack(">II", content[16:24])
+    assert width > 800 and height > 300
+    pixels = imread(path)[..., :3]
+    for color in ((0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00)):  # a line of each run
+        assert (abs(pixels * 255 - color).max(axis=-1) < 2).sum() > 200
+    assert plot_history(run("masked", 0.98, 0.88), tmp_path / "one.png").stat().st_size > 5_000
+
+
+def test_nothing_to_plot_says_so(tmp_path: Path) -> None:
+    with pytest.raises(KinjectError, match="no run has a history"):
+        plot_history([run("ar", 0, 0, history=[])], tmp_path / "x.png")
