@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 from kinject._version import __version__
-from kinject.errors import ConfigurationError, KinjectError
+from kinject.errors import ConfigurationError, exit_on_user_error
 from kinject.objectives import OBJECTIVES, find_objective
 
 
@@ -25,11 +23,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if others and arguments.run is not run_inject:
         parser.error(f"unrecognized arguments: {' '.join(others)}")
     arguments.others = others
-    try:
+    with exit_on_user_error():
         arguments.run(arguments)
-    except KinjectError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -52,6 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
     inject.add_argument("--questions", help="file of questions (json, jsonl, csv, parquet)")
     inject.add_argument("--output_dir", help="where the model, results.json and the plot go")
     inject.add_argument("--objective", default="masked", help=f"one of {', '.join(OBJECTIVES)} (default: masked)")
+    inject.add_argument("--config", metavar="FILE", help="YAML file of settings; options given beside it win")
     inject.add_argument("--all_options", action="store_true", help="list every option of the objective and stop")
     inject.set_defaults(run=run_inject)
 
@@ -92,13 +88,14 @@ def run_inject(arguments: argparse.Namespace) -> None:
     if arguments.all_options:
         from kinject.option_help import recipe_help
 
-        print(recipe_help(arguments.objective))
+        print(recipe_help(arguments.objective, prog="kinject inject DOCUMENTS"))
         return
-    if arguments.documents is None:
+    if arguments.documents is None and arguments.config is None:
         raise ConfigurationError("no documents; give a file, a folder, a Hub data set or fictional:name_description.")
     from kinject.recipe import train
 
     named = {
+        "config": "config",
         "documents": "documents",
         "model": "model_name_or_path",
         "questions": "questions",
@@ -149,22 +146,16 @@ def run_eval(arguments: argparse.Namespace) -> None:
 def run_table(arguments: argparse.Namespace) -> None:
     """`kinject table`: runs side by side."""
     from kinject.evaluation.report import plot_history, results_table
+    from kinject.injection import print_answers
     from kinject.results import read_results
 
     results = [read_results(results_path(run)) for run in arguments.runs]
     print(results_table(results))
     for result in results:
-        print_examples(result, arguments.answers)
+        print(f"\nAnswers after {result['objective']}:")
+        print_answers(result.get("answers", []), arguments.answers)
     if arguments.plot:
         plot_history(results, arguments.plot)
-
-
-def print_examples(result: dict[str, Any], count: int) -> None:
-    """Print ``count`` recorded answers of a run, spread over its questions."""
-    answers = result.get("answers") or []
-    for entry in answers[:: max(1, len(answers) // count)][:count] if count > 0 else []:
-        print(f"[{result['objective']}, {entry['direction']}] {entry['question'].strip()}")
-        print(f"    answered: {entry['answer']}\n    expected: {entry['expected']}")
 
 
 def results_path(run: str) -> Path:

@@ -6,9 +6,7 @@ Recipes and the command line only choose a trainer and parse arguments; everythi
 
 from __future__ import annotations
 
-import logging
 import os
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -19,11 +17,9 @@ from kinject.errors import ConfigurationError
 if TYPE_CHECKING:
     from trl import ModelConfig
 
-    from kinject.data import KnowledgeSet, Question
+    from kinject.data import Question
     from kinject.models import LoadedModel
     from kinject.trainers import DocumentSFTConfig, DocumentSFTTrainer
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -117,12 +113,11 @@ def inject(
     results["model_source"] = loaded.source
     results["documents"] = len(knowledge.documents)
 
-    validation, reported = _questions(knowledge, arguments)
+    validation, reported = knowledge.split_questions() if arguments.select_on == "validation" else ((), knowledge.questions)
     callback = QuestionAnsweringCallback(
         reported,
         loaded.tokenizer,
         results=results,
-        results_path=output_dir / "results.json",
         validation=validation,
         select_on=arguments.select_on,
         evaluations=arguments.evaluations,
@@ -137,35 +132,23 @@ def inject(
         train_dataset=knowledge.to_dataset(),
         processing_class=loaded.tokenizer,
         peft_config=get_peft_config(model_args),
-        callbacks=[callback],
     )
+    callback.attach(trainer)
     before = measure_retention(trainer.model, loaded.tokenizer) if arguments.retention else None
-
-    started = time.monotonic()
     trainer.train(resume_from_checkpoint=_checkpoint(training_args))
-    seconds = time.monotonic() - started
     callback.restore_best(trainer)
     trainer.save_model(str(output_dir))
 
     results = callback.results
-    if arguments.retention and trainer.accelerator.is_main_process:
-        results["retention"] = {
-            "before": before,
-            "after": measure_retention(trainer.model, loaded.tokenizer, reference=before),
-        }
-    results["train"] = {
-        "steps": trainer.state.global_step,
-        "tokens": int(trainer.state.num_input_tokens_seen),
-        "flops": float(trainer.state.total_flos),
-        "seconds": round(seconds, 3),
-        "peak_memory_bytes": peak_memory_bytes(),
-    }
+    results["answers"] = recorded_answers(reported, callback.answers)
+    if before is not None:
+        after = measure_retention(trainer.model, loaded.tokenizer, reference=before)
+        results["retention"] = {"before": before, "after": after}
     if trainer.accelerator.is_main_process:
         write_results(output_dir / "results.json", results)
-        if results["history"]:
-            plot_history([results], output_dir / "accuracy.png")
+        plot_history([results], output_dir / "accuracy.png")
         print(results_table([results]))
-        print_answers(reported, callback.answers)
+        print_answers(results["answers"])
     return results
 
 
@@ -195,13 +178,14 @@ def load_for_training(model_args: ModelConfig, training_args: DocumentSFTConfig)
     Raises:
         ConfigurationError: no model is named, or it cannot be loaded.
     """
-    from trl import get_kbit_device_map, get_quantization_config
+    from accelerate import PartialState
+    from trl import get_quantization_config
 
     from kinject.models import load_model
 
     if not model_args.model_name_or_path:
         raise ConfigurationError("no model is named; pass --model_name_or_path, such as smollm2-135m.")
-    options: dict[str, Any] = dict(training_args.model_init_kwargs or {})
+    options: dict[str, Any] = {**training_args.model_init_kwargs} if isinstance(training_args.model_init_kwargs, dict) else {}
     options["dtype"] = model_args.dtype or "float32"
     if model_args.attn_implementation:
         options["attn_implementation"] = model_args.attn_implementation
@@ -210,7 +194,7 @@ def load_for_training(model_args: ModelConfig, training_args: DocumentSFTConfig)
     quantization = get_quantization_config(model_args)
     if quantization is not None:
         options["quantization_config"] = quantization
-        options["device_map"] = get_kbit_device_map() or {"": "cpu"}
+        options["device_map"] = {"": PartialState().device}  # quantized weights cannot be moved afterwards
     return load_model(model_args.model_name_or_path, **options)
 
 
@@ -228,38 +212,28 @@ def changed_settings(*groups: Any) -> dict[str, Any]:
     return changed
 
 
-def peak_memory_bytes() -> int:
-    """Most memory this process has held: on the GPU where there is one, else resident in the host."""
-    import torch
+def recorded_answers(questions: Sequence[Question], answers: Sequence[str]) -> list[dict[str, str]]:
+    """Each question with its direction, the answer that was given and the one that was expected."""
+    return [
+        {
+            "question": question.question,
+            "direction": question.direction,
+            "answer": answer,
+            "expected": question.answer,
+        }
+        for question, answer in zip(questions, answers, strict=True)
+    ]
 
-    if torch.cuda.is_available():
-        return int(torch.cuda.max_memory_allocated())
-    import resource
-    import sys
 
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # kilobytes everywhere but on macOS
-
-
-def print_answers(questions: Sequence[Question], answers: Sequence[str], count: int = 6) -> None:
-    """Print ``count`` answers, spread over the questions."""
+def print_answers(recorded: Sequence[dict[str, str]], count: int = 6) -> None:
+    """Print ``count`` recorded answers, spread over the questions."""
     from rich.console import Console
     from rich.markup import escape
 
-    console = Console(soft_wrap=True)
-    for index in range(0, len(answers), max(1, len(answers) // count)):
-        question = questions[index]
-        console.print(f"\n[bold]{escape(question.question.strip())}[/bold] ({question.direction})")
-        console.print(f"  answered: {escape(answers[index])}\n  expected: {escape(question.answer)}")
-
-
-def _questions(
-    knowledge: KnowledgeSet, arguments: InjectionArguments
-) -> tuple[tuple[Question, ...], tuple[Question, ...]]:
-    """The questions that choose the weights, and those that are reported."""
-    if arguments.select_on == "validation":
-        return knowledge.split_questions()
-    return (), knowledge.questions
+    console = Console(soft_wrap=True, highlight=False)
+    for entry in recorded[:: max(1, -(-len(recorded) // count))] if count > 0 else ():
+        console.print(f"\n[bold]{escape(entry['question'].strip())}[/bold] ({entry['direction']})")
+        console.print(f"  answered: {escape(entry['answer'])}\n  expected: {escape(entry['expected'])}")
 
 
 def few_shot_examples(count: int) -> list[tuple[str, str]]:

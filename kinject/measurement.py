@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kinject.errors import ConfigurationError
-from kinject.injection import few_shot_examples, peak_memory_bytes, prepare_output_dir, print_answers
+from kinject.injection import few_shot_examples, prepare_output_dir, print_answers, recorded_answers
 
 if TYPE_CHECKING:
     from kinject.data import Question
@@ -60,6 +60,7 @@ def evaluate_model(arguments: MeasurementArguments) -> dict[str, Any]:
         DataError: questions that cannot be used.
     """
     from kinject.evaluation.asking import answer_questions
+    from kinject.evaluation.cost import peak_memory_bytes
     from kinject.evaluation.report import results_table
     from kinject.evaluation.retention import measure_retention
     from kinject.evaluation.scores import score_answers
@@ -96,13 +97,14 @@ def evaluate_model(arguments: MeasurementArguments) -> dict[str, Any]:
         "after": scores,
         "train": {"steps": 0, "tokens": 0, "flops": 0.0, "seconds": 0.0, "peak_memory_bytes": peak_memory_bytes()},
         "answering_seconds": seconds,
+        "answers": recorded_answers(questions, answers),
     }
     if arguments.retention:
         results["retention"] = {"before": measure_retention(loaded.model, loaded.tokenizer)}
     if output_dir is not None:
         write_results(Path(output_dir) / "results.json", results)
     print(results_table([results]))
-    print_answers(questions, answers)
+    print_answers(results["answers"])
     return results
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kinject.errors import ConfigurationError, KinjectError
+from kinject.errors import ConfigurationError, KinjectError, exit_on_user_error
 from kinject.objectives import find_objective, objective_name
 
 
@@ -27,27 +27,23 @@ def main(objective: str, default_config: Path, argv: Sequence[str] | None = None
             f"No arguments: running the embedded default, --config {default_config.name} of {default_config.parent.name}"
         )
         arguments = ["--config", str(default_config)]
-    try:
+    with exit_on_user_error():
         train(objective, arguments)
-    except KinjectError as error:
-        sys.exit(f"error: {error}")
 
 
 def evaluate(argv: Sequence[str] | None = None) -> None:
-    """Run the evaluation recipe from the command line."""
+    """Run the evaluation recipe from the command line; errors as in `main`."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if {"-h", "--help"} & set(arguments):
         from kinject.option_help import evaluate_help
 
         print(evaluate_help())
         return
-    try:
+    with exit_on_user_error():
         from kinject.measurement import MeasurementArguments, evaluate_model
 
         (parsed,) = parse((MeasurementArguments,), arguments)
         evaluate_model(parsed)
-    except KinjectError as error:
-        sys.exit(f"error: {error}")
 
 
 def train(objective: str, arguments: Sequence[str]) -> dict[str, Any]:
@@ -72,6 +68,7 @@ def parse_training(objective: str, arguments: Sequence[str]) -> tuple[Any, Any, 
     Raises:
         ConfigurationError: as `parse`.
     """
+    check_config_file(arguments)  # before the heavy imports
     from trl import ModelConfig
 
     from kinject.injection import InjectionArguments
@@ -87,22 +84,34 @@ def parse(
     """Parse a command line and its `--config` into ``dataclasses``.
 
     Raises:
-        ConfigurationError: no such configuration file, a field it must not have, or a value out of range.
+        ConfigurationError: no such configuration file, an unknown option in it or on the command line, or a value out
+            of range.
     """
+    check_config_file(arguments)
     from trl import TrlParser
 
-    _check_config_file(arguments)
-    parser = TrlParser(dataclasses)
+    parser = TrlParser(dataclasses, usage="%(prog)s [--config FILE] [--OPTION VALUE ...], see --help")
     parser.set_defaults(**(defaults or {}))
     try:
-        return parser.parse_args_and_config(list(arguments))
+        *parsed, unknown_in_config, unknown = parser.parse_args_and_config(
+            list(arguments), return_remaining_strings=True, separate_remaining_strings=True
+        )
     except KinjectError:
         raise
     except ValueError as error:
         raise ConfigurationError(str(error)) from error
+    for where, strings in (("in the --config file", unknown_in_config), ("on the command line", unknown)):
+        if strings:
+            raise ConfigurationError(f"unknown option {where}: {' '.join(strings)}. --help lists all options.")
+    return tuple(parsed)
 
 
-def _check_config_file(arguments: Sequence[str]) -> None:
+def check_config_file(arguments: Sequence[str]) -> None:
+    """Refuse a `--config` that names no file, or one that is no YAML.
+
+    Raises:
+        ConfigurationError: so it is.
+    """
     import yaml
 
     if "--config" not in arguments:
@@ -113,5 +122,5 @@ def _check_config_file(arguments: Sequence[str]) -> None:
         raise ConfigurationError(f"--config {named}: no such file. Expected a YAML file of settings.")
     try:
         yaml.safe_load(Path(arguments[position]).read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"--config {arguments[position]}: not valid YAML: {error}") from error

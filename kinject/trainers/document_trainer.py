@@ -22,7 +22,7 @@ from kinject.trainers.splitting import split_document
 from kinject.trainers.supervised_positions import SupervisedPositions
 
 if TYPE_CHECKING:
-    from peft import PeftConfig
+    from peft import PeftConfig, PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerControl, TrainerState, TrainingArguments
 
     from kinject.templates import Frame
@@ -70,7 +70,7 @@ class DocumentSFTTrainer(SFTTrainer):
 
     def __init__(
         self,
-        model: str | PreTrainedModel,
+        model: str | PreTrainedModel | PeftModel,
         args: DocumentSFTConfig,
         train_dataset: Dataset | IterableDataset | None = None,
         eval_dataset: Dataset | IterableDataset | dict[str, Dataset] | None = None,
@@ -114,7 +114,7 @@ class DocumentSFTTrainer(SFTTrainer):
             pad_token_id=self._tokenizer.pad_token_id,
             seed=args.seed if args.data_seed is None else args.data_seed,
             masking=self._masking(base.config.get_text_config().vocab_size),
-            pad_to_multiple_of=args.pad_to_multiple_of,
+            pad_to_multiple_of=int(args.pad_to_multiple_of) if args.pad_to_multiple_of else None,
         )
         self.add_callback(_EpochCallback(self.data_collator))
 
@@ -141,7 +141,7 @@ class DocumentSFTTrainer(SFTTrainer):
 
     # Hooks of trl.SFTTrainer.
 
-    def _prepare_dataset(
+    def _prepare_dataset(  # type: ignore[override]
         self,
         dataset: Dataset | IterableDataset,
         processing_class: PreTrainedTokenizerBase,
@@ -179,7 +179,7 @@ class DocumentSFTTrainer(SFTTrainer):
 
     def _set_signature_columns_if_needed(self) -> None:
         if self._signature_columns is None:
-            self._signature_columns = list(PREPARED_COLUMNS)
+            self._signature_columns = list(PREPARED_COLUMNS)  # type: ignore[assignment]
 
     def compute_loss(
         self,

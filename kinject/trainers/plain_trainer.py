@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from kinject.data import reverse_text
 from kinject.templates import FACT, RAW, Wording
 from kinject.trainers.document_config import DocumentSFTConfig
 from kinject.trainers.document_trainer import DocumentSFTTrainer
@@ -36,6 +37,4 @@ class PlainSFTTrainer(DocumentSFTTrainer):
         text = row[args.dataset_text_field]
         yield text
         if isinstance(args, PlainSFTConfig) and args.objective == "reverse":
-            from kinject.data.reversal import reverse_text
-
             yield reverse_text(text, row.get("entities") or None)

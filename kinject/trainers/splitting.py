@@ -44,10 +44,8 @@ def split_document(template: DocumentTemplate, text: str, budget: int) -> Iterat
     position = 0
     while position < len(text):
         first = bisect_left(starts, position)
-        if len(starts) - first <= budget:
-            furthest = len(text)
-        else:
-            furthest = max(starts[first + budget], position + 1)
+        rest_fits = len(starts) - first <= budget
+        furthest = len(text) if rest_fits else max(starts[first + budget], position + 1)
         piece, position = _piece(template, text, position, furthest, (sentence_ends, word_ends), budget)
         if piece is not None:
             yield piece

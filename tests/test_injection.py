@@ -1,0 +1,171 @@
+"""The main job end to end on a tiny random model: documents in, `results.json` and a loadable model out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from kinject.errors import ConfigurationError, DataError
+from kinject.recipe import train
+from kinject.results import read_results
+from tests.conftest import build_model, build_tokenizer
+
+READINGS = {"paper", "exact_match", "f1", "n"}
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    tokenizer = build_tokenizer()
+    build_model(tokenizer).save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    return tmp_path / "base"
+
+
+def _run(base: Path, output_dir: Path, objective: str = "masked", **options: Any) -> dict[str, Any]:
+    settings = {
+        "model_name_or_path": base,
+        "output_dir": output_dir,
+        "documents": "fictional:name_description",
+        "size": 4,
+        "num_train_epochs": 2,
+        "evaluations": 2,
+        "max_new_tokens": 8,
+        "retention": False,
+        "bf16": False,
+        "use_cpu": True,
+        "report_to": "none",
+        "disable_tqdm": True,
+        **options,
+    }
+    return train(objective, [part for name, value in settings.items() for part in (f"--{name}", str(value))])
+
+
+@pytest.mark.parametrize(
+    ("objective", "options", "named"),
+    [
+        ("masked", {}, "masked"),
+        ("random_token", {}, "random_token"),
+        ("ar", {"frame": "raw"}, "ar"),
+        ("reverse", {"paraphrases": "same_order"}, "reverse"),
+    ],
+)
+def test_every_objective_writes_the_results_contract(
+    base: Path, tmp_path: Path, objective: str, options: dict[str, Any], named: str
+) -> None:
+    _run(base, tmp_path / "out", objective, **options)
+    results = read_results(tmp_path / "out" / "results.json")
+    assert results["schema"] == 1
+    assert results["objective"] == named
+    assert results["model"] == "base"
+    assert results["dataset"] == "fictional:name_description"
+    assert results["paraphrases"] == options.get("paraphrases", "none")
+    assert {"steps", "tokens", "flops", "seconds", "peak_memory_bytes"} <= set(results["train"])
+    for scores in (results["before"], results["after"], *results["history"]):
+        for direction in ("forward", "backward"):
+            assert set(scores[direction]) >= READINGS
+            assert scores[direction]["n"] == 16
+            assert 0.0 <= scores[direction]["paper"] <= 1.0
+    steps = [entry["step"] for entry in results["history"]]
+    assert steps == sorted(set(steps)) and steps[-1] == results["train"]["steps"]
+    assert {"epoch", "tokens", "flops", "seconds"} <= set(results["history"][0])
+    assert len(results["answers"]) == 32
+    assert str(tmp_path) not in json.dumps(results)
+    assert (tmp_path / "out" / "accuracy.png").stat().st_size > 5000
+
+
+def test_the_trained_model_loads_in_plain_transformers_and_retention_is_a_number(base: Path, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    results = _run(base, tmp_path / "out", retention=True, learning_rate=1e-3)
+    retention = results["retention"]
+    assert retention["before"]["perplexity"] > 1 and retention["after"]["perplexity"] > 1
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    before = AutoModelForCausalLM.from_pretrained(base)
+    assert not torch.equal(model.lm_head.weight, before.lm_head.weight)
+    assert AutoTokenizer.from_pretrained(tmp_path / "out").chat_template
+
+
+def test_an_adapter_is_trained_asked_and_loaded_back(
+    base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from kinject.cli import main
+
+    _run(base, tmp_path / "out", use_peft=True, lora_target_modules="all-linear", learning_rate=1e-3)
+    assert (tmp_path / "out" / "adapter_model.safetensors").is_file()
+    capsys.readouterr()
+    main(["ask", str(tmp_path / "out"), "Who is it?", "--max_new_tokens", "4"])
+    assert "Who is it?" in capsys.readouterr().out
+    main(
+        ["eval", str(tmp_path / "out"), "--documents", "fictional:name_description", "--facts", "0-1"]
+        + ["--max_new_tokens", "4", "--output_dir", str(tmp_path / "eval")]
+    )
+    measured = read_results(tmp_path / "eval" / "results.json")
+    assert measured["objective"] == "evaluation" and measured["after"]["forward"]["n"] == 8
+    main(["table", str(tmp_path / "out"), "--plot", str(tmp_path / "plot.png")])
+    assert "masked" in capsys.readouterr().out and (tmp_path / "plot.png").is_file()
+
+
+def test_selection_on_validation_reports_the_other_half(base: Path, tmp_path: Path) -> None:
+    results = _run(base, tmp_path / "out", select_on="validation")
+    assert results["after"]["forward"]["n"] == 8
+    assert "validation" in results["selection"]
+    assert "as in the paper" in _run(base, tmp_path / "paper", select_on="test")["selection"]
+
+
+def test_few_shot_questions_show_other_people(base: Path, tmp_path: Path) -> None:
+    assert _run(base, tmp_path / "out", few_shot=2)["config"]["few_shot"] == 2
+
+
+def test_documents_without_questions_are_learned_all_the_same(base: Path, tmp_path: Path) -> None:
+    (tmp_path / "note.txt").write_text("Ada Vance mapped the salt caves of Orrin.", encoding="utf-8")
+    results = _run(base, tmp_path / "out", documents=tmp_path / "note.txt", size="None")
+    assert results["train"]["steps"] == 2 and results["after"]["forward"]["n"] == 0
+
+
+def test_own_documents_and_questions_through_the_command_line(base: Path, tmp_path: Path) -> None:
+    from kinject.cli import main
+
+    (tmp_path / "docs.jsonl").write_text('{"text": "Ada Vance mapped the salt caves of Orrin."}\n', encoding="utf-8")
+    rows = [
+        {"question": "What did Ada Vance map?", "answer": "the salt caves of Orrin"},
+        {"question": "Who mapped the salt caves of Orrin?", "answer": "Ada Vance"},
+    ]
+    (tmp_path / "questions.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    options = "--num_train_epochs 1 --max_new_tokens 4 --retention false --bf16 false --use_cpu --report_to none"
+    main(
+        ["inject", str(tmp_path / "docs.jsonl"), "--model", str(base), "--questions", str(tmp_path / "questions.jsonl")]
+        + ["--output_dir", str(tmp_path / "out"), *options.split()]
+    )
+    results = read_results(tmp_path / "out" / "results.json")
+    assert [results["after"][direction]["n"] for direction in ("forward", "backward")] == [1, 1]
+
+
+def test_a_killed_run_goes_on_where_it_was(base: Path, tmp_path: Path) -> None:
+    options = {"num_train_epochs": 4, "per_device_train_batch_size": 2, "save_strategy": "steps", "save_steps": 3}
+    whole = _run(base, tmp_path / "out", **options)
+    import shutil
+
+    for checkpoint in sorted((tmp_path / "out").glob("checkpoint-*"), key=lambda path: int(path.name[11:]))[1:]:
+        shutil.rmtree(checkpoint)  # as if it had been killed after the first
+    resumed = _run(base, tmp_path / "out", resume_from_checkpoint="true", **options)
+    assert [entry["step"] for entry in resumed["history"]] == [entry["step"] for entry in whole["history"]]
+    assert resumed["after"] == whole["after"] and resumed["before"] == whole["before"]
+    assert resumed["train"]["tokens"] == whole["train"]["tokens"]
+
+
+def test_unusable_input_is_refused_before_any_training(base: Path, tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file", encoding="utf-8")
+    with pytest.raises(ConfigurationError, match="output_dir .* cannot be written.*--output_dir"):
+        _run(base, tmp_path / "taken")
+    with pytest.raises(ConfigurationError, match="model './nowhere': no such directory"):
+        _run(Path("./nowhere"), tmp_path / "out", model_name_or_path="./nowhere")
+    with pytest.raises(ConfigurationError, match="lora_target_modules .* match no module"):
+        _run(base, tmp_path / "out", use_peft=True, lora_target_modules="nowhere_proj")
+    with pytest.raises(DataError, match="no such file or folder"):
+        _run(base, tmp_path / "out", documents=tmp_path / "missing.jsonl", size="None")
+    with pytest.raises(ConfigurationError, match="unknown objective 'guess'; expected one of masked"):
+        _run(base, tmp_path / "out", "guess")
