@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -22,8 +21,15 @@ if TYPE_CHECKING:
 
 Message = Mapping[str, object]
 
-# Templates that print today's date would give another frame after midnight: training and questions see this date.
-_TODAY = datetime(2024, 7, 26)
+# Templates that print today's date would give another frame after midnight. Training and questions see this date, that of
+# the Llama 3 templates. As a macro, since the library passes no functions on to a template.
+_DATE = {"%d": "26", "%-d": "26", "%e": "26", "%a": "Fri", "%A": "Friday", "%b": "Jul", "%B": "July", "%m": "07"}
+_DATE |= {"%-m": "7", "%Y": "2024", "%y": "24", "%H": "00", "%I": "12", "%p": "AM", "%M": "00", "%S": "00"}
+_FIXED_DATE = (
+    "{% macro strftime_now(format) %}{{ format"
+    + "".join(f" | replace('{directive}', '{value}')" for directive, value in _DATE.items())
+    + " }}{% endmacro %}{{ '' }}"
+)
 
 
 def template_source(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -87,6 +93,7 @@ class ChatEncoder:
         self.tokenizer = tokenizer
         self.system_prompt = system_prompt
         self.frame_text = template_source(tokenizer)
+        self._template = _FIXED_DATE + self.frame_text if "strftime_now" in self.frame_text else self.frame_text
         slots = unused_characters([self.frame_text, *tokenizer.get_added_vocab()])
         system, user, assistant = next(slots), next(slots), next(slots)
         question = [{"role": "user", "content": user}]
@@ -151,10 +158,10 @@ class ChatEncoder:
         try:
             rendered = self.tokenizer.apply_chat_template(
                 [dict(message) for message in messages],
+                chat_template=self._template,
                 tokenize=False,
                 add_generation_prompt=generation,
                 enable_thinking=False,
-                strftime_now=_TODAY.strftime,
             )
         except (TemplateError, TypeError) as error:
             raise ConfigurationError(
