@@ -105,7 +105,7 @@ class ChatEncoder:
         self._require_once(prompt, {user: "the user message"})
         self._require_once(full, {user: "the user message", assistant: "the assistant message"})
         self.text = TextEncoder(tokenizer, self.frame_text + full + prompt)
-        self.opening = self._find_opening(question, prompt, full, assistant)
+        self.opening = self._find_opening(prompt, full, assistant)
         self.end_of_turn = self._find_end_of_turn(full[full.index(assistant) + 1 :])
 
     def prompt(self, messages: Sequence[Message], slots: str = "", lead: str = "") -> list[list[int]]:
@@ -189,12 +189,15 @@ class ChatEncoder:
             return False
         return rendered.count(system) == 1
 
-    def _find_opening(self, question: list[dict[str, str]], prompt: str, full: str, assistant: str) -> str:
-        """What an answer begins with beyond the generation prompt, for templates that know no generation prompt."""
-        if prompt != self._render(question, generation=False) or not full.startswith(prompt):
-            return ""
-        # A space before the answer is the answer's own: it would otherwise be a token that no question ends with.
-        return full[len(prompt) : full.index(assistant)].rstrip(" ")
+    @staticmethod
+    def _find_opening(prompt: str, full: str, assistant: str) -> str:
+        """What the template puts between the generation prompt and an answer, where the answer needs it.
+
+        That is all of it where the template knows no generation prompt, and markers that the model would otherwise have
+        to write itself (``<|channel|>final<|message|>``). White space alone is left out: no question would end with it.
+        """
+        opening = full[len(prompt) : full.index(assistant)] if full.startswith(prompt) else ""
+        return opening.rstrip(" ") if opening.strip() else ""
 
     def _find_end_of_turn(self, closing: str) -> int:
         closing = closing.lstrip()

@@ -104,6 +104,15 @@ CASES = (
         "<|z_assistant|>\n",
     ),
     ChatCase(
+        "channels",  # an answer needs more than the generation prompt
+        "{% for m in messages %}<|start|>{{ m['role'] }}{% if m['role'] == 'assistant' %}<|channel|>final{% endif %}"
+        "<|message|>{{ m['content'] }}{{ '<|return|>' if loop.last and m['role'] == 'assistant' else '<|end|>' }}"
+        "{% endfor %}{% if add_generation_prompt %}<|start|>assistant{% endif %}",
+        "<|return|>",
+        "<|return|>",
+        "<|start|>assistant<|channel|>final<|message|>",
+    ),
+    ChatCase(
         "no_generation_prompt",
         CHATML.split("{% if")[0],
         "<|im_end|>",
@@ -127,6 +136,10 @@ CONTROL_TOKENS = (
     "<|assistant|>",
     "<|system|>",
     "<|end|>",
+    "<|start|>",
+    "<|channel|>",
+    "<|message|>",
+    "<|return|>",
     "<|reserved_special_token_0|>",
 )
 

@@ -68,7 +68,9 @@ def render(case: ChatCase, messages: list[dict[str, str]]) -> str:
         enable_thinking=False,
     )
     assert isinstance(rendered, str)
-    return rendered if rendered.endswith(case.opening) else rendered + case.opening
+    # Some templates give only a part of the opening, or nothing, as generation prompt.
+    shared = next(n for n in range(len(case.opening), -1, -1) if rendered.endswith(case.opening[:n]))
+    return rendered + case.opening[shared:]
 
 
 # Frames
