@@ -130,6 +130,18 @@ def test_frames_do_not_depend_on_the_day(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "Today: 26 Jul 2024" in text_of(tokenizer_of(BY_NAME["llama3_dated"]), frame.before)
 
 
+def test_spaces_around_an_answer_are_left_to_the_answer() -> None:
+    tokenizer = build_tokenizer(
+        "{% for m in messages %}{% if m['role'] == 'user' %}USER: {{ m['content'] }}"
+        "{% else %} ASSISTANT: {{ m['content'] }} <|eot|>{% endif %}{% endfor %}",
+        extra_tokens=("<|eot|>",),
+    )
+    frame = DocumentTemplate(tokenizer, [FACT]).frames[0]
+    assert text_of(tokenizer, frame.before) == "USER: Tell me a fact. ASSISTANT:"
+    assert frame.after == (tokenizer.convert_tokens_to_ids("<|eot|>"),)
+    assert list(frame.before) == QuestionTemplate(tokenizer).encode("Tell me a fact.")
+
+
 def test_a_system_prompt_the_template_refuses_opens_the_user_turn() -> None:
     case = BY_NAME["gemma"]
     frame = DocumentTemplate(tokenizer_of(case), system_prompt="Be brief.").frames[0]
