@@ -6,6 +6,10 @@ traceback; anything else that is raised is a defect of kinject or of a library.
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class KinjectError(ValueError):
     """Base of every error that user input can cause."""
@@ -17,3 +21,13 @@ class DataError(KinjectError):
 
 class ConfigurationError(KinjectError):
     """A setting, model or tokenizer that cannot be used as it stands."""
+
+
+@contextmanager
+def exit_on_user_error() -> Iterator[None]:
+    """End the process with status 2 and one line on stderr if the block raises an error that the user can mend."""
+    try:
+        yield
+    except KinjectError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,92 @@
+"""The command line: help, and one line with status 2 for each thing a user can get wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kinject import cli, recipe
+from kinject._version import __version__
+
+
+def fails(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
+    """Run the command line, expect status 2, and return what it said."""
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(argv)
+    assert stopped.value.code == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    return said.err
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["--help"])
+    assert stopped.value.code == 0
+    shown = capsys.readouterr().out
+    assert all(command in shown for command in ("inject", "ask", "eval", "table"))
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["--version"])
+    assert capsys.readouterr().out == f"kinject {__version__}\n"
+
+
+def test_all_options_are_listed_without_documents(capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main(["inject", "--all_options", "--objective", "ar"])
+    shown = capsys.readouterr().out
+    assert shown.startswith("usage: kinject inject DOCUMENTS") and "--frame STR" in shown
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["inject", "docs", "--objective", "maskd"], "unknown objective 'maskd'; expected one of masked, random_token"),
+        (["inject", "--model", "m"], "no documents; give a file"),
+        (["inject", "docs", "--config", "none.yaml"], "--config none.yaml: no such file"),
+        (["eval", "m"], "nothing to ask; pass --questions"),
+    ],
+)
+def test_user_errors_take_one_line(capsys: pytest.CaptureFixture[str], argv: list[str], message: str) -> None:
+    said = fails(capsys, *argv)
+    assert said.startswith(f"error: {message}") and said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ([], "the following arguments are required: COMMAND"),
+        (["teach"], "invalid choice: 'teach'"),
+        (["ask", "model"], "the following arguments are required: QUESTION"),
+        (["ask", "model", "Who?", "--nope"], "unrecognized arguments: --nope"),
+        (["table", "run", "--answers", "few"], "invalid int value: 'few'"),
+    ],
+)
+def test_wrong_usage_is_explained(capsys: pytest.CaptureFixture[str], argv: list[str], message: str) -> None:
+    assert message in fails(capsys, *argv)
+
+
+def test_inject_passes_every_option_on_to_the_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    passed: list[Any] = []
+    monkeypatch.setattr(recipe, "train", lambda *given: passed.append(given))
+    cli.main(["inject", "docs", "--model", "m", "--output_dir", "out", "--learning_rate", "1e-4", "--use_peft"])
+    objective, options = passed.pop()
+    assert objective == "masked"
+    assert dict(zip(options[:6:2], options[1:6:2], strict=True)) == {
+        "--documents": "docs",
+        "--model_name_or_path": "m",
+        "--output_dir": "out",
+    }
+    assert options[6:] == ["--learning_rate", "1e-4", "--use_peft"]
+    cli.main(["inject", "--config", "run.yaml", "--objective", "ar"])
+    assert passed.pop() == ("ar", ["--config", "run.yaml"])
+
+
+def test_the_base_of_a_run_is_read_from_its_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "holds no results.json or adapter_config.json" in fails(capsys, "ask", str(tmp_path), "Who?", "--base")
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "org/base"}))
+    assert cli.base_of(str(tmp_path)) == "org/base"

@@ -1,0 +1,127 @@
+"""What the recipes share: settings from YAML and the command line, and errors that say what to do."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from kinject import recipe
+from kinject.errors import ConfigurationError
+from kinject.recipe import parse, parse_training
+
+ROOT = Path(__file__).parents[1]
+CONFIGS = sorted((ROOT / "recipes").glob("*/*.yaml"))
+
+
+@dataclasses.dataclass
+class Settings:
+    """Two options, to test the parser by."""
+
+    size: int = 1
+    rate: float = 0.5
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_every_recipe_parses_and_its_values_survive(path: Path) -> None:
+    objective = path.stem.split("_")[0]
+    written = yaml.safe_load(path.read_text(encoding="utf-8"))
+    # bf16 without a GPU is refused unless the CPU is asked for; the small ones must run anywhere as they stand.
+    groups = parse_training(objective, ["--config", str(path), *(["--use_cpu"] if "bf16" in written else [])])
+    fields = {field.name: group for group in groups for field in dataclasses.fields(group)}
+    for name, value in written.items():
+        parsed = getattr(fields[name], name)
+        if name == "report_to":
+            assert (value, parsed) == ("none", [])
+        else:
+            assert parsed == value and isinstance(parsed, type(value)), name  # YAML reads 5e-6 as a text
+
+
+def test_the_large_models_are_all_there() -> None:
+    models = {path.parent.name for path in CONFIGS}
+    assert models >= {"demo", "smollm2-135m", "llama-3.2-3b", "llama-3.1-8b", "qwen3-4b", "qwen2.5-7b"}
+    assert all((ROOT / "recipes" / model / f"{kind}.yaml").is_file() for model in models for kind in ("masked", "ar"))
+
+
+def test_the_command_line_wins_over_the_file_and_the_file_over_the_objective(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("size: 2\nrate: 5e-6\n")
+    (settings,) = parse((Settings,), ["--config", str(path), "--size", "3"], {"rate": 0.9})
+    assert settings == Settings(size=3, rate=5e-6)
+    assert parse((Settings,), [], {"rate": 0.9}) == (Settings(rate=0.9),)
+
+
+@pytest.mark.parametrize(
+    ("content", "arguments", "message"),
+    [
+        ("sise: 2\n", [], "unknown option in the --config file: --sise 2. --help lists"),
+        ("", ["--sise", "2"], "unknown option on the command line: --sise 2"),
+        ("size: [1\n", [], "not valid YAML.*line 2"),
+        (b"size: \xff\n", [], "not valid YAML"),
+        ("- size\n", [], "must contain a YAML mapping"),
+    ],
+)
+def test_bad_settings_are_named(tmp_path: Path, content: str | bytes, arguments: list[str], message: str) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_bytes(content if isinstance(content, bytes) else (content or "size: 1\n").encode())
+    with pytest.raises(ConfigurationError, match=f"(?s){message}"):
+        parse((Settings,), ["--config", str(path), *arguments])
+
+
+def test_a_missing_config_file_is_named(tmp_path: Path) -> None:
+    for arguments in (["--config", str(tmp_path / "none.yaml")], ["--config"], ["--config", str(tmp_path)]):
+        with pytest.raises(ConfigurationError, match="no such file. Expected a YAML file"):
+            parse((Settings,), arguments)
+
+
+@pytest.mark.parametrize(
+    ("objective", "arguments", "message"),
+    [
+        ("maskd", [], "unknown objective 'maskd'"),
+        ("masked", ["--mask_ratio", "uniform(0.5, 1.5)"], "uniform"),
+        ("masked", ["--mask_unit", "letter"], "mask_unit is 'letter'; expected one of"),
+        ("ar", ["--frame", "letter"], "frame is 'letter'; expected one of chat, raw"),
+        ("ar", ["--packing", "true"], "packing and padding_free are not supported"),
+        ("ar", ["--mask_ratio", "0.5"], "unknown option on the command line: --mask_ratio 0.5"),
+    ],
+)
+def test_settings_out_of_range_are_named(objective: str, arguments: list[str], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        recipe.train(objective, ["--use_cpu", *arguments])
+
+
+def test_an_objective_keeps_its_settings() -> None:
+    assert parse_training("random_token", ["--use_cpu"])[1].corruption == "random"
+    assert parse_training("reverse", ["--use_cpu"])[1].objective == "reverse"
+
+
+def test_a_recipe_without_arguments_runs_its_default(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ran: list[Any] = []
+    monkeypatch.setattr(recipe, "train", lambda *given: ran.append(given))
+    default = ROOT / "recipes" / "demo" / "masked.yaml"
+    recipe.main("masked", default, [])
+    assert ran == [("masked", ["--config", str(default)])]
+    assert "masked.yaml" in capsys.readouterr().out
+
+
+def test_a_recipe_ends_with_status_2_and_one_line() -> None:
+    done = subprocess.run(
+        [sys.executable, "recipes/masked_ft.py", "--config", "none.yaml"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("error: --config none.yaml: no such file")
+
+
+def test_a_value_of_the_wrong_type_ends_with_status_2(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        parse((Settings,), ["--size", "many"])
+    assert stopped.value.code == 2
+    said = capsys.readouterr().err
+    assert "argument --size: invalid int value: 'many'" in said and len(said.splitlines()) == 2
