@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 from tests.conftest import CHATML, build_tokenizer
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
+    from collections.abc import Sequence
+
+    from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,8 @@ CASES = (
     ChatCase("none", None, "<|endoftext|>", "<|endoftext|>", "\n\n"),
 )
 
+BY_NAME = {case.name: case for case in CASES}
+
 CONTROL_TOKENS = (
     "<|endoftext|>",
     "<|start_header_id|>",
@@ -151,3 +155,8 @@ def tokenizer_of(case: ChatCase) -> PreTrainedTokenizerFast:
     tokenizer.add_tokens(["<think>", "</think>"])
     tokenizer.eos_token = case.eos
     return tokenizer
+
+
+def text_of(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
+    """What ``ids`` say, control tokens included."""
+    return str(tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
