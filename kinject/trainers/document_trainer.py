@@ -203,12 +203,12 @@ class DocumentSFTTrainer(SFTTrainer):
     def _log_by_ratio(self, mode: str, mask_ratio: torch.Tensor, targets: torch.Tensor) -> None:
         """Logs the mean mask ratio, and the mean loss of each quartile of the ratio range [0, 1]."""
         supervised = targets != LABEL_IGNORED
-        assert self._supervised.log_probs is not None
-        quartile = (mask_ratio * 4).long().clamp(max=3)[:, None].expand_as(supervised)[supervised]
-        losses = -self._supervised.log_probs.float()
-        sums = torch.zeros(10, device=losses.device)
-        sums[:4].index_add_(0, quartile, losses)
-        sums[4:8].index_add_(0, quartile, torch.ones_like(losses))
+        sums = torch.zeros(10, device=mask_ratio.device)
+        if self._supervised.log_probs is not None:
+            quartile = (mask_ratio * 4).long().clamp(max=3)[:, None].expand_as(supervised)[supervised]
+            losses = -self._supervised.log_probs.float()
+            sums[:4].index_add_(0, quartile, losses)
+            sums[4:8].index_add_(0, quartile, torch.ones_like(losses))
         sums[8], sums[9] = mask_ratio.sum(), len(mask_ratio)
         sums = self.accelerator.reduce(sums, reduction="sum")
         self._metrics[mode]["mask_ratio"].append((sums[8] / sums[9]).item())

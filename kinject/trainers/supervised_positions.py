@@ -21,7 +21,8 @@ class SupervisedPositions:
     """Forward hooks on a causal model that carries trl's fused head.
 
     Inside `scoring(targets)` the backbone returns only the hidden states of supervised positions, shape
-    `(1, supervised, hidden)`; afterwards `log_probs` holds the log-probability of each, shape `(supervised,)`.
+    `(1, supervised, hidden)`; afterwards `log_probs` holds the log-probability of each, shape `(supervised,)`, or `None`
+    under trl 1.14 (the last for Python 3.10), whose head reports sums only.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -47,4 +48,5 @@ class SupervisedPositions:
 
     def _keep_log_probs(self, module: torch.nn.Module, args: tuple[Any, ...], output: Any) -> None:
         if self._supervised is not None:
-            self.log_probs = output.log_probs.detach()[0]
+            log_probs = getattr(output, "log_probs", None)
+            self.log_probs = None if log_probs is None else log_probs.detach()[0]
