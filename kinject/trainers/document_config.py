@@ -31,7 +31,8 @@ class DocumentSFTConfig(SFTConfig):
 
     def __post_init__(self) -> None:
         """Refuse what would leak between documents, and choose a precision that the processor is fast in."""
-        if self.bf16 is None and not self.fp16 and (self.use_cpu or not torch.accelerator.is_available()):
+        self.use_cpu = self.use_cpu or not torch.accelerator.is_available()  # bf16 on the processor needs it said
+        if self.bf16 is None and not self.fp16 and self.use_cpu:
             # trl's default is bf16; processors without these instructions emulate it at a fraction of fp32's speed.
             capabilities = torch.cpu.get_capabilities()
             self.bf16 = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
