@@ -21,6 +21,18 @@ if TYPE_CHECKING:
 
 Direction = Literal["forward", "backward"]
 DIRECTIONS: tuple[Direction, ...] = ("forward", "backward")
+# One wording of each fact; several that keep its order; several that change it.
+PARAPHRASES = ("none", "same_order", "permute_order")
+
+
+def check_paraphrases(paraphrases: str) -> None:
+    """Refuse an unknown variant.
+
+    Raises:
+        ConfigurationError: ``paraphrases`` is none of the three.
+    """
+    if paraphrases not in PARAPHRASES:
+        raise ConfigurationError(f'paraphrases="{paraphrases}": expected one of {", ".join(PARAPHRASES)}')
 
 
 def _require_text(value: str, what: str, where: str, fix: str) -> None:

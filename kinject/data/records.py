@@ -65,8 +65,7 @@ def _read_text(path: Path) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        # Positions count from after the byte order mark when there is one, but lines do not care.
-        line = data.count(b"\n", 0, error.start) + 1
+        line = error.object.count(b"\n", 0, error.start) + 1
         raise DataError(
             f"{path}:{line}: not UTF-8 text (byte 0x{error.object[error.start]:02X}); save the file as UTF-8"
         ) from error
@@ -122,7 +121,9 @@ def _json(path: Path) -> Iterator[Record]:
         line, counted = line + text.count("\n", counted, position), position
         if is_list and not first:
             if text[position] != ",":
-                raise DataError(f'{path}:{line}: not valid JSON (expected "," or "]" after the row); expected {expected}')
+                raise DataError(
+                    f'{path}:{line}: not valid JSON (expected "," or "]" after the row); expected {expected}'
+                )
             position = skip(position + 1)
             line, counted = line + text.count("\n", counted, position), position
         try:

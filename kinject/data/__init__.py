@@ -1,0 +1,36 @@
+"""Documents and questions: reading them from anywhere, inventing them, and saying which way a question asks."""
+
+from kinject.data.biography import biography
+from kinject.data.direction import FactIndex, text_direction
+from kinject.data.knowledge import (
+    DIRECTIONS,
+    PARAPHRASES,
+    Direction,
+    Document,
+    KnowledgeSet,
+    Question,
+    format_facts,
+    parse_facts,
+)
+from kinject.data.name_description import name_description
+from kinject.data.readers import load_knowledge, load_questions
+from kinject.data.reversal import find_entities, reverse_text
+
+__all__ = [
+    "DIRECTIONS",
+    "PARAPHRASES",
+    "Direction",
+    "Document",
+    "FactIndex",
+    "KnowledgeSet",
+    "Question",
+    "biography",
+    "find_entities",
+    "format_facts",
+    "load_knowledge",
+    "load_questions",
+    "name_description",
+    "parse_facts",
+    "reverse_text",
+    "text_direction",
+]
