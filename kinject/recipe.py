@@ -20,7 +20,8 @@ def main(objective: str, default_config: Path, argv: Sequence[str] | None = None
     if {"-h", "--help"} & set(arguments):
         from kinject.option_help import recipe_help
 
-        print(recipe_help(objective))
+        with exit_on_user_error():
+            print(recipe_help(objective))
         return
     if not arguments:
         print(
@@ -37,7 +38,8 @@ def evaluate(argv: Sequence[str] | None = None) -> None:
     if {"-h", "--help"} & set(arguments):
         from kinject.option_help import evaluate_help
 
-        print(evaluate_help())
+        with exit_on_user_error():
+            print(evaluate_help())
         return
     with exit_on_user_error():
         from kinject.measurement import MeasurementArguments, evaluate_model
@@ -46,8 +48,13 @@ def evaluate(argv: Sequence[str] | None = None) -> None:
         evaluate_model(parsed)
 
 
-def train(objective: str, arguments: Sequence[str]) -> dict[str, Any]:
+def train(objective: str, arguments: Sequence[str], defaults: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Parse ``arguments`` (command line or `--config`) for ``objective`` and run it.
+
+    Args:
+        objective: What to train, by name.
+        arguments: Options as typed.
+        defaults: Settings that hold where ``arguments`` say nothing.
 
     Returns:
         The content of `results.json`.
@@ -58,11 +65,13 @@ def train(objective: str, arguments: Sequence[str]) -> dict[str, Any]:
     chosen = find_objective(objective)  # before the heavy imports
     from kinject.injection import inject
 
-    script_args, training_args, model_args = parse_training(objective, arguments)
+    script_args, training_args, model_args = parse_training(objective, arguments, defaults)
     return inject(chosen.trainer_class(), script_args, training_args, model_args, objective_name(training_args))
 
 
-def parse_training(objective: str, arguments: Sequence[str]) -> tuple[Any, Any, Any]:
+def parse_training(
+    objective: str, arguments: Sequence[str], defaults: Mapping[str, Any] | None = None
+) -> tuple[Any, Any, Any]:
     """Parse into injection arguments, the objective's configuration and trl's model configuration.
 
     Raises:
@@ -74,7 +83,9 @@ def parse_training(objective: str, arguments: Sequence[str]) -> tuple[Any, Any, 
     from kinject.injection import InjectionArguments
 
     chosen = find_objective(objective)
-    parsed = parse((InjectionArguments, chosen.config_class(), ModelConfig), arguments, chosen.settings)
+    parsed = parse(
+        (InjectionArguments, chosen.config_class(), ModelConfig), arguments, {**(defaults or {}), **chosen.settings}
+    )
     return parsed[0], parsed[1], parsed[2]
 
 

@@ -31,8 +31,7 @@ class Settings:
 def test_every_recipe_parses_and_its_values_survive(path: Path) -> None:
     objective = path.stem.split("_")[0]
     written = yaml.safe_load(path.read_text(encoding="utf-8"))
-    # bf16 without a GPU is refused unless the CPU is asked for; the small ones must run anywhere as they stand.
-    groups = parse_training(objective, ["--config", str(path), *(["--use_cpu"] if "bf16" in written else [])])
+    groups = parse_training(objective, ["--config", str(path)])
     fields = {field.name: group for group in groups for field in dataclasses.fields(group)}
     for name, value in written.items():
         parsed = getattr(fields[name], name)
@@ -92,12 +91,12 @@ def test_a_missing_config_file_is_named(tmp_path: Path) -> None:
 )
 def test_settings_out_of_range_are_named(objective: str, arguments: list[str], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
-        recipe.train(objective, ["--use_cpu", *arguments])
+        recipe.train(objective, arguments)
 
 
 def test_an_objective_keeps_its_settings() -> None:
-    assert parse_training("random_token", ["--use_cpu"])[1].corruption == "random"
-    assert parse_training("reverse", ["--use_cpu"])[1].objective == "reverse"
+    assert parse_training("random_token", [])[1].corruption == "random"
+    assert parse_training("reverse", [])[1].objective == "reverse"
 
 
 def test_a_recipe_without_arguments_runs_its_default(
