@@ -13,7 +13,7 @@ from pathlib import Path
 
 from kinject._version import __version__
 from kinject.errors import ConfigurationError, exit_on_user_error
-from kinject.objectives import OBJECTIVES, find_objective
+from kinject.objectives import OBJECTIVES, find_objective, measured_settings
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -104,7 +104,8 @@ def run_inject(arguments: argparse.Namespace) -> None:
     options = [
         part for key, option in named.items() if (value := getattr(arguments, key)) for part in (f"--{option}", value)
     ]
-    train(arguments.objective, [*options, *arguments.others])
+    defaults = None if arguments.config else measured_settings(arguments.objective)
+    train(arguments.objective, [*options, *arguments.others], defaults)
 
 
 def run_ask(arguments: argparse.Namespace) -> None:

@@ -108,12 +108,13 @@ def inject(
         dataset=knowledge.name,
         paraphrases=knowledge.paraphrases,
         seed=training_args.seed,
-        config=changed_settings(arguments, training_args, model_args),
+        model_source=loaded.source,
+        documents=len(knowledge.documents),
     )
-    results["model_source"] = loaded.source
-    results["documents"] = len(knowledge.documents)
 
-    validation, reported = knowledge.split_questions() if arguments.select_on == "validation" else ((), knowledge.questions)
+    validation, reported = (
+        knowledge.split_questions() if arguments.select_on == "validation" else ((), knowledge.questions)
+    )
     callback = QuestionAnsweringCallback(
         reported,
         loaded.tokenizer,
@@ -133,6 +134,7 @@ def inject(
         processing_class=loaded.tokenizer,
         peft_config=get_peft_config(model_args),
     )
+    results["config"] = changed_settings(arguments, training_args, model_args)  # as the trainer completed them
     callback.attach(trainer)
     before = measure_retention(trainer.model, loaded.tokenizer) if arguments.retention else None
     trainer.train(resume_from_checkpoint=_checkpoint(training_args))
@@ -185,7 +187,9 @@ def load_for_training(model_args: ModelConfig, training_args: DocumentSFTConfig)
 
     if not model_args.model_name_or_path:
         raise ConfigurationError("no model is named; pass --model_name_or_path, such as smollm2-135m.")
-    options: dict[str, Any] = {**training_args.model_init_kwargs} if isinstance(training_args.model_init_kwargs, dict) else {}
+    options: dict[str, Any] = (
+        {**training_args.model_init_kwargs} if isinstance(training_args.model_init_kwargs, dict) else {}
+    )
     options["dtype"] = model_args.dtype or "float32"
     if model_args.attn_implementation:
         options["attn_implementation"] = model_args.attn_implementation

@@ -35,6 +35,24 @@ class Objective:
 _MASKED = ("kinject.trainers.masked_config:MaskedSFTConfig", "kinject.trainers.masked_trainer:MaskedSFTTrainer")
 _PLAIN = ("kinject.trainers.plain_config:PlainSFTConfig", "kinject.trainers.plain_trainer:PlainSFTTrainer")
 
+# What `kinject inject` trains with where neither the command line nor a `--config` says otherwise: the settings of
+# recipes/smollm2-135m. The configurations themselves default to the paper's objective and the libraries' schedule.
+_SCHEDULE = {
+    "num_train_epochs": 80,
+    "per_device_train_batch_size": 8,
+    "lr_scheduler_type": "linear",
+    "weight_decay": 0.1,
+    "adam_beta2": 0.95,
+    "gradient_checkpointing": False,
+}
+_MASKS = {"mask_ratio": "stratified(0.1, 1.0)", "mask_unit": "mixed", "wordings": "rotating"}
+
+
+def measured_settings(name: str) -> dict[str, Any]:
+    """The settings that `kinject inject` prefers for the objective ``name``."""
+    return {**_SCHEDULE, **_MASKS} if find_objective(name).config == _MASKED[0] else dict(_SCHEDULE)
+
+
 OBJECTIVES = {
     "masked": Objective(*_MASKED, {}),
     "random_token": Objective(*_MASKED, {"corruption": "random"}),

