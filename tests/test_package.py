@@ -1,0 +1,26 @@
+"""`import kinject` stays light, and its public names are there."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import kinject
+
+HEAVY = ("torch", "transformers", "trl", "peft", "datasets", "evaluate", "matplotlib", "numpy")
+
+
+@pytest.mark.parametrize("module", ["kinject", "kinject.cli", "kinject.recipe", "kinject.objectives"])
+def test_importing_is_light(module: str) -> None:
+    program = f"import sys, {module}; print([name for name in {HEAVY!r} if name in sys.modules])"
+    shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "[]"
+
+
+def test_every_public_name_is_importable() -> None:
+    for name in kinject.__all__:
+        assert getattr(kinject, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = kinject.nothing
