@@ -41,8 +41,9 @@ QUESTION_THRESHOLD = 0.7
 # ("on the radio, who was presented as"), while an unknown name says that its fact is absent.
 _FRAME_WEIGHT = 0.25
 
-_POSTINGS_BUDGET = 2_000  # occurrences looked at before the commoner words are left to the rescoring
-_CANDIDATES = 32  # facts rescored exactly
+_POSTINGS_BUDGET = 10_000  # occurrences looked at before the commoner words are only looked up for the best
+_CANDIDATES = 256  # facts that the commoner words are looked up for
+_RESCORED = 16  # facts whose score is worked out exactly
 _NEIGHBORHOOD = 50  # words around an answer that tell which of its occurrences is meant
 
 
@@ -125,15 +126,18 @@ class FactIndex:
     def _candidates(self, words: Mapping[str, float]) -> list[int]:
         """The facts that share most weight with ``words``, ascending; rare words are looked up first."""
         scores: dict[int, float] = defaultdict(float)
-        visited = 0
-        for word in sorted(words.keys() & self._postings.keys(), key=lambda word: (len(self._postings[word]), word)):
-            postings = self._postings[word]
-            if visited and visited + len(postings) > _POSTINGS_BUDGET:
-                break
-            visited += len(postings)
-            for fact in postings:
-                scores[fact] += words[word]
-        return sorted(heapq.nsmallest(_CANDIDATES, scores, key=lambda fact: (-scores[fact], fact)))
+        known = sorted(words.keys() & self._postings.keys(), key=lambda word: (len(self._postings[word]), word))
+        visited = walked = 0
+        while walked < len(known) and (not walked or visited + len(self._postings[known[walked]]) <= _POSTINGS_BUDGET):
+            for fact in self._postings[known[walked]]:
+                scores[fact] += words[known[walked]]
+            visited += len(self._postings[known[walked]])
+            walked += 1
+        best = heapq.nlargest(_CANDIDATES, scores, key=scores.__getitem__)
+        for word in known[walked:]:
+            for fact in best:
+                scores[fact] += words[word] * self._holds(fact, word)
+        return sorted(heapq.nlargest(_RESCORED, best, key=scores.__getitem__))
 
     def _coverage(self, words: Mapping[str, float], fact: int) -> float:
         """The share of the words' weight that stands in the fact."""
