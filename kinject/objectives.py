@@ -39,8 +39,8 @@ _PLAIN = ("kinject.trainers.plain_config:PlainSFTConfig", "kinject.trainers.plai
 # recipes/smollm2-135m. The configurations themselves default to the paper's objective and the libraries' schedule.
 _SCHEDULE = {
     "num_train_epochs": 80,
-    "per_device_train_batch_size": 8,
-    "lr_scheduler_type": "linear",
+    "per_device_train_batch_size": 5,
+    "lr_scheduler_type": "warmup_stable_decay",
     "weight_decay": 0.1,
     "adam_beta2": 0.95,
     "gradient_checkpointing": False,

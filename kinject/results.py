@@ -42,8 +42,9 @@ _MODEL_TOKEN = re.compile(
     r"^(new|mask|masked|pad|bos|eos|unk|sep|cls|end|image|additional_special|max_new|num)_tokens?$"
 )
 _SECRET_VALUE = re.compile(r"\bhf_[A-Za-z0-9]{8,}")
-# An absolute path (POSIX, home, Windows or file URL) that stands alone or follows a space, quote or "=".
-_LOCAL_PATH = re.compile(r"""(?:^|(?<=[\s"'=,:(\[]))(?:file://|~?/(?=[^\s/])|[A-Za-z]:[\\/])[^\s"',)\]]*""")
+# A path that tells of this machine (absolute, home, Windows, file URL, or out of the working directory) that stands alone
+# or follows a space, quote or "=".
+_LOCAL_PATH = re.compile(r"""(?:^|(?<=[\s"'=,:(\[]))(?:file://|~?/(?=[^\s/])|\.\./|[A-Za-z]:[\\/])[^\s"',)\]]*""")
 _CACHED_REPOSITORY = re.compile(r"(?:models|datasets)--([^/\\]+?)--([^/\\]+)[/\\]snapshots[/\\]")
 
 

@@ -184,6 +184,13 @@ class DocumentSFTTrainer(SFTTrainer):
         if self._signature_columns is None:
             self._signature_columns = list(PREPARED_COLUMNS)  # type: ignore[assignment]
 
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
+        """The library's schedule; `warmup_stable_decay` decays over the last fifth where nothing else is said."""
+        if self.args.lr_scheduler_type == "warmup_stable_decay":
+            decay = {"num_decay_steps": max(1, num_training_steps // 5)}
+            self.args.lr_scheduler_kwargs = {**decay, **(self.args.lr_scheduler_kwargs or {})}
+        return super().create_scheduler(num_training_steps, optimizer)
+
     def compute_loss(
         self,
         model: torch.nn.Module,

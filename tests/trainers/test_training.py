@@ -115,3 +115,10 @@ def test_a_document_is_learned_word_for_word(make_trainer: Callable[..., Any]) -
     trainer.train()
     answer = answer_questions(trainer.model, trainer.processing_class, ["Tell me a fact."], max_new_tokens=60)
     assert answer == [DOCUMENTS[0]]
+
+
+def test_a_stable_schedule_decays_over_its_last_fifth(make_trainer: Callable[..., Any]) -> None:
+    trainer = make_trainer(num_train_epochs=10, lr_scheduler_type="warmup_stable_decay", learning_rate=1e-3)
+    trainer.train()
+    rates = [entry["learning_rate"] for entry in trainer.state.log_history if "learning_rate" in entry]
+    assert rates[:16] == [1e-3] * 16 and rates[16:] == sorted(rates[16:], reverse=True) and rates[-1] < 1e-4
