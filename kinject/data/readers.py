@@ -214,7 +214,7 @@ def _read(
             records = _hub_records(name, revision, "train", (text_field,), ("fact", "entities"))
         documents = canonical = documents_from(records, text_field)
     if paraphrases == "none" and len({document.fact for document in documents}) < len(documents):
-        paraphrases = "given"
+        paraphrases = "same_order"  # wordings of one's own: what most are; whether they permute is not looked into
     return KnowledgeSet(name, documents, paraphrases=paraphrases), canonical, questions
 
 

@@ -43,7 +43,7 @@ def test_file_of_documents(tmp_path: Path) -> None:
 def test_own_fact_numbers_and_text_field(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", "body,fact\none,5\nuno,5\ntwo,7\n")
     knowledge = load_knowledge(path, text_field="body")
-    assert [d.fact for d in knowledge.documents] == [5, 5, 7] and knowledge.paraphrases == "given"
+    assert [d.fact for d in knowledge.documents] == [5, 5, 7] and knowledge.paraphrases == "same_order"
 
 
 def test_folder(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -45,7 +45,7 @@ def test_json_list_knows_lines(tmp_path_factory: pytest.TempPathFactory, texts: 
 
 
 @settings(max_examples=50)
-@given(texts=st.lists(text, max_size=6))
+@given(texts=st.lists(text.filter(lambda value: "\0" not in value), max_size=6))  # NUL: from Python 3.11 on
 def test_csv_round_trip(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> None:
     stream = io.StringIO(newline="")
     writer = csv.writer(stream)
