@@ -88,7 +88,8 @@ def run_inject(arguments: argparse.Namespace) -> None:
     if arguments.all_options:
         from kinject.option_help import recipe_help
 
-        print(recipe_help(arguments.objective, prog="kinject inject DOCUMENTS"))
+        preferred = measured_settings(arguments.objective)
+        print(recipe_help(arguments.objective, "kinject inject DOCUMENTS", preferred))
         return
     if arguments.documents is None and arguments.config is None:
         raise ConfigurationError("no documents; give a file, a folder, a Hub data set or fictional:name_description.")

@@ -50,12 +50,13 @@ class Option:
     owner: str
 
 
-def recipe_help(objective: str, prog: str | None = None) -> str:
+def recipe_help(objective: str, prog: str | None = None, settings: Mapping[str, Any] | None = None) -> str:
     """The `--help` of a training recipe: every option by class, kinject's own first.
 
     Args:
         objective: Name in `kinject.objectives.OBJECTIVES`; its settings show as defaults.
         prog: The command of the usage line. Default: the running script.
+        settings: Further defaults that this command prefers to those of the classes.
 
     Raises:
         ConfigurationError: unknown objective.
@@ -63,7 +64,8 @@ def recipe_help(objective: str, prog: str | None = None) -> str:
     chosen = find_objective(objective)
     module, name = chosen.config.split(":")
     classes = [("kinject.injection", "InjectionArguments"), ("trl", "ModelConfig"), (module, name)]
-    return _format(f"Train a model on documents. Objective: {objective}.", classes, chosen.settings, prog)
+    defaults = {**(settings or {}), **chosen.settings}
+    return _format(f"Train a model on documents. Objective: {objective}.", classes, defaults, prog)
 
 
 def evaluate_help(prog: str | None = None) -> str:

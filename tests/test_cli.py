@@ -10,6 +10,7 @@ import pytest
 
 from kinject import cli, recipe
 from kinject._version import __version__
+from kinject.objectives import measured_settings
 
 
 def fails(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
@@ -40,6 +41,7 @@ def test_all_options_are_listed_without_documents(capsys: pytest.CaptureFixture[
     cli.main(["inject", "--all_options", "--objective", "ar"])
     shown = capsys.readouterr().out
     assert shown.startswith("usage: kinject inject DOCUMENTS") and "--frame STR" in shown
+    assert f"[default: {measured_settings('ar')['num_train_epochs']}]" in shown.split("--num_train_epochs FLOAT")[1]
 
 
 @pytest.mark.parametrize(
@@ -74,8 +76,8 @@ def test_inject_passes_every_option_on_to_the_recipe(monkeypatch: pytest.MonkeyP
     passed: list[Any] = []
     monkeypatch.setattr(recipe, "train", lambda *given: passed.append(given))
     cli.main(["inject", "docs", "--model", "m", "--output_dir", "out", "--learning_rate", "1e-4", "--use_peft"])
-    objective, options = passed.pop()
-    assert objective == "masked"
+    objective, options, defaults = passed.pop()
+    assert objective == "masked" and defaults == measured_settings("masked")
     assert dict(zip(options[:6:2], options[1:6:2], strict=True)) == {
         "--documents": "docs",
         "--model_name_or_path": "m",
@@ -83,7 +85,7 @@ def test_inject_passes_every_option_on_to_the_recipe(monkeypatch: pytest.MonkeyP
     }
     assert options[6:] == ["--learning_rate", "1e-4", "--use_peft"]
     cli.main(["inject", "--config", "run.yaml", "--objective", "ar"])
-    assert passed.pop() == ("ar", ["--config", "run.yaml"])
+    assert passed.pop() == ("ar", ["--config", "run.yaml"], None)
 
 
 def test_the_base_of_a_run_is_read_from_its_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
