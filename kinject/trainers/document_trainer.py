@@ -187,8 +187,8 @@ class DocumentSFTTrainer(SFTTrainer):
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
         """The library's schedule; `warmup_stable_decay` decays over the last fifth where nothing else is said."""
         if self.args.lr_scheduler_type == "warmup_stable_decay":
-            decay = {"num_decay_steps": max(1, num_training_steps // 5)}
-            self.args.lr_scheduler_kwargs = {**decay, **(self.args.lr_scheduler_kwargs or {})}
+            given: Any = self.args.lr_scheduler_kwargs or {}
+            self.args.lr_scheduler_kwargs = {"num_decay_steps": max(1, num_training_steps // 5), **given}
         return super().create_scheduler(num_training_steps, optimizer)
 
     def compute_loss(
