@@ -121,4 +121,4 @@ def test_a_stable_schedule_decays_over_its_last_fifth(make_trainer: Callable[...
     trainer = make_trainer(num_train_epochs=10, lr_scheduler_type="warmup_stable_decay", learning_rate=1e-3)
     trainer.train()
     rates = [entry["learning_rate"] for entry in trainer.state.log_history if "learning_rate" in entry]
-    assert rates[:16] == [1e-3] * 16 and rates[16:] == sorted(rates[16:], reverse=True) and rates[-1] < 1e-4
+    assert rates[:16] == [1e-3] * 16 and rates[16:] == sorted(rates[16:], reverse=True) and rates[-1] < 2e-4
