@@ -90,5 +90,7 @@ def test_inject_passes_every_option_on_to_the_recipe(monkeypatch: pytest.MonkeyP
 
 def test_the_base_of_a_run_is_read_from_its_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "holds no adapter_config.json or results.json" in fails(capsys, "ask", str(tmp_path), "Who?", "--base")
+    (tmp_path / "results.json").write_text(json.dumps({"model": "org/model"}))
+    assert cli.base_of(str(tmp_path)) == "org/model"
     (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "org/base"}))
     assert cli.base_of(str(tmp_path)) == "org/base"
