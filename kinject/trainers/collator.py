@@ -22,13 +22,12 @@ from kinject.corruption import (
     random_tokens,
     sample_generator,
 )
-from kinject.templates import Frame, assemble
+from kinject.templates import IGNORED, Frame, assemble
 
 if TYPE_CHECKING:
     from kinject.corruption import MaskRatioLaw, MaskUnit
     from kinject.trainers.masked_config import Corruption, LossScope, RatioScope
 
-LABEL_IGNORED = -100
 _EVALUATION_SEED_OFFSET = 2**32  # evaluation rows are numbered from 0 too, and must not repeat the training masks
 
 
@@ -92,7 +91,7 @@ class DocumentCollator:
             longest = -(-longest // self.pad_to_multiple_of) * self.pad_to_multiple_of
         input_ids = torch.full((len(rows), longest), self.pad_token_id)
         attention_mask = torch.zeros((len(rows), longest), dtype=torch.long)
-        labels = torch.full((len(rows), longest), LABEL_IGNORED)
+        labels = torch.full((len(rows), longest), IGNORED)
         for index, (ids, targets) in enumerate(samples):
             input_ids[index, : len(ids)] = torch.tensor(ids)
             attention_mask[index, : len(ids)] = 1

@@ -15,8 +15,8 @@ from transformers import TrainerCallback
 from trl import SFTTrainer
 
 from kinject.errors import ConfigurationError, DataError
-from kinject.templates import DocumentTemplate, Wording
-from kinject.trainers.collator import LABEL_IGNORED, DocumentCollator, Masking
+from kinject.templates import IGNORED, DocumentTemplate, Wording
+from kinject.trainers.collator import DocumentCollator, Masking
 from kinject.trainers.document_config import DocumentSFTConfig
 from kinject.trainers.splitting import split_document
 from kinject.trainers.supervised_positions import SupervisedPositions
@@ -212,7 +212,7 @@ class DocumentSFTTrainer(SFTTrainer):
 
     def _log_by_ratio(self, mode: str, mask_ratio: torch.Tensor, targets: torch.Tensor) -> None:
         """Logs the mean mask ratio, and the mean loss of each quartile of the ratio range [0, 1]."""
-        supervised = targets != LABEL_IGNORED
+        supervised = targets != IGNORED
         sums = torch.zeros(10, device=mask_ratio.device)
         if self._supervised.log_probs is not None:
             quartile = (mask_ratio * 4).long().clamp(max=3)[:, None].expand_as(supervised)[supervised]
@@ -274,7 +274,7 @@ class DocumentSFTTrainer(SFTTrainer):
                 yield template.encode(part), None
                 continue
             copies = 2 if any(frame.has_copy for frame in template.frames) else 1
-            budget = (args.max_length - max(_sample_length(frame, 0) for frame in template.frames)) // copies
+            budget = (args.max_length - template.overhead()) // copies
             for document in split_document(template, part, budget):
                 yield document, None
 

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from kinject.templates import IGNORED
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -34,7 +36,7 @@ class SupervisedPositions:
     @contextmanager
     def scoring(self, targets: torch.Tensor) -> Iterator[torch.Tensor]:
         """Gather where ``targets`` (batch, length - 1) is not -100; yields the gathered targets (1, supervised)."""
-        self._supervised = targets != -100
+        self._supervised = targets != IGNORED
         try:
             yield targets[self._supervised][None]
         finally:
