@@ -22,11 +22,13 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 __all__ = [
+    "ANSWER",
     "DEMASKING",
     "DEMASKING_WORDINGS",
     "FACT",
     "MASKED_ANSWER",
     "RAW",
+    "RAW_FROM_BEGIN",
     "Assembled",
     "DocumentTemplate",
     "EncodedDocument",
@@ -48,6 +50,7 @@ class Wording:
         user: the user's words; may hold ``{masked}`` (the noised copy) and ``{question}``, each once. None means no
             conversation at all: BOS + document + EOS.
         assistant: the assistant's words; ends with ``{document}``.
+        begin: without a conversation, put BOS first even where the tokenizer does not by itself.
 
     Raises:
         ConfigurationError: a placeholder that is unknown to its side, missing or repeated.
@@ -55,6 +58,7 @@ class Wording:
 
     user: str | None
     assistant: str = "{document}"
+    begin: bool = False
 
     def __post_init__(self) -> None:
         """Check the placeholders."""
@@ -95,8 +99,10 @@ DEMASKING_WORDINGS = (
     Wording("What is the full text?\n{masked}"),
 )
 MASKED_ANSWER = Wording("{question}\n{masked}\nReturn the recovered masked answer.")
+ANSWER = Wording("{question}")
 FACT = Wording("Tell me a fact.")
 RAW = Wording(None)
+RAW_FROM_BEGIN = Wording(None, begin=True)
 
 
 @dataclass(frozen=True)
@@ -251,6 +257,8 @@ class DocumentTemplate:
     def _frame(self, wording: Wording, earlier: Sequence[Message], question: str) -> Frame:
         if wording.user is None:
             begin, end = begin_of_text_ids(self._tokenizer), end_of_text_id(self._tokenizer)
+            if wording.begin and self._tokenizer.bos_token_id is not None:
+                begin = [int(self._tokenizer.bos_token_id)]
             return Frame(before=tuple(begin), between=(), after=(end,), has_copy=False)
         texts = [wording.user, question, *(str(message.get("content")) for message in earlier)]
         slot = next(unused_characters([*texts, self._encoder.frame_text, self._encoder.system_prompt or ""]))

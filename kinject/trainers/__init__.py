@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from kinject.trainers.diffusion_config import DiffusionSFTConfig
+from kinject.trainers.diffusion_trainer import DiffusionSFTTrainer
 from kinject.trainers.document_config import DocumentSFTConfig
 from kinject.trainers.document_trainer import DocumentSFTTrainer
 from kinject.trainers.masked_config import MaskedSFTConfig
@@ -10,6 +12,8 @@ from kinject.trainers.plain_config import PlainSFTConfig
 from kinject.trainers.plain_trainer import PlainSFTTrainer
 
 __all__ = [
+    "DiffusionSFTConfig",
+    "DiffusionSFTTrainer",
     "DocumentSFTConfig",
     "DocumentSFTTrainer",
     "MaskedSFTConfig",

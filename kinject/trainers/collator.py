@@ -82,28 +82,37 @@ class DocumentCollator:
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         """Collate ``rows``."""
-        ratios = [self._ratio(row) for row in rows]
-        if self.masking is not None and self.masking.ratio_per == "batch":
-            ratios = [ratios[0]] * len(rows)  # the first sample's draw serves the whole batch
+        ratios = self._ratios(rows)
         samples = [self._assemble(row, ratio) for row, ratio in zip(rows, ratios, strict=True)]
-        longest = max(len(input_ids) for input_ids, _ in samples)
-        if self.pad_to_multiple_of:
-            longest = -(-longest // self.pad_to_multiple_of) * self.pad_to_multiple_of
-        input_ids = torch.full((len(rows), longest), self.pad_token_id)
-        attention_mask = torch.zeros((len(rows), longest), dtype=torch.long)
-        labels = torch.full((len(rows), longest), IGNORED)
-        for index, (ids, targets) in enumerate(samples):
-            input_ids[index, : len(ids)] = torch.tensor(ids)
-            attention_mask[index, : len(ids)] = 1
-            labels[index, : len(ids)] = torch.tensor(targets)
-        batch = {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
+        length = self._padded_length([len(input_ids) for input_ids, _ in samples])
+        batch = {
+            "input_ids": padded([ids for ids, _ in samples], length, self.pad_token_id),
+            "attention_mask": padded([[1] * len(ids) for ids, _ in samples], length, 0),
+            "labels": padded([targets for _, targets in samples], length, IGNORED),
+        }
         if self.masking is not None:
             batch["mask_ratio"] = torch.tensor(ratios)
         return batch
 
+    def _padded_length(self, lengths: Sequence[int]) -> int:
+        multiple = self.pad_to_multiple_of or 1
+        return -(-max(lengths) // multiple) * multiple
+
     def _seed_and_epoch(self, row: Mapping[str, Any]) -> tuple[int, int]:
         """What a row's draws depend on besides its number; evaluation rows meet the same masks every time."""
         return (self.seed + _EVALUATION_SEED_OFFSET, 0) if row["fixed_masks"] else (self.seed, self.epoch)
+
+    def _generator(self, row: Mapping[str, Any], stream: int) -> torch.Generator:
+        return sample_generator(*self._seed_and_epoch(row), row["sample"], stream)
+
+    def _frame(self, row: Mapping[str, Any]) -> Frame:
+        frames = [Frame(**frame) for frame in row["frames"]] if row.get("frames") else self.frames
+        return frames[int(torch.randint(len(frames), (), generator=self._generator(row, WORDING_STREAM)))]
+
+    def _ratios(self, rows: Sequence[Mapping[str, Any]]) -> list[float]:
+        if self.masking is not None and self.masking.ratio_per == "batch":
+            return [self._ratio(rows[0])] * len(rows)  # the first sample's draw serves the whole batch
+        return [self._ratio(row) for row in rows]
 
     def _ratio(self, row: Mapping[str, Any]) -> float:
         if self.masking is None or self.masking.corruption == "keep":
@@ -114,19 +123,12 @@ class DocumentCollator:
         return self.masking.law.ratio(seed, epoch, row["sample"], self.num_epochs)
 
     def _assemble(self, row: Mapping[str, Any], ratio: float) -> tuple[list[int], list[int]]:
-        seed, epoch = self._seed_and_epoch(row)
-
-        def generator(stream: int) -> torch.Generator:
-            return sample_generator(seed, epoch, row["sample"], stream)
-
-        frames = [Frame(**frame) for frame in row["frames"]] if row.get("frames") else self.frames
-        wording = int(torch.randint(len(frames), (), generator=generator(WORDING_STREAM)))
-        frame, ids = frames[wording], row["document_ids"]
+        frame, ids = self._frame(row), row["document_ids"]
         if self.masking is None or not frame.has_copy:
             assembled = assemble(frame, ids, None, None)
             return assembled.input_ids, assembled.labels
-        mask = draw_mask(len(ids), ratio, generator(MASK_STREAM), self.masking.unit, row.get("word_ids"))
-        noised = self._corrupt(torch.tensor(ids), mask, generator(REPLACEMENT_STREAM))
+        mask = draw_mask(len(ids), ratio, self._generator(row, MASK_STREAM), self.masking.unit, row.get("word_ids"))
+        noised = self._corrupt(torch.tensor(ids), mask, self._generator(row, REPLACEMENT_STREAM))
         loss_mask = mask.tolist() if self.masking.loss_on == "masked" else None
         assembled = assemble(frame, ids, noised.tolist(), loss_mask)
         return assembled.input_ids, assembled.labels
@@ -138,3 +140,11 @@ class DocumentCollator:
         if self.masking.corruption == "random":
             return random_tokens(ids, mask, self.masking.candidate_ids, generator)
         return keep_tokens(ids, mask)
+
+
+def padded(rows: Sequence[Sequence[int]], length: int, value: int) -> torch.Tensor:
+    """``rows`` as one tensor `(batch, length)`, with ``value`` after each."""
+    tensor = torch.full((len(rows), length), value)
+    for index, row in enumerate(rows):
+        tensor[index, : len(row)] = torch.tensor(row)
+    return tensor

@@ -15,6 +15,7 @@ from transformers import TrainerCallback
 from trl import SFTTrainer
 
 from kinject.errors import ConfigurationError, DataError
+from kinject.models.diffusion import is_diffusion
 from kinject.templates import IGNORED, DocumentTemplate, Wording
 from kinject.trainers.collator import DocumentCollator, Masking
 from kinject.trainers.document_config import DocumentSFTConfig
@@ -66,6 +67,7 @@ class DocumentSFTTrainer(SFTTrainer):
     """
 
     _tag_names = ["kinject", "sft"]
+    _large_learning_rate = 5e-6  # of a full model of a billion parameters or more
     args: DocumentSFTConfig
 
     def __init__(
@@ -105,14 +107,15 @@ class DocumentSFTTrainer(SFTTrainer):
                 ) from error
             raise
         base = self._unwrapped()
+        self._check_attention(base)
         if args.learning_rate is None:
             small = peft_config is not None or base.num_parameters() < 1e9
-            args.learning_rate = 1e-4 if small else 5e-6
+            args.learning_rate = 1e-4 if small else self._large_learning_rate
         self._supervised = SupervisedPositions(base)
         # The loss is summed over supervised tokens and divided by their number in the whole accumulated batch, whatever
         # the model's own forward accepts; this makes accumulation exact for every architecture.
         self.model_accepts_loss_kwargs = True
-        self.data_collator = DocumentCollator(
+        self.data_collator = self._collator(
             frames=self._document_template(processing_class=self._tokenizer, args=args).frames,
             pad_token_id=self._tokenizer.pad_token_id,
             seed=args.seed if args.data_seed is None else args.data_seed,
@@ -141,6 +144,19 @@ class DocumentSFTTrainer(SFTTrainer):
 
     def _needs_word_ids(self, args: DocumentSFTConfig) -> bool:
         return False
+
+    def _collator(self, **options: Any) -> DocumentCollator:
+        """What makes batches; ``options`` are the fields of a `DocumentCollator`."""
+        return DocumentCollator(**options)
+
+    def _check_attention(self, model: PreTrainedModel) -> None:
+        """Refuse a model of the other kind: causal or bidirectional."""
+        if is_diffusion(model):
+            raise ConfigurationError(
+                f"the model is a masked diffusion model, which {type(self).__name__} cannot train: it learns to predict "
+                "the next token. Train it with DiffusionSFTTrainer (recipes/dllm_ft.py, --objective diffusion), or name "
+                "an autoregressive model."
+            )
 
     # Hooks of trl.SFTTrainer.
 
@@ -202,21 +218,31 @@ class DocumentSFTTrainer(SFTTrainer):
         mask_ratio = inputs.pop("mask_ratio", None)
         if return_outputs or self.label_smoother is not None:  # both need the logits of every position
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        targets = inputs.pop("labels")[:, 1:]
-        with self._supervised.scoring(targets) as supervised_targets:
-            inputs["shift_labels"] = supervised_targets
+        targets = inputs.pop("labels")[:, 1:]  # (batch, length - 1); the last position predicts nothing
+        rows, positions = (targets != IGNORED).nonzero(as_tuple=True)
+        with self._supervised.at(rows, positions):
+            inputs["shift_labels"] = targets[rows, positions][None]
             loss = super().compute_loss(model, inputs, num_items_in_batch=num_items_in_batch)
         if mask_ratio is not None:
-            self._log_by_ratio("train" if model.training else "eval", mask_ratio, targets)
+            mode = "train" if model.training else "eval"
+            self._log_by_ratio(mode, mask_ratio, rows, self._supervised.log_probs)
         return loss
 
-    def _log_by_ratio(self, mode: str, mask_ratio: torch.Tensor, targets: torch.Tensor) -> None:
-        """Logs the mean mask ratio, and the mean loss of each quartile of the ratio range [0, 1]."""
-        supervised = targets != IGNORED
+    def _log_by_ratio(
+        self, mode: str, mask_ratio: torch.Tensor, rows: torch.Tensor, log_probs: torch.Tensor | None
+    ) -> None:
+        """Logs the mean mask ratio, and the mean loss of each quartile of the ratio range [0, 1].
+
+        Args:
+            mode: `train` or `eval`.
+            mask_ratio: The ratio of each sample, `(batch,)`.
+            rows: The sample of each supervised token, `(supervised,)`.
+            log_probs: Their log-probabilities, if known.
+        """
         sums = torch.zeros(10, device=mask_ratio.device)
-        if self._supervised.log_probs is not None:
-            quartile = (mask_ratio * 4).long().clamp(max=3)[:, None].expand_as(supervised)[supervised]
-            losses = -self._supervised.log_probs.float()
+        if log_probs is not None:
+            quartile = (mask_ratio * 4).long().clamp(max=3)[rows]
+            losses = -log_probs.detach().float().to(mask_ratio.device)
             sums[:4].index_add_(0, quartile, losses)
             sums[4:8].index_add_(0, quartile, torch.ones_like(losses))
         sums[8], sums[9] = mask_ratio.sum(), len(mask_ratio)

@@ -6,12 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from kinject.data import reverse_text
-from kinject.templates import FACT, RAW, Wording
+from kinject.templates import ANSWER, FACT, RAW, Wording
 from kinject.trainers.document_config import DocumentSFTConfig
 from kinject.trainers.document_trainer import DocumentSFTTrainer
 from kinject.trainers.plain_config import PlainSFTConfig
-
-_ANSWER = Wording(user="{question}", assistant="{document}")
 
 
 class PlainSFTTrainer(DocumentSFTTrainer):
@@ -31,7 +29,7 @@ class PlainSFTTrainer(DocumentSFTTrainer):
         return (RAW,) if isinstance(args, PlainSFTConfig) and args.frame == "raw" else (FACT,)
 
     def _row_wordings(self, args: DocumentSFTConfig) -> Sequence[Wording]:
-        return (_ANSWER,)
+        return (ANSWER,)
 
     def _texts(self, row: Mapping[str, Any], args: DocumentSFTConfig) -> Iterator[str]:
         text = row[args.dataset_text_field]

@@ -9,7 +9,15 @@ from typing import Any
 import pytest
 from datasets import Dataset
 
-from kinject.trainers import MaskedSFTConfig, MaskedSFTTrainer, PlainSFTConfig, PlainSFTTrainer
+from kinject.models.diffusion import to_diffusion
+from kinject.trainers import (
+    DiffusionSFTConfig,
+    DiffusionSFTTrainer,
+    MaskedSFTConfig,
+    MaskedSFTTrainer,
+    PlainSFTConfig,
+    PlainSFTTrainer,
+)
 from tests.conftest import build_model, build_tokenizer
 
 DOCUMENTS = [
@@ -54,5 +62,27 @@ def make_trainer(tmp_path: Path) -> Callable[..., Any]:
         data = Dataset.from_list(rows if rows is not None else [{"text": text} for text in DOCUMENTS])
         options = {"model": build_model(tokenizer), "processing_class": tokenizer, **(trainer or {})}
         return trainer_class(args=args, train_dataset=data, **options)
+
+    return make
+
+
+@pytest.fixture
+def make_diffusion_trainer(tmp_path: Path) -> Callable[..., Any]:
+    """Build a trainer of a tiny masked diffusion model over `DOCUMENTS` or given rows."""
+
+    def make(
+        rows: list[dict[str, Any]] | None = None,
+        shifted: bool = False,
+        trainer: dict[str, Any] | None = None,
+        **settings: Any,
+    ) -> Any:
+        tokenizer = build_tokenizer()
+        args = DiffusionSFTConfig(**{"output_dir": str(tmp_path / "run"), **SMALL, **settings})
+        data = Dataset.from_list(rows if rows is not None else [{"text": text} for text in DOCUMENTS])
+        mask = tokenizer.convert_tokens_to_ids("<reserved_0>")
+        options = {"model": None, "processing_class": tokenizer, **(trainer or {})}
+        if options["model"] is None:
+            options["model"] = to_diffusion(build_model(tokenizer), mask, shifted_logits=shifted)
+        return DiffusionSFTTrainer(args=args, train_dataset=data, **options)
 
     return make

@@ -1,0 +1,116 @@
+"""Settings of fine-tuning masked diffusion models."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, get_args
+
+from kinject.corruption import MaskUnit, parse_mask_ratio
+from kinject.errors import ConfigurationError
+from kinject.trainers.document_config import DocumentSFTConfig
+from kinject.trainers.masked_config import RatioScope
+
+Normalization = Literal["maskable", "sequence", "paper"]
+
+
+@dataclass
+class DiffusionSFTConfig(DocumentSFTConfig):
+    """Configuration of [`DiffusionSFTTrainer`]: how documents are noised, and how the loss is weighted.
+
+    The defaults are LLaDA's (arXiv 2502.09992) except for the normalization. Those of arXiv 2510.09885 are
+    `mask_ratio="uniform(0.05, 0.95)"`, `mask_ratio_per="batch"`, `normalize="paper"`.
+    """
+
+    objective: ClassVar[str] = "diffusion"
+
+    learning_rate: float | None = field(
+        default=None,
+        metadata={
+            "help": "Peak learning rate. Default: 1e-4 for adapters and below a billion parameters, else 1e-5, the paper's."
+        },
+    )
+    mask_ratio: str = field(
+        default="uniform(0, 1)",
+        metadata={
+            "help": "Law of the noise level t: uniform(low, high), fixed(value), linear(start, end) over training, or "
+            "stratified(low, high): each document meets evenly spread levels over its epochs."
+        },
+    )
+    mask_ratio_per: str = field(
+        default="sample",
+        metadata={"help": "One noise level for each 'sample', or one for the whole 'batch' as in the paper."},
+    )
+    mask_unit: str = field(
+        default="token",
+        metadata={
+            "help": "What is hidden together: 'token', 'word', 'span' (one contiguous stretch), or 'mixed' (half of the "
+            "samples tokens, half of them a span)."
+        },
+    )
+    eps: float = field(
+        default=1e-3,
+        metadata={
+            "help": "A token is hidden with probability p = (1 - eps) t + eps, and its loss weighted by 1 / p; from 0 to "
+            "below 1. Not used by --normalize paper."
+        },
+    )
+    normalize: str = field(
+        default="maskable",
+        metadata={
+            "help": "What the weighted loss is divided by: 'maskable', the number of tokens that could have been hidden in "
+            "the whole accumulated batch; 'sequence', that number in each sample, then the mean over samples (LLaDA); "
+            "'paper', as 'sequence' without eps."
+        },
+    )
+    frame: str = field(
+        default="raw",
+        metadata={
+            "help": "Around plain documents: 'raw': BOS, the document, EOS, as in the paper; 'chat': user 'Tell me a fact.', "
+            "assistant the document."
+        },
+    )
+    end_padding: bool = field(
+        default=False,
+        metadata={
+            "help": "Fill samples up to the longest of their batch with end-of-text tokens that are seen and learned (LLaDA), "
+            "instead of padding that is neither. Ties a sample to its batch."
+        },
+    )
+    to_diffusion: bool = field(
+        default=False,
+        metadata={
+            "help": "Turn an autoregressive model into a masked diffusion model first. A model that is one stays as it is."
+        },
+    )
+    shifted_logits: bool = field(
+        default=True,
+        metadata={
+            "help": "With --to_diffusion: logits at i go on predicting token i + 1 (Dream), not token i (LLaDA)."
+        },
+    )
+    mask_token: str | None = field(
+        default=None,
+        metadata={
+            "help": "With --to_diffusion: the mask token by name. Default: the tokenizer's own, else a reserved or unused one."
+        },
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse unknown choices and values out of range before anything is loaded."""
+        super().__post_init__()
+        parse_mask_ratio(self.mask_ratio)
+        for name, choices in (
+            ("mask_ratio_per", get_args(RatioScope)),
+            ("mask_unit", get_args(MaskUnit)),
+            ("normalize", get_args(Normalization)),
+            ("frame", ("raw", "chat")),
+        ):
+            if getattr(self, name) not in choices:
+                raise ConfigurationError(f"{name} is '{getattr(self, name)}'; expected one of {', '.join(choices)}.")
+        if not 0.0 <= self.eps < 1.0:
+            raise ConfigurationError(f"eps is {self.eps}; expected a number from 0 to below 1, such as LLaDA's 0.001.")
+        if self.label_smoothing_factor or self.loss_type == "dft":
+            raise ConfigurationError(
+                "label_smoothing_factor and loss_type dft are not supported: they would change the bound on the "
+                "likelihood that this objective is. Leave both out."
+            )

@@ -1,0 +1,173 @@
+"""Fine-tuning of masked diffusion models (LLaDA, arXiv 2502.09992, section 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from kinject.corruption import parse_mask_ratio
+from kinject.encoding import end_of_text_id
+from kinject.errors import DataError
+from kinject.mask_token import resolve_mask_token
+from kinject.models import load_model
+from kinject.models.diffusion import diffusion_settings, is_diffusion, text_config, to_diffusion
+from kinject.templates import ANSWER, FACT, IGNORED, RAW_FROM_BEGIN, Wording
+from kinject.trainers.collator import DocumentCollator, Masking
+from kinject.trainers.diffusion_collator import DiffusionCollator
+from kinject.trainers.diffusion_config import DiffusionSFTConfig
+from kinject.trainers.document_config import DocumentSFTConfig
+from kinject.trainers.document_trainer import DocumentSFTTrainer
+from kinject.trainers.supervised_positions import TokenScores, token_scores
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+class DiffusionSFTTrainer(DocumentSFTTrainer):
+    """Trains a masked diffusion model to fill in what is hidden, at every noise level.
+
+    Each token of a document or answer, and the end of its turn, is hidden with the probability p of its sample; the
+    cross-entropy of hidden tokens is weighted by 1 / p, which bounds the negative log-likelihood. Prompts stay visible.
+    Besides trl's metrics, `mask_ratio` and the unweighted loss by quartile of p (`loss_ratio_q1` ... `loss_ratio_q4`) are
+    logged.
+
+    See [`DocumentSFTTrainer`] for the arguments and further errors. With `args.to_diffusion` the model may be
+    autoregressive; it is turned into a diffusion model in place.
+
+    Raises:
+        ConfigurationError: the model is causal, or its configuration names no mask token.
+        DataError: a document or prompt holds the mask token.
+    """
+
+    _tag_names = ["kinject", "masked-diffusion"]
+    _name = "Masked diffusion fine-tuning"
+    _large_learning_rate = 1e-5
+    loss_is_scaled_for_ga: bool | None = True  # type: ignore[assignment]  # by what `_get_num_items_in_batch` counts
+    args: DiffusionSFTConfig
+
+    def __init__(
+        self,
+        model: str | PreTrainedModel | PeftModel,
+        args: DiffusionSFTConfig,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        processing_class: PreTrainedTokenizerBase | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if isinstance(model, str):
+            options = args.model_init_kwargs if isinstance(args.model_init_kwargs, dict) else {}
+            loaded = load_model(model, **options)
+            model, args.model_init_kwargs = loaded.model, None
+            processing_class = processing_class or loaded.tokenizer
+        if args.to_diffusion and not is_diffusion(model):
+            if processing_class is None:
+                raise TypeError("to_diffusion needs the tokenizer, as processing_class")
+            vocab_size = text_config(model).vocab_size
+            to_diffusion(
+                model,  # type: ignore[arg-type]
+                resolve_mask_token(processing_class, args.mask_token, vocab_size),
+                shifted_logits=args.shifted_logits,
+            )
+        self._settings = diffusion_settings(model)
+        super().__init__(model, args, train_dataset, eval_dataset, processing_class, **kwargs)
+
+    # What distinguishes it from the other objectives.
+
+    def _document_wordings(self, args: DocumentSFTConfig) -> Sequence[Wording]:
+        return (FACT,) if isinstance(args, DiffusionSFTConfig) and args.frame == "chat" else (RAW_FROM_BEGIN,)
+
+    def _row_wordings(self, args: DocumentSFTConfig) -> Sequence[Wording]:
+        return (ANSWER,)
+
+    def _needs_word_ids(self, args: DocumentSFTConfig) -> bool:
+        return isinstance(args, DiffusionSFTConfig) and args.mask_unit == "word"
+
+    def _masking(self, vocab_size: int) -> Masking:
+        return Masking(
+            law=parse_mask_ratio(self.args.mask_ratio),
+            mask_token_id=self._settings.mask_token_id,
+            candidate_ids=torch.empty(0, dtype=torch.long),
+            unit=self.args.mask_unit,  # type: ignore[arg-type]
+            ratio_per=self.args.mask_ratio_per,  # type: ignore[arg-type]
+        )
+
+    def _collator(self, **options: Any) -> DocumentCollator:
+        return DiffusionCollator(
+            **options,
+            eps=0.0 if self.args.normalize == "paper" else self.args.eps,
+            end_padding_id=end_of_text_id(self._tokenizer) if self.args.end_padding else None,
+        )
+
+    def _check_attention(self, model: PreTrainedModel) -> None:
+        """Nothing is left to check: the settings were read before any data was."""
+
+    def _samples(self, row: Mapping[str, Any], index: int, dataset_name: str, *rest: Any) -> Iterator[tuple[Any, Any]]:
+        mask = self._settings.mask_token_id
+        for document, frames in super()._samples(row, index, dataset_name, *rest):
+            shown = [document.ids, *(frame[part] for frame in frames or () for part in ("before", "between", "after"))]
+            if any(mask in ids for ids in shown):
+                raise DataError(
+                    f"row {index} of the {dataset_name} data set holds the mask token (id {mask}), which stands for what "
+                    "is hidden. Remove it from the text, or set the model's mask_token_id to a token that texts do not hold."
+                )
+            yield document, frames
+
+    # Hooks of the trainer.
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor:
+        """What the loss of the whole accumulated batch is divided by."""
+        count = sum(self._divisor(batch["maskable"].to(device)) for batch in batch_samples)
+        total = torch.as_tensor(count, device=device)
+        if self.args.average_tokens_across_devices and self.args.world_size > 1:
+            total = self.accelerator.gather(total).sum()
+        return total
+
+    def _divisor(self, maskable: torch.Tensor) -> torch.Tensor:
+        return maskable.sum() if self.args.normalize == "maskable" else torch.ones_like(maskable).sum()
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """The weighted loss, with only the hidden positions projected through the head."""
+        mode = "train" if model.training else "eval"
+        labels, mask_ratio, maskable = inputs["labels"], inputs["mask_ratio"], inputs["maskable"]
+        rows, positions = (labels != IGNORED).nonzero(as_tuple=True)
+        read = (positions - 1).clamp(min=0) if self._settings.shifted_logits else positions
+        forwarded = {"input_ids": inputs["input_ids"], "attention_mask": inputs["attention_mask"], "use_cache": False}
+        with self._supervised.at(rows, read):
+            scores = token_scores(model, forwarded, labels[rows, positions])
+        weights = 1 / mask_ratio if self.args.normalize == "maskable" else 1 / (mask_ratio * maskable)  # (batch,)
+        weighted = scores.log_probs.float() * weights[rows].to(scores.log_probs.device)  # (supervised,)
+        divisor = self._divisor(maskable) if num_items_in_batch is None else num_items_in_batch
+        loss = -weighted.sum() / divisor
+        if self.args.average_tokens_across_devices and num_items_in_batch is not None:
+            loss = loss * self.accelerator.num_processes  # the processes' gradients are averaged
+        self._log_scores(mode, scores, inputs["attention_mask"])
+        self._log_by_ratio(mode, mask_ratio, rows, scores.log_probs)
+        return (loss, None) if return_outputs else loss
+
+    def prediction_step(
+        self, model: torch.nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None
+    ) -> tuple[torch.Tensor, None, None]:
+        """The loss alone: logits of a noised document are no prediction of it."""
+        with torch.no_grad(), self.compute_loss_context_manager():
+            loss = self.compute_loss(model, self._prepare_inputs(inputs))
+        return loss.detach(), None, None
+
+    def _log_scores(self, mode: str, scores: TokenScores, attention_mask: torch.Tensor) -> None:
+        """What trl logs of every batch: entropy and accuracy of hidden tokens, and the tokens seen so far."""
+        counted = (scores.entropy.sum(), scores.correct.sum(), torch.tensor(len(scores.correct)), attention_mask.sum())
+        sums = torch.stack([count.to(attention_mask.device, torch.float32) for count in counted])
+        entropy, correct, hidden, tokens = self.accelerator.reduce(sums, reduction="sum").tolist()
+        self._metrics[mode]["entropy"].append(entropy / max(hidden, 1))
+        self._metrics[mode]["mean_token_accuracy"].append(correct / max(hidden, 1))
+        if mode == "train":
+            self._total_train_tokens += int(tokens)
+        self._metrics[mode]["num_tokens"] = [self._total_train_tokens]
