@@ -14,6 +14,8 @@ _PUBLIC = {
     "KnowledgeSet": "kinject.data",
     "load_knowledge": "kinject.data",
     "load_model": "kinject.models",
+    "save_model": "kinject.models",
+    "to_diffusion": "kinject.models",
     "answer_questions": "kinject.evaluation.asking",
     "score_answers": "kinject.evaluation.scores",
     "QuestionAnsweringCallback": "kinject.evaluation.callback",

