@@ -81,3 +81,22 @@ def test_an_answer_is_right_by_whole_words() -> None:
     assert not is_right("Romeo", ("rome",))
     assert is_right("There are twenty-four hours.", ("24", "twenty-four"))
     assert not is_right("", ("rome",))
+
+
+def test_perplexity_of_a_diffusion_model_is_its_bound_with_fixed_noise(
+    tiny_model: LlamaForCausalLM, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    from kinject.evaluation.likelihood import answer_log_likelihood
+    from kinject.models.diffusion import to_diffusion
+
+    model = to_diffusion(tiny_model, int(tiny_tokenizer.convert_tokens_to_ids("<reserved_0>")))
+    encoded = [tiny_tokenizer(text)["input_ids"] for text in TEXTS]
+    nats, tokens = negative_log_likelihood(model, tiny_tokenizer, TEXTS)
+    assert tokens == sum(map(len, encoded))
+    assert nats == pytest.approx(-sum(answer_log_likelihood(model, [[]] * 4, encoded, samples=500)), rel=0.02)
+    assert nats == pytest.approx(negative_log_likelihood(model, tiny_tokenizer, TEXTS, batch_size=3)[0], rel=1e-6)
+    torch.nn.init.zeros_(model.lm_head.weight)
+    measured = measure_retention(
+        model, tiny_tokenizer, texts=TEXTS, questions=[("One?", ("1",))], ask=lambda model, asked: ["1"]
+    )
+    assert measured["perplexity"] == pytest.approx(len(tiny_tokenizer))
