@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 from kinject.corruption import MaskUnit, parse_mask_ratio
 from kinject.errors import ConfigurationError
@@ -82,16 +82,18 @@ class DiffusionSFTConfig(DocumentSFTConfig):
             "help": "Turn an autoregressive model into a masked diffusion model first. A model that is one stays as it is."
         },
     )
-    shifted_logits: bool = field(
-        default=True,
+    shifted_logits: bool | None = field(
+        default=None,
         metadata={
-            "help": "With --to_diffusion: logits at i go on predicting token i + 1 (Dream), not token i (LLaDA)."
+            "help": "With --to_diffusion: whether logits at i go on predicting token i + 1 (Dream), or token i (LLaDA). "
+            "Default: true."
         },
     )
     mask_token: str | None = field(
         default=None,
         metadata={
-            "help": "With --to_diffusion: the mask token by name. Default: the tokenizer's own, else a reserved or unused one."
+            "help": "Mask token by name, where the model names none. Default, with --to_diffusion: the tokenizer's own, else a "
+            "reserved or unused token."
         },
     )
 
@@ -114,3 +116,7 @@ class DiffusionSFTConfig(DocumentSFTConfig):
                 "label_smoothing_factor and loss_type dft are not supported: they would change the bound on the "
                 "likelihood that this objective is. Leave both out."
             )
+
+    def conversion_options(self) -> dict[str, Any]:
+        """What [`load_model`] is told so that it loads, or makes, a masked diffusion model."""
+        return {name: getattr(self, name) for name in ("to_diffusion", "mask_token", "shifted_logits")}

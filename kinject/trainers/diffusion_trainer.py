@@ -9,9 +9,10 @@ import torch
 
 from kinject.corruption import parse_mask_ratio
 from kinject.encoding import end_of_text_id
-from kinject.errors import DataError
+from kinject.errors import ConfigurationError, DataError
 from kinject.mask_token import resolve_mask_token
 from kinject.models import load_model
+from kinject.models.adapters import write_diffusion_settings
 from kinject.models.diffusion import diffusion_settings, is_diffusion, text_config, to_diffusion
 from kinject.templates import ANSWER, FACT, IGNORED, RAW_FROM_BEGIN, Wording
 from kinject.trainers.collator import DocumentCollator, Masking
@@ -59,17 +60,18 @@ class DiffusionSFTTrainer(DocumentSFTTrainer):
     ) -> None:
         if isinstance(model, str):
             options = args.model_init_kwargs if isinstance(args.model_init_kwargs, dict) else {}
-            loaded = load_model(model, **options)
+            loaded = load_model(model, **args.conversion_options(), **{"dtype": "float32", **options})
             model, args.model_init_kwargs = loaded.model, None
             processing_class = processing_class or loaded.tokenizer
-        if args.to_diffusion and not is_diffusion(model):
+        elif args.to_diffusion and not is_diffusion(model):
             if processing_class is None:
-                raise TypeError("to_diffusion needs the tokenizer, as processing_class")
-            vocab_size = text_config(model).vocab_size
-            to_diffusion(
-                model,  # type: ignore[arg-type]
-                resolve_mask_token(processing_class, args.mask_token, vocab_size),
-                shifted_logits=args.shifted_logits,
+                raise ConfigurationError("to_diffusion finds the mask token in the tokenizer; pass processing_class.")
+            mask_token_id = resolve_mask_token(processing_class, args.mask_token, text_config(model).vocab_size)
+            to_diffusion(model, mask_token_id, shifted_logits=args.shifted_logits is not False)  # type: ignore[arg-type]
+        if not is_diffusion(model):
+            raise ConfigurationError(
+                "the model is causal (autoregressive), not a masked diffusion model. Name a diffusion checkpoint, or turn "
+                "this one into one with to_diffusion=True (--to_diffusion)."
             )
         self._settings = diffusion_settings(model)
         super().__init__(model, args, train_dataset, eval_dataset, processing_class, **kwargs)
@@ -160,6 +162,11 @@ class DiffusionSFTTrainer(DocumentSFTTrainer):
         with torch.no_grad(), self.compute_loss_context_manager():
             loss = self.compute_loss(model, self._prepare_inputs(inputs))
         return loss.detach(), None, None
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        super()._save(output_dir, state_dict)
+        if hasattr(self.accelerator.unwrap_model(self.model), "peft_config"):  # a whole model's config.json says it
+            write_diffusion_settings(output_dir or str(self.args.output_dir), self.model)
 
     def _log_scores(self, mode: str, scores: TokenScores, attention_mask: torch.Tensor) -> None:
         """What trl logs of every batch: entropy and accuracy of hidden tokens, and the tokens seen so far."""
