@@ -12,12 +12,16 @@ import pytest
 from tests.evaluation.test_two_processes import run_two
 
 
-def test_two_processes_draw_the_masks_and_losses_of_one(tmp_path: Path, make_trainer: Callable[..., Any]) -> None:
-    run_two("tests.trainers.two_processes", str(tmp_path), "2")
+@pytest.mark.parametrize("objective", ["masked", "diffusion"])
+def test_two_processes_draw_the_masks_and_losses_of_one(
+    tmp_path: Path, make_trainer: Callable[..., Any], make_diffusion_trainer: Callable[..., Any], objective: str
+) -> None:
+    run_two("tests.trainers.two_processes", str(tmp_path), "2", objective)
     seen = [json.loads((tmp_path / f"seen-{rank}.json").read_text(encoding="utf-8")) for rank in range(2)]
     assert [each["world_size"] for each in seen] == [2, 2]
 
-    alone = make_trainer(per_device_train_batch_size=4, num_train_epochs=3, learning_rate=1e-3)
+    settings = {"per_device_train_batch_size": 4, "num_train_epochs": 3, "learning_rate": 1e-3}
+    alone = make_diffusion_trainer(shifted=True, **settings) if objective == "diffusion" else make_trainer(**settings)
     rows = []
     for epoch in range(3):
         alone.data_collator.epoch = epoch
