@@ -28,11 +28,12 @@ def read_checkpoint(path: str, **model_options: Any) -> tuple[PreTrainedModel, P
     # Safetensors only, and no remote code: pickled weights and a repository's own classes can run anything.
     options = {**model_options, "use_safetensors": True, "trust_remote_code": False}
     try:
-        if not gguf:
-            options |= loading_options(PreTrainedConfig.get_config_dict(path, **hub)[0])
-        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, **hub, **gguf)
+        translated = {} if gguf else loading_options(PreTrainedConfig.get_config_dict(path, **hub)[0])
+        # Its own files say what a tokenizer is; a config.json that transformers cannot read must not get in the way.
+        unread = {"config": PreTrainedConfig()} if translated else {}
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, **hub, **gguf, **unread)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            path, output_loading_info=True, ignore_mismatched_sizes=True, **options
+            path, output_loading_info=True, ignore_mismatched_sizes=True, **options, **translated
         )
     except OSError as error:
         raise ConfigurationError(f"could not be loaded: {error}") from error
@@ -43,7 +44,7 @@ def read_checkpoint(path: str, **model_options: Any) -> tuple[PreTrainedModel, P
         misshapen=[key for key, *_ in info["mismatched_keys"]],
     )
     # The names the weights came under: left here, `save_pretrained` would write them beside the native config.json.
-    if "key_mapping" in options:
+    if "key_mapping" in translated:
         model._weight_conversions = []
     return model, tokenizer
 
