@@ -39,7 +39,8 @@ class DiffusionSFTTrainer(DocumentSFTTrainer):
     autoregressive; it is turned into a diffusion model in place.
 
     Raises:
-        ConfigurationError: the model is causal, or its configuration names no mask token.
+        ConfigurationError: the model is causal, or its configuration names no mask token; `compute_metrics` or
+            `compute_loss_func` is given.
         DataError: a document or prompt holds the mask token.
     """
 
@@ -58,6 +59,12 @@ class DiffusionSFTTrainer(DocumentSFTTrainer):
         processing_class: PreTrainedTokenizerBase | None = None,
         **kwargs: Any,
     ) -> None:
+        unusable = [name for name in ("compute_metrics", "compute_loss_func") if kwargs.get(name) is not None]
+        if unusable:
+            raise ConfigurationError(
+                f"{unusable[0]} is not supported: logits of a noised document are no prediction of it. Leave it out, and "
+                "follow the run with QuestionAnsweringCallback."
+            )
         if isinstance(model, str):
             options = args.model_init_kwargs if isinstance(args.model_init_kwargs, dict) else {}
             loaded = load_model(model, **args.conversion_options(), **{"dtype": "float32", **options})
@@ -146,7 +153,7 @@ class DiffusionSFTTrainer(DocumentSFTTrainer):
         with self._supervised.at(rows, read):
             scores = token_scores(model, forwarded, labels[rows, positions])
         weights = 1 / mask_ratio if self.args.normalize == "maskable" else 1 / (mask_ratio * maskable)  # (batch,)
-        weighted = scores.log_probs.float() * weights[rows].to(scores.log_probs.device)  # (supervised,)
+        weighted = scores.log_probs.float().to(rows.device) * weights[rows]  # (supervised,)
         divisor = self._divisor(maskable) if num_items_in_batch is None else num_items_in_batch
         loss = -weighted.sum() / divisor
         if self.args.average_tokens_across_devices and num_items_in_batch is not None:

@@ -198,3 +198,9 @@ def test_a_spelled_out_mask_token_stays_ordinary_text(make_diffusion_trainer: Ma
 def test_unusable_settings_are_named(tmp_path: Any, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         DiffusionSFTConfig(str(tmp_path), **SMALL, **settings)
+
+
+@pytest.mark.parametrize("name", ["compute_metrics", "compute_loss_func"])
+def test_what_needs_the_logits_of_a_document_is_refused(make_diffusion_trainer: Make, name: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"{name} is not supported.*QuestionAnsweringCallback"):
+        make_diffusion_trainer(trainer={name: lambda *given: {}})
