@@ -69,8 +69,10 @@ def attach_adapter(model: PreTrainedModel | PeftModel, name: str, **hub: Any) ->
         raise ConfigurationError(f"the adapter does not fit its base model: {error}") from error
     with safe_open(str(weights), framework="pt") as file:
         found = set(file.keys())
-    expected = set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
-    require_all_weights(missing=expected - found, unexpected=found - expected - set(adapted.state_dict()))
+    own, with_embeddings = (
+        set(get_peft_model_state_dict(adapted, save_embedding_layers=kept)) for kept in (False, True)
+    )
+    require_all_weights(missing=own - found, unexpected=found - with_embeddings)
     return adapted
 
 

