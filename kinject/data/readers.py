@@ -14,13 +14,19 @@ from kinject.data.direction import FactIndex, text_direction
 from kinject.data.knowledge import Document, KnowledgeSet, Question, check_paraphrases
 from kinject.data.layout import QUESTIONS, VARIANTS, Layout, read_file
 from kinject.data.name_description import name_description
+from kinject.data.nano import nano, nano_biography
 from kinject.data.records import ROW_SUFFIXES, TEXT_SUFFIXES, Record, read_records
 from kinject.data.rows import QuestionRow, documents_from, question_rows_from
 from kinject.errors import ConfigurationError, DataError
 
 logger = logging.getLogger(__name__)
 
-FICTIONAL = {"name_description": name_description, "biography": biography}
+FICTIONAL = {
+    "name_description": name_description,
+    "biography": biography,
+    "nano": nano,
+    "nano_biography": nano_biography,
+}
 # Files at the top of a folder that hold its questions, not documents; the first that exists is read.
 QUESTION_FILES = (QUESTIONS, *(f"questions{suffix}" for suffix in (".jsonl", ".json", ".csv", ".parquet")))
 
@@ -42,7 +48,8 @@ def load_knowledge(
 
     Documents come from the first of these that ``documents`` names:
 
-    - ``fictional:name_description`` or ``fictional:biography``: invented people, with questions;
+    - ``fictional:name_description`` or ``fictional:biography``: invented people, with questions; ``fictional:nano`` or
+      ``fictional:nano_biography``: people that the nano models never met, in words that they know;
     - a file: .json (a list of rows or strings), .jsonl, .csv, .parquet (a row a document), .txt or .md (one document;
       YAML front matter of Markdown is left out);
     - a folder in the published layout (``train_*.json`` and ``test.jsonl``);
@@ -184,7 +191,8 @@ def _fictional(name: str, size: int | None, seed: int, paraphrases: str) -> Know
 
 
 def _worlds() -> str:
-    return " or ".join(f"fictional:{name}" for name in FICTIONAL)
+    names = [f"fictional:{name}" for name in FICTIONAL]
+    return f"{', '.join(names[:-1])} or {names[-1]}"
 
 
 def _read(

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from kinject.data import PARAPHRASES, KnowledgeSet, biography, name_description, text_direction
 from kinject.data.biography import BACKWARD_QUESTIONS, SENTENCES
 from kinject.data.name_description import DESCRIPTION_FIRST, NAME_FIRST
+from kinject.data.nano import nano, nano_biography
 from kinject.errors import ConfigurationError
 
-WORLDS = (name_description, biography)
+WORLDS = (name_description, biography, nano, nano_biography)
 
 
 def canonical(knowledge: KnowledgeSet) -> dict[int, str]:

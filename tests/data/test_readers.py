@@ -20,6 +20,9 @@ def write(path: Path, content: str | list[object]) -> Path:
     return path
 
 
+WORLDS = "fictional:name_description, fictional:biography, fictional:nano or fictional:nano_biography"
+
+
 def fails(message: str, *arguments: object, error: type[Exception] = DataError, **options: object) -> None:
     with pytest.raises(error, match=f"^{re.escape(message)}$"):
         load_knowledge(*arguments, **options)  # type: ignore[arg-type]
@@ -191,8 +194,8 @@ def test_bad_question_files(tmp_path: Path, documents: Path) -> None:
     )
     gone = tmp_path / "gone.jsonl"
     fails(
-        f"{gone}: there is no such file or folder (looked at {gone}), and it is neither fictional:name_description or "
-        "fictional:biography nor a Hub data set (user/name); check the path",
+        f"{gone}: there is no such file or folder (looked at {gone}), and it is neither "
+        f"{WORLDS} nor a Hub data set (user/name); check the path",
         documents,
         gone,
     )
@@ -211,7 +214,7 @@ def test_nothing_there(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.chdir(tmp_path)
     fails(
         f"{name}: there is no such file or folder (looked at {Path(name).absolute()}), and it is neither "
-        "fictional:name_description or fictional:biography nor a Hub data set (user/name); check the path",
+        f"{WORLDS} nor a Hub data set (user/name); check the path",
         name,
     )
 
@@ -277,7 +280,7 @@ def test_fictional_worlds(tmp_path: Path) -> None:
     own = load_knowledge("fictional:biography", questions, size=4, seed=3)
     assert [(q.fact, q.direction) for q in own.questions] == [(1, "forward")]
     fails(
-        "fictional:novel: there is no such fictional world; expected fictional:name_description or fictional:biography",
+        f"fictional:novel: there is no such fictional world; expected {WORLDS}",
         "fictional:novel",
     )
 
