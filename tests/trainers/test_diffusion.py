@@ -9,6 +9,7 @@ import pytest
 import torch
 from datasets import Dataset
 
+from tests.conftest import build_tokenizer
 from tests.trainers.conftest import DOCUMENTS
 from tests.trainers.reference import diffusion_reference_loss
 from tests.trainers.test_training import CHAT_ROWS, QUESTION_ROWS
@@ -181,3 +182,16 @@ def test_the_loss_without_a_fused_head_is_the_same(make_diffusion_trainer: Make,
     assert {key: value[-1] for key, value in trainer._metrics["train"].items()} == pytest.approx(
         metrics | {"num_tokens": 2 * metrics["num_tokens"]}, rel=1e-5
     )
+
+
+@pytest.mark.parametrize("shifted", [False, True])
+def test_a_document_without_a_begin_token_may_be_hidden_from_its_first_token_on(
+    make_diffusion_trainer: Make, shifted: bool
+) -> None:
+    tokenizer = build_tokenizer()
+    tokenizer.bos_token = None
+    trainer = make_diffusion_trainer(shifted=shifted, mask_ratio="fixed(0.9)", trainer={"processing_class": tokenizer})
+    batch = _batch(trainer)
+    assert batch["labels"][:, 0].ne(-100).any()
+    expected = diffusion_reference_loss(trainer.model, batch, _answers(trainer), "maskable", shifted)
+    assert trainer.compute_loss(trainer.model, batch).item() == pytest.approx(expected.item(), rel=1e-5)

@@ -129,6 +129,9 @@ def test_end_padding_leaves_the_noise_of_the_document_as_it_was(make_diffusion_t
     assert torch.equal(one["input_ids"][visible], other["input_ids"][visible])
     tail = one["input_ids"][~visible]
     assert set(tail.tolist()) == {padded.model.config.mask_token_id, padded.processing_class.eos_token_id}
+    assert torch.equal(padded.data_collator(rows)["input_ids"], one["input_ids"])
+    plain.data_collator.epoch = padded.data_collator.epoch = 1
+    assert not torch.equal(padded.data_collator(rows)["input_ids"][~visible], tail)
 
 
 def test_a_causal_model_is_refused_with_the_fix(make_diffusion_trainer: Make) -> None:
