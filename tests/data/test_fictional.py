@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from kinject.data import PARAPHRASES, KnowledgeSet, biography, name_description, text_direction
 from kinject.data.biography import BACKWARD_QUESTIONS, SENTENCES
 from kinject.data.name_description import DESCRIPTION_FIRST, NAME_FIRST
-from kinject.data.nano import nano, nano_biography
+from kinject.data.nano import nano, nano_biography, nano_people
 from kinject.errors import ConfigurationError
 
 WORLDS = (name_description, biography, nano, nano_biography)
@@ -139,12 +139,27 @@ def test_backward_questions_have_one_answer() -> None:
 
 @pytest.mark.parametrize("world", WORLDS)
 def test_bad_worlds(world) -> None:  # type: ignore[no-untyped-def]
-    for size in (0, -1, 200_001):
+    most = 2_000 if world in (nano, nano_biography) else 200_000
+    for size in (0, -1, most + 1):
         with pytest.raises(
-            ConfigurationError, match=f"^size={size}: a {world.__name__} world has 1 to 200,000 people$"
+            ConfigurationError, match=f"^size={size}: a {world.__name__} world has 1 to {most:,} people$"
         ):
             world(size)
     with pytest.raises(
         ConfigurationError, match='^paraphrases="some": expected one of none, same_order, permute_order$'
     ):
         world(2, 0, "some")
+
+
+def test_strangers_share_nothing_with_those_the_nano_models_met() -> None:
+    met = nano_people(2000, 0, strangers=False)
+    for seed in (0, 1, 100):
+        strangers = nano_people(500, seed, strangers=True)
+        for what in ("name", "description", "life"):
+            assert not {str(getattr(person, what)) for person in strangers} & {str(getattr(p, what)) for p in met}
+
+
+def test_nano_biography_has_its_name_in_the_first_sentence_alone() -> None:
+    for document in nano_biography(30, 3, "permute_order").documents:
+        first, *others = document.text.split(". ")
+        assert first.startswith(document.entities[0]) and document.entities[0] not in " ".join(others)
