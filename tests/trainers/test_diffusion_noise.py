@@ -122,7 +122,8 @@ def test_end_padding_is_seen_and_learned(make_diffusion_trainer: Make) -> None:
 
 
 def test_end_padding_leaves_the_noise_of_the_document_as_it_was(make_diffusion_trainer: Make) -> None:
-    padded, plain = make_diffusion_trainer(end_padding=True), make_diffusion_trainer()
+    settings = {"mask_ratio": "fixed(0.5)"}
+    padded, plain = make_diffusion_trainer(end_padding=True, **settings), make_diffusion_trainer(**settings)
     rows = list(plain.train_dataset)
     one, other = padded.data_collator(rows), plain.data_collator(rows)
     visible = other["attention_mask"].bool()
