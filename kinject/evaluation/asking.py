@@ -1,4 +1,4 @@
-"""Asks a causal language model questions in batches, greedily.
+"""Asks a language model questions in batches: an AR model greedily, a masked diffusion model by `kinject.sampling`.
 
 Prompts of similar length share a batch, padded on the left under an attention mask, and a batch stops as soon as each
 of its rows holds an end of turn. The answer is cut by token position, never by searching text for a marker. An answer
@@ -13,12 +13,19 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import GenerationConfig
 
+from kinject.encoding import added_special_ids
 from kinject.errors import ConfigurationError, KinjectError
+from kinject.evaluation.in_step import in_step
+from kinject.models.diffusion import diffusion_settings, is_diffusion, text_config
+from kinject.sampling import SamplingConfig, sample
+from kinject.templates import QuestionTemplate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from transformers import PreTrainedTokenizerBase
+
+    from kinject.sampling import Step
 
 
 def answer_questions(
@@ -30,77 +37,141 @@ def answer_questions(
     batch_size: int = 32,
     examples: Sequence[tuple[str, str]] = (),
     system_prompt: str | None = None,
+    sampling: SamplingConfig | None = None,
     progress: Callable[[int, int], None] | None = None,
+    watch: Callable[[str, Sequence[Step]], None] | None = None,
 ) -> list[str]:
-    """The greedy answers of ``model`` to ``questions``, in their order.
+    """The answers of ``model`` to ``questions``, in their order.
 
     Args:
-        model: anything with a ``generate`` method: a transformers model, or a PEFT or data-parallel wrapper of one.
+        model: a transformers model, AR (asked greedily) or masked diffusion, or a PEFT or data-parallel wrapper of one.
         tokenizer: its tokenizer.
         questions: the questions as the user's turn. Equal questions are asked once.
         max_new_tokens: length at which an answer is cut. The paper takes 128.
         batch_size: questions per batch.
         examples: (question, answer) turns put before every question, for few-shot answering.
         system_prompt: system prompt of the conversation; ``None`` leaves it to the chat template.
+        sampling: how a masked diffusion model is decoded; default ``SamplingConfig.fast(max_new_tokens)``.
         progress: called as ``progress(answered, total)`` after every batch, counting distinct questions.
+        watch: called as ``watch(question, steps)`` with how a masked diffusion model unmasked each answer.
 
     Raises:
-        KinjectError: ``max_new_tokens`` or ``batch_size`` below 1, or a question too long for the model.
+        KinjectError: ``max_new_tokens`` or ``batch_size`` below 1, a question too long for the model, or ``sampling`` or
+            ``watch`` with an AR model.
     """
-    from kinject.templates import QuestionTemplate
-
     for name, value in (("max_new_tokens", max_new_tokens), ("batch_size", batch_size)):
         if value < 1:
             raise KinjectError(f"{name}: expected at least 1, got {value}")
     template = QuestionTemplate(tokenizer, system_prompt)
     prompts = {question: template.encode(question, examples) for question in dict.fromkeys(questions)}
-    by_length = sorted(prompts, key=lambda question: len(prompts[question]))
     while not hasattr(model, "generate") and isinstance(getattr(model, "module", None), torch.nn.Module):
         model = model.module  # a data-parallel wrapper
-    _check_length(model, max(map(len, prompts.values()), default=0), max_new_tokens)
-    answers: dict[str, str] = {}
     with evaluating(model):
-        for start in range(0, len(by_length), batch_size):
-            batch = by_length[start : start + batch_size]
-            new_tokens = _generate(
-                model, tokenizer, [prompts[each] for each in batch], template.end_ids, max_new_tokens
+        if is_diffusion(model):
+            new_tokens = _sample(
+                model,
+                prompts,
+                answer_ends(model, tokenizer, template),
+                sampling or SamplingConfig.fast(max_new_tokens),
+                batch_size,
+                progress,
+                watch,
             )
-            for question, new in zip(batch, new_tokens, strict=True):
-                answers[question] = str(tokenizer.decode(new, skip_special_tokens=True)).strip()
-            if progress is not None:
-                progress(len(answers), len(by_length))
+        elif sampling is None and watch is None:
+            _check_length(model, max(map(len, prompts.values()), default=0), max_new_tokens)
+            new_tokens = _generate(model, tokenizer, prompts, template.end_ids, max_new_tokens, batch_size, progress)
+        else:
+            raise ConfigurationError(
+                f"{'watch' if sampling is None else 'sampling'} is for masked diffusion models, and this one is "
+                "autoregressive: it writes from left to right, greedily; leave it out"
+            )
+    answers = {
+        question: str(tokenizer.decode(new[:max_new_tokens], skip_special_tokens=True)).strip()
+        for question, new in new_tokens.items()
+    }
     return [answers[question] for question in questions]
+
+
+def answer_ends(model: Any, tokenizer: PreTrainedTokenizerBase, template: QuestionTemplate) -> tuple[int, ...]:
+    """Every id that ends an answer of a masked diffusion model, which fills the rest of its canvas with padding.
+
+    LLaDA ends a turn with one token and pads with another; an answer may show either first.
+    """
+    config = text_config(model)
+    eos = getattr(config, "eos_token_id", None)
+    ends = eos if isinstance(eos, list) else [eos]
+    # A pad that is no special token could also stand for itself.
+    pads = {getattr(config, "pad_token_id", None), tokenizer.pad_token_id} & added_special_ids(tokenizer)
+    mask = diffusion_settings(model).mask_token_id
+    return tuple(dict.fromkeys(each for each in (*template.end_ids, *ends, *sorted(pads)) if each not in (None, mask)))
+
+
+def _sample(
+    model: Any,
+    prompts: dict[str, list[int]],
+    end_ids: Sequence[int],
+    config: SamplingConfig,
+    batch_size: int,
+    progress: Callable[[int, int], None] | None,
+    watch: Callable[[str, Sequence[Step]], None] | None,
+) -> dict[str, list[int]]:
+    """The answer of a masked diffusion model to every prompt, up to and without its first end id."""
+    with in_step(model) as stepping:
+        sampled = sample(
+            stepping,
+            list(prompts.values()),
+            config,
+            end_ids=end_ids,
+            batch_size=batch_size,
+            history=watch is not None,
+            progress=progress,
+        )
+    if watch is not None:
+        for question, steps in zip(prompts, sampled.history, strict=True):
+            watch(question, steps)
+    return {question: until_end(ids, end_ids) for question, ids in zip(prompts, sampled.ids, strict=True)}
 
 
 def _generate(
     model: Any,
     tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[Sequence[int]],
+    prompts: dict[str, list[int]],
     end_ids: Sequence[int],
     max_new_tokens: int,
-) -> list[list[int]]:
-    """The new tokens of every prompt, up to and without its first end id."""
+    batch_size: int,
+    progress: Callable[[int, int], None] | None,
+) -> dict[str, list[int]]:
+    """The greedy answer of an AR model to every prompt, up to and without its first end id."""
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else end_ids[0]
-    width = max(len(ids) for ids in prompts)
-    rows = [[pad] * (width - len(ids)) + list(ids) for ids in prompts]
-    mask = [[0] * (width - len(ids)) + [1] * len(ids) for ids in prompts]
-    output = model.generate(
-        input_ids=torch.tensor(rows, device=model.device),  # (batch, width)
-        attention_mask=torch.tensor(mask, device=model.device),  # (batch, width)
-        generation_config=GenerationConfig(
-            do_sample=False,
-            max_new_tokens=max_new_tokens,
-            eos_token_id=list(end_ids),
-            pad_token_id=pad,
-            use_cache=True,
-        ),
-    )  # (batch, width + new)
-    ends = set(end_ids)
-    answers = []
-    for row in output[:, width:].tolist():
-        stop = next((position for position, token in enumerate(row) if token in ends), len(row))
-        answers.append(row[:stop])
+    by_length = sorted(prompts, key=lambda question: len(prompts[question]))
+    answers: dict[str, list[int]] = {}
+    for start in range(0, len(by_length), batch_size):
+        batch = by_length[start : start + batch_size]
+        width = max(len(prompts[question]) for question in batch)
+        rows = [[pad] * (width - len(prompts[question])) + prompts[question] for question in batch]
+        mask = [[0] * (width - len(prompts[question])) + [1] * len(prompts[question]) for question in batch]
+        output = model.generate(
+            input_ids=torch.tensor(rows, device=model.device),  # (batch, width)
+            attention_mask=torch.tensor(mask, device=model.device),  # (batch, width)
+            generation_config=GenerationConfig(
+                do_sample=False,
+                max_new_tokens=max_new_tokens,
+                eos_token_id=list(end_ids),
+                pad_token_id=pad,
+                use_cache=True,
+            ),
+        )  # (batch, width + new)
+        for question, row in zip(batch, output[:, width:].tolist(), strict=True):
+            answers[question] = until_end(row, end_ids)
+        if progress is not None:
+            progress(len(answers), len(by_length))
     return answers
+
+
+def until_end(ids: Sequence[int], end_ids: Sequence[int]) -> list[int]:
+    """``ids`` up to and without the first that ends an answer."""
+    stop = next((position for position, token in enumerate(ids) if token in end_ids), len(ids))
+    return list(ids[:stop])
 
 
 def _check_length(model: Any, longest: int, max_new_tokens: int) -> None:
