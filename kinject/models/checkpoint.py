@@ -31,7 +31,13 @@ def read_checkpoint(path: str, **model_options: Any) -> tuple[PreTrainedModel, P
         translated = {} if gguf else loading_options(PreTrainedConfig.get_config_dict(path, **hub)[0])
         # Its own files say what a tokenizer is; a config.json that transformers cannot read must not get in the way.
         unread = {"config": PreTrainedConfig()} if translated else {}
-        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, **hub, **gguf, **unread)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, **hub, **gguf, **unread)
+        except ValueError as error:
+            raise ConfigurationError(
+                f"has no tokenizer that can be loaded ({str(error).splitlines()[0].strip()}). Expected tokenizer.json "
+                "beside config.json; save the tokenizer there with its save_pretrained."
+            ) from error
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             path, output_loading_info=True, ignore_mismatched_sizes=True, **options, **translated
         )

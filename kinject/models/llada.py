@@ -129,7 +129,7 @@ def llada_fields(config: PreTrainedConfig) -> dict[str, Any]:
             "AutoModelForCausalLM": _REMOTE_CODE.format("modeling_llada.LLaDAModelLM"),
         },
         "model_type": "llada",
-        **_FIXED,
+        **{field: value for field, value in _FIXED.items() if value is not None},
         "attention_dropout": values.attention_dropout,
         "d_model": values.hidden_size,
         "embedding_size": values.vocab_size,

@@ -94,8 +94,14 @@ def _load(name: str, **model_options: Any) -> LoadedModel:
     hub = {option: model_options[option] for option in HUB_OPTIONS if option in model_options}
     adapter = adapter_config(name, **hub)
     if adapter is not None:
+        base_name = adapter.get("base_model_name_or_path")
+        if not base_name:
+            raise ConfigurationError(
+                f"model '{path.name if is_local else name}': its adapter_config.json has no base_model_name_or_path; "
+                "write the Hub id or the directory there that the adapter was trained on."
+            )
         base_options = {**model_options, "revision": adapter.get("revision") or "main"}
-        base = _load(adapter["base_model_name_or_path"], **base_options)
+        base = _load(base_name, **base_options)
         with _naming(path.name if is_local else name):
             model = attach_adapter(base.model, name, **hub)
         return LoadedModel(model, base.tokenizer, name=base.name, source="adapter")

@@ -123,6 +123,15 @@ def test_targets_that_the_base_does_not_have_are_refused(causal: str, tmp_path: 
         load_model(str(tmp_path / "adapter"))
 
 
+def test_an_adapter_without_a_base_is_refused(causal: str, tmp_path: Path) -> None:
+    train_adapter(causal, tmp_path / "adapter")
+    path = tmp_path / "adapter" / "adapter_config.json"
+    config = json.loads(path.read_text(encoding="utf-8")) | {"base_model_name_or_path": None}
+    path.write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(ConfigurationError, match="model 'adapter': .*no base_model_name_or_path"):
+        load_model(str(tmp_path / "adapter"))
+
+
 def test_an_adapter_with_trained_embeddings_fits(causal: str, tmp_path: Path) -> None:
     model = load_model(causal).model
     lora = LoraConfig(target_modules=["q_proj"], modules_to_save=["embed_tokens"], task_type="CAUSAL_LM")

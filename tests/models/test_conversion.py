@@ -112,7 +112,7 @@ def test_other_architectures_are_converted(config: PretrainedConfig, tmp_path: P
 def test_a_recurrent_architecture_is_refused(tmp_path: Path) -> None:
     config = MambaConfig(vocab_size=261, hidden_size=32, num_hidden_layers=2, state_size=4)
     path = save(tmp_path / "mamba", random_model(config))
-    with pytest.raises(ConfigurationError, match="model 'mamba': the mamba model has layers of linear_attention"):
+    with pytest.raises(ConfigurationError, match="model 'mamba': .*(layers of linear_attention|stays causal)"):
         load_model(path, to_diffusion=True)
 
 
@@ -139,8 +139,15 @@ def test_the_probe_leaves_the_model_as_it_was(tiny_model: LlamaForCausalLM) -> N
     assert text_config(tiny_model)._attn_implementation == "flash_attention_2"
 
 
-def test_weights_that_are_not_there_cannot_be_probed(tiny_model: LlamaForCausalLM) -> None:
+def test_weights_that_are_elsewhere_are_not_probed(
+    tiny_model: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
     prove_bidirectional(tiny_model.to("meta"))
+    causal = build_model(build_tokenizer())
+    with pytest.raises(ConfigurationError, match="stays causal"):
+        prove_bidirectional(causal)
+    monkeypatch.setattr("transformers.integrations.is_deepspeed_zero3_enabled", lambda: True)
+    prove_bidirectional(causal)
 
 
 @pytest.mark.parametrize(

@@ -248,7 +248,7 @@ def test_the_original_layout_comes_back_exactly(tmp_path: Path, changes: dict[st
     assert saved.keys() == weights.keys() and (len(files) > 1) == (shards == "40KB")
     assert all(torch.equal(saved[name], weight) for name, weight in weights.items())
     fields = json.loads((tmp_path / "again" / "config.json").read_text(encoding="utf-8"))
-    own = {"auto_map", "torch_dtype", "clip_qkv"}
+    own = {"auto_map", "torch_dtype"}
     assert {name: config[name] for name in fields.keys() - own} == {name: fields[name] for name in fields.keys() - own}
     again = load_model(str(tmp_path / "again"))
     torch.testing.assert_close(logits_of(again.model), logits_of(loaded.model), rtol=0, atol=0)

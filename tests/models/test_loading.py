@@ -63,6 +63,15 @@ def test_pickled_weights_are_refused(saved: Path) -> None:
         load_model(str(saved))
 
 
+def test_a_model_without_a_tokenizer_is_refused(saved: Path) -> None:
+    for path in saved.glob("*token*"):
+        path.unlink()
+    with pytest.raises(
+        ConfigurationError, match=r"model 'base': has no tokenizer .*tokenizer\.json beside config\.json"
+    ):
+        load_model(str(saved))
+
+
 def test_the_embedded_model_without_hub_and_package_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(loading, "_hub_has", lambda repository: False)
