@@ -1,7 +1,7 @@
 """The main job, from arguments to `results.json`: load documents and model, train, ask, report.
 
 Recipes and the command line only choose a trainer and parse arguments; everything they share is here. Run it through
-`recipes/masked_ft.py`, `recipes/ar_ft.py` or `kinject inject`.
+`recipes/masked_ft.py`, `recipes/ar_ft.py`, `recipes/dllm_ft.py` or `kinject inject`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kinject.errors import ConfigurationError
+from kinject.sampling_options import SamplingArguments
 
 if TYPE_CHECKING:
     from trl import ModelConfig
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class InjectionArguments:
+class InjectionArguments(SamplingArguments):
     """What to learn, what to ask, and how the answers are judged."""
 
     documents: str = field(
@@ -75,7 +76,7 @@ def inject(
     Args:
         trainer_class: The trainer of ``objective``.
         arguments, training_args, model_args: Parsed settings.
-        objective: Its name in `results.json`: `masked`, `random_token`, `ar` or `reverse`.
+        objective: Its name in `results.json`: `masked`, `random_token`, `ar`, `reverse` or `diffusion`.
 
     Returns:
         The content of `results.json`.
@@ -92,6 +93,7 @@ def inject(
     from kinject.evaluation.retention import measure_retention
     from kinject.results import new_results, write_results
 
+    sampling = arguments.sampling_config(arguments.max_new_tokens)
     output_dir = prepare_output_dir(training_args.output_dir)
     knowledge = load_knowledge(
         arguments.documents,
@@ -126,6 +128,7 @@ def inject(
         batch_size=arguments.question_batch_size,
         examples=few_shot_examples(arguments.few_shot),
         system_prompt=training_args.system_prompt,
+        sampling=sampling if loaded.is_diffusion else None,
     )
     trainer = trainer_class(
         loaded.model,
@@ -184,6 +187,7 @@ def load_for_training(model_args: ModelConfig, training_args: DocumentSFTConfig)
     from trl import get_quantization_config
 
     from kinject.models import load_model
+    from kinject.trainers import DiffusionSFTConfig
 
     if not model_args.model_name_or_path:
         raise ConfigurationError("no model is named; pass --model_name_or_path, such as smollm2-135m.")
@@ -199,7 +203,8 @@ def load_for_training(model_args: ModelConfig, training_args: DocumentSFTConfig)
     if quantization is not None:
         options["quantization_config"] = quantization
         options["device_map"] = {"": PartialState().device}  # quantized weights cannot be moved afterwards
-    return load_model(model_args.model_name_or_path, **options)
+    conversion = training_args.conversion_options() if isinstance(training_args, DiffusionSFTConfig) else {}
+    return load_model(model_args.model_name_or_path, **conversion, **options)
 
 
 def changed_settings(*groups: Any) -> dict[str, Any]:

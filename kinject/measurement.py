@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from kinject.errors import ConfigurationError
 from kinject.injection import few_shot_examples, prepare_output_dir, print_answers, recorded_answers
+from kinject.sampling_options import SamplingArguments
 
 if TYPE_CHECKING:
     from kinject.data import Question
 
 
 @dataclass
-class MeasurementArguments:
+class MeasurementArguments(SamplingArguments):
     """Which model to ask, and what."""
 
     model_name_or_path: str = field(
@@ -69,6 +70,7 @@ def evaluate_model(arguments: MeasurementArguments) -> dict[str, Any]:
 
     if not arguments.model_name_or_path:
         raise ConfigurationError("no model is named; pass --model_name_or_path, such as smollm2-135m.")
+    sampling = arguments.sampling_config(arguments.max_new_tokens)
     output_dir = prepare_output_dir(arguments.output_dir) if arguments.output_dir else None
     name, questions = _load_questions(arguments)
     loaded = load_model(arguments.model_name_or_path, dtype=arguments.dtype)
@@ -81,6 +83,7 @@ def evaluate_model(arguments: MeasurementArguments) -> dict[str, Any]:
         batch_size=arguments.batch_size,
         examples=few_shot_examples(arguments.few_shot),
         system_prompt=arguments.system_prompt,
+        sampling=sampling if loaded.is_diffusion else None,
     )
     seconds = round(time.monotonic() - started, 3)
     scores = score_answers(questions, answers)

@@ -33,6 +33,10 @@ class Objective:
 
 
 _MASKED = ("kinject.trainers.masked_config:MaskedSFTConfig", "kinject.trainers.masked_trainer:MaskedSFTTrainer")
+_DIFFUSION = (
+    "kinject.trainers.diffusion_config:DiffusionSFTConfig",
+    "kinject.trainers.diffusion_trainer:DiffusionSFTTrainer",
+)
 _PLAIN = ("kinject.trainers.plain_config:PlainSFTConfig", "kinject.trainers.plain_trainer:PlainSFTTrainer")
 
 # What `kinject inject` trains with where neither the command line nor a `--config` says otherwise: the settings of
@@ -58,6 +62,7 @@ OBJECTIVES = {
     "random_token": Objective(*_MASKED, {"corruption": "random"}),
     "ar": Objective(*_PLAIN, {"objective": "ar"}),
     "reverse": Objective(*_PLAIN, {"objective": "reverse"}),
+    "diffusion": Objective(*_DIFFUSION, {}),
 }
 
 

@@ -35,6 +35,7 @@ def real_class(module: str, name: str) -> Any:
         ("kinject.measurement", "MeasurementArguments"),
         ("kinject.trainers.masked_config", "MaskedSFTConfig"),
         ("kinject.trainers.plain_config", "PlainSFTConfig"),
+        ("kinject.trainers.diffusion_config", "DiffusionSFTConfig"),
         ("trl", "ModelConfig"),
         ("transformers", "TrainingArguments"),
     ],
@@ -58,7 +59,7 @@ def test_overridden_defaults_win_and_own_options_come_first(monkeypatch: pytest.
     monkeypatch.setenv("COLUMNS", "90")
     text = recipe_help("masked")
     titles = re.findall(r"^\w+\.(\w+):$", text, re.MULTILINE)
-    ours = ["InjectionArguments", "MaskedSFTConfig", "DocumentSFTConfig"]
+    ours = ["InjectionArguments", "SamplingArguments", "MaskedSFTConfig", "DocumentSFTConfig"]
     assert titles == [*ours, "ModelConfig", "SFTConfig", "TrainingArguments"]
     assert text.count("--max_length ") == 1 and "nothing is cut away. [default: 1024]" in text
     assert class_options("kinject.trainers.masked_config", "MaskedSFTConfig")["max_length"].owner.endswith(
@@ -95,6 +96,7 @@ def test_the_evaluation_recipe_has_help_too() -> None:
     [
         ["recipes/masked_ft.py", "--help"],
         ["recipes/ar_ft.py", "-h"],
+        ["recipes/dllm_ft.py", "--help"],
         ["recipes/evaluate_qa.py", "--help"],
         ["-m", "kinject.cli", "--help"],
         ["-m", "kinject.cli", "inject", "--all_options", "--objective", "reverse"],

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from kinject.evaluation.asking import answer_questions
     from kinject.evaluation.callback import QuestionAnsweringCallback
+    from kinject.evaluation.likelihood import answer_log_likelihood
     from kinject.evaluation.metrics import exact_match, paper_recall, token_f1
     from kinject.evaluation.qa_metric import ForwardBackwardQA
     from kinject.evaluation.report import plot_history, results_table
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 _MODULE_OF = {
     "ForwardBackwardQA": "qa_metric",
     "QuestionAnsweringCallback": "callback",
+    "answer_log_likelihood": "likelihood",
     "answer_questions": "asking",
     "exact_match": "metrics",
     "log_spaced_steps": "schedule",
@@ -33,6 +35,7 @@ _MODULE_OF = {
 __all__ = [
     "ForwardBackwardQA",
     "QuestionAnsweringCallback",
+    "answer_log_likelihood",
     "answer_questions",
     "exact_match",
     "log_spaced_steps",

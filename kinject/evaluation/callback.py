@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, TrainerControl, TrainerState, TrainingArguments
 
     from kinject.data import Question
+    from kinject.sampling import SamplingConfig
 
 SELECTIONS = {
     "validation": "best on the validation half of the questions; the scores are those of the other half",
@@ -56,7 +57,8 @@ class QuestionAnsweringCallback(TrainerCallback):
             ``"strict"`` or ``"f1"``.
         evaluations: how often to ask during training, the end included; 0: only before it and at its end.
         ask: ``ask(model, questions) -> answers``, for models that are not asked by ``generate``.
-        max_new_tokens, batch_size, examples, system_prompt: as in :func:`kinject.evaluation.answer_questions`.
+        max_new_tokens, batch_size, examples, system_prompt, sampling: as in
+            :func:`kinject.evaluation.answer_questions`.
         report: shows one line per evaluation; default: printed without breaking a progress bar.
 
     Attributes:
@@ -84,6 +86,7 @@ class QuestionAnsweringCallback(TrainerCallback):
         batch_size: int = 32,
         examples: Sequence[tuple[str, str]] = (),
         system_prompt: str | None = None,
+        sampling: SamplingConfig | None = None,
         report: Callable[[str], None] | None = None,
     ) -> None:
         """Check the settings; nothing is asked yet."""
@@ -116,6 +119,7 @@ class QuestionAnsweringCallback(TrainerCallback):
             "batch_size": batch_size,
             "examples": tuple(examples),
             "system_prompt": system_prompt,
+            "sampling": sampling,
         }
         self._report = report or _print_line
         self._steps: frozenset[int] = frozenset()
