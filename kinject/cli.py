@@ -7,13 +7,20 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kinject._version import __version__
 from kinject.errors import ConfigurationError, exit_on_user_error
 from kinject.objectives import OBJECTIVES, find_objective, measured_settings
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from kinject.models import LoadedModel
+    from kinject.sampling import Step
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -57,6 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
     ask.add_argument("--base", action="store_true", help="also show the answers of the model before training")
     ask.add_argument("--system_prompt", help="system message; default: the chat template's own")
     ask.add_argument("--max_new_tokens", type=int, default=128, help="longest answer in tokens (default: 128)")
+    ask.add_argument("--show", action="store_true", help="draw how a masked diffusion model fills in its answers")
     ask.set_defaults(run=run_ask)
 
     evaluate = commands.add_parser(
@@ -123,6 +131,7 @@ def run_ask(arguments: argparse.Namespace) -> None:
     names = {"answer": arguments.model}
     if arguments.base:
         names = {"before": base_of(arguments.model), "after": arguments.model}
+    console = Console(soft_wrap=True)
     answers = {}
     for label, name in names.items():
         loaded = load_model(name)
@@ -132,12 +141,32 @@ def run_ask(arguments: argparse.Namespace) -> None:
             arguments.questions,
             max_new_tokens=arguments.max_new_tokens,
             system_prompt=arguments.system_prompt,
+            watch=_drawer(console, loaded, label) if arguments.show else None,
         )
-    console = Console(soft_wrap=True)
     for index, question in enumerate(arguments.questions):
         console.print(f"[bold]{escape(question)}[/bold]")
         for label, given in answers.items():
             console.print(f"  {label}: {escape(given[index])}")
+
+
+def _drawer(console: Console, loaded: LoadedModel, label: str) -> Callable[[str, Sequence[Step]], None]:
+    """What draws how ``loaded`` fills in the answer to a question."""
+    from rich.markup import escape
+
+    from kinject.evaluation.unmasking import draw_unmasking
+    from kinject.models.diffusion import diffusion_settings, is_diffusion
+
+    if not is_diffusion(loaded.model):
+        raise ConfigurationError(
+            f"--show: {loaded.name} is autoregressive, it writes from left to right; only masked diffusion models unmask."
+        )
+    mask_token_id = diffusion_settings(loaded.model).mask_token_id
+
+    def draw(question: str, steps: Sequence[Step]) -> None:
+        console.print(f"[bold]{escape(question)}[/bold] ({label}, {len(steps)} steps)")
+        draw_unmasking(console, loaded.tokenizer, steps, mask_token_id)
+
+    return draw
 
 
 def run_eval(arguments: argparse.Namespace) -> None:
