@@ -183,7 +183,7 @@ def nano_biography(size: int = 40, seed: int = 0, paraphrases: str = "none") -> 
             documents.append(Document(text, fact, (person.name, *person.life.values())))
         for question, answer in biography_questions(person):
             direction: Direction = "backward" if answer == person.name else "forward"
-            questions.append(Question(question, answer, direction, "Biography", None, fact))
+            questions.append(Question(question, answer, direction, "Biography", "", fact))
     return KnowledgeSet("fictional:nano_biography", tuple(documents), tuple(questions), paraphrases)
 
 
