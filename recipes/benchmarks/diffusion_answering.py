@@ -1,0 +1,214 @@
+"""How much faster the fast mode answers short questions than LLaDA's published algorithm, and whether it answers alike.
+
+    python recipes/benchmarks/diffusion_answering.py                     # 200 questions to nano-diffusion
+    python recipes/benchmarks/diffusion_answering.py --quick --json out.json
+    python recipes/benchmarks/diffusion_answering.py --model DIRECTORY --documents fictional:name_description
+
+Both ways answer the same questions in the same batches, in turns, in one process: 128 tokens, 128 steps and blocks of 4
+for the published algorithm, as in arXiv 2510.09885. Prints a table; `--json` writes `ratios`: `wall` (seconds), `nfe`
+(forward evaluations a question), both published over fast, and `same_answers`, the part of answers that are equal.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kinject.errors import ConfigurationError, exit_on_user_error
+
+if TYPE_CHECKING:
+    from kinject.models import LoadedModel
+    from kinject.sampling import SamplingConfig
+
+POPULATION = "population"
+QUICK = 40  # questions
+
+
+@dataclass
+class Way:
+    """One way of answering: how, and what it took.
+
+    Attributes:
+        config: Settings of the sampler.
+        answers: Its answers.
+        nfe: Forward evaluations of each question.
+        calls: Calls of the model, a batch at a time.
+        seconds: Wall clock.
+    """
+
+    config: SamplingConfig
+    answers: list[str] = field(default_factory=list)
+    nfe: list[int] = field(default_factory=list)
+    calls: int = 0
+    seconds: float = 0.0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The options."""
+    parser = argparse.ArgumentParser(
+        description="Time the fast mode of masked diffusion models against LLaDA's published algorithm."
+    )
+    parser.add_argument("--model", default="nano-diffusion", help="nano-diffusion, a directory or a Hub id")
+    parser.add_argument(
+        "--documents",
+        default=POPULATION,
+        help="where questions come from: the people whom the nano models were brought up with (population, the "
+        "default), a fictional world, or documents that bring questions",
+    )
+    parser.add_argument("--size", type=int, help="number of people of a fictional world")
+    parser.add_argument("--questions", type=int, default=200, help="how many to ask (default: 200)")
+    parser.add_argument("--quick", action="store_true", help=f"ask {QUICK}")
+    parser.add_argument("--batch_size", type=int, default=32, help="questions at once, both ways (default: 32)")
+    parser.add_argument("--answer_length", type=int, default=128, help="tokens, both ways (default: 128)")
+    parser.add_argument("--steps", type=int, default=128, help="steps, published (default: 128)")
+    parser.add_argument("--block_length", type=int, default=4, help="tokens of a block, both ways (default: 4)")
+    parser.add_argument("--json", metavar="PATH", help="write ratios and details here")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the benchmark from the command line."""
+    arguments = build_parser().parse_args(argv)
+    with exit_on_user_error():
+        report = compare(arguments)
+        show(report)
+        if arguments.json:
+            Path(arguments.json).write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def load_questions(documents: str, size: int | None, count: int) -> list[tuple[str, str]]:
+    """``count`` distinct (question, answer) pairs, spread over people.
+
+    Raises:
+        KinjectError: the documents cannot be read, or bring fewer questions.
+    """
+    if documents == POPULATION:
+        from kinject.data.nano import nano_people, statement_questions
+
+        people = nano_people(size or count, seed=0, strangers=False)
+        about = [list(statement_questions(person)) for person in people]
+    else:
+        from kinject.data import load_knowledge
+
+        by_fact: dict[Any, list[tuple[str, str]]] = {}
+        for each in load_knowledge(documents, size=size).questions:
+            by_fact.setdefault(each.fact, []).append((each.question, each.answer))
+        about = list(by_fact.values())
+    # One question about everybody before a second about anybody, each person's from another wording on.
+    most = max(map(len, about), default=0)
+    pairs = [own[(turn + person) % len(own)] for turn in range(most) for person, own in enumerate(about)]
+    distinct = list(dict(pairs).items())
+    if len(distinct) < count:
+        raise ConfigurationError(
+            f"--documents {documents} brings {len(distinct)} questions, expected {count}; pass a larger --size, or fewer "
+            "--questions"
+        )
+    return distinct[:count]
+
+
+def compare(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Answer all questions both ways.
+
+    Returns:
+        The report that `--json` writes.
+    """
+    from kinject.models import load_model
+    from kinject.models.diffusion import diffusion_settings
+    from kinject.sampling import SamplingConfig
+
+    shape = (arguments.answer_length, arguments.steps, arguments.block_length)
+    ways = {
+        "published": Way(SamplingConfig.published(*shape)),
+        "fast": Way(SamplingConfig.fast(arguments.answer_length, arguments.block_length)),
+    }
+    asked = load_questions(arguments.documents, arguments.size, QUICK if arguments.quick else arguments.questions)
+    loaded = load_model(arguments.model)
+    diffusion_settings(loaded.model)
+    for way in ways.values():  # warm up
+        answer(loaded, [asked[0][0]], Way(way.config), arguments.batch_size)
+    for number, start in enumerate(range(0, len(asked), arguments.batch_size)):
+        questions = [question for question, _ in asked[start : start + arguments.batch_size]]
+        for name in ("published", "fast") if number % 2 else ("fast", "published"):
+            answer(loaded, questions, ways[name], arguments.batch_size)
+        print(f"{start + len(questions)} of {len(asked)} questions", flush=True)
+    return summary(arguments, asked, ways)
+
+
+def answer(loaded: LoadedModel, questions: Sequence[str], way: Way, batch_size: int) -> None:
+    """Answer ``questions`` in one ``way``, on the clock from text to text."""
+    from kinject.evaluation.asking import answer_ends, evaluating, until_end
+    from kinject.sampling import sample
+    from kinject.templates import QuestionTemplate
+
+    template = QuestionTemplate(loaded.tokenizer)
+    ends = answer_ends(loaded.model, loaded.tokenizer, template)
+    started = time.perf_counter()
+    with evaluating(loaded.model):
+        prompts = [template.encode(question) for question in questions]
+        sampled = sample(loaded.model, prompts, way.config, end_ids=ends, batch_size=batch_size)
+        texts = [loaded.tokenizer.decode(until_end(ids, ends), skip_special_tokens=True) for ids in sampled.ids]
+    way.seconds += time.perf_counter() - started
+    way.answers += [str(text).strip() for text in texts]
+    way.nfe += sampled.nfe
+    way.calls += sampled.calls
+
+
+def summary(arguments: argparse.Namespace, asked: Sequence[tuple[str, str]], ways: dict[str, Way]) -> dict[str, Any]:
+    """Ratios of the two ways, and what each took."""
+    import torch
+
+    from kinject.evaluation.metrics import exact_match
+
+    published, fast = ways["published"], ways["fast"]
+    differing = [
+        {"question": question, "published": slow, "fast": quick}
+        for (question, _), slow, quick in zip(asked, published.answers, fast.answers, strict=True)
+        if slow != quick
+    ]
+    details = {
+        name: {
+            "seconds": round(way.seconds, 3),
+            "nfe": sum(way.nfe) / len(way.nfe),
+            "calls": way.calls,
+            "exact_match": sum(
+                exact_match(given, expected) for given, (_, expected) in zip(way.answers, asked, strict=True)
+            )
+            / len(asked),
+            "sampling": asdict(way.config),
+        }
+        for name, way in ways.items()
+    }
+    return {
+        "ratios": {
+            "wall": published.seconds / fast.seconds,
+            "nfe": sum(published.nfe) / sum(fast.nfe),
+            "same_answers": 1 - len(differing) / len(asked),
+        },
+        **details,
+        "questions": len(asked),
+        "batch_size": arguments.batch_size,
+        "model": Path(arguments.model).name,
+        "documents": arguments.documents,
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "differing": differing,
+    }
+
+
+def show(report: dict[str, Any]) -> None:
+    """Print ``report`` as a table."""
+    print(f"\n{'':12}{'seconds':>10}{'nfe':>10}{'calls':>10}{'exact':>10}")
+    for name in ("published", "fast"):
+        way = report[name]
+        print(f"{name:12}{way['seconds']:10.2f}{way['nfe']:10.2f}{way['calls']:10d}{way['exact_match']:10.2f}")
+    ratios = report["ratios"]
+    print(f"{'ratio':12}{ratios['wall']:9.1f}x{ratios['nfe']:9.1f}x   same answers {ratios['same_answers']:.1%}")
+
+
+if __name__ == "__main__":
+    main()
