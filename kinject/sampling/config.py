@@ -115,8 +115,9 @@ class SamplingConfig:
     ) -> SamplingConfig:
         """LLaDA's algorithm (arXiv 2502.09992, its public `generate`), token for token; defaults of arXiv 2510.09885.
 
-        Every step evaluates the whole sequence, and an answer is never finished early. Only noise is drawn otherwise:
-        from `seed` and the prompt, so that it does not depend on the batch.
+        Every step evaluates the whole sequence, and an answer is never finished early; only steps left over in a block
+        with fewer masks than steps are not taken. Noise is drawn otherwise, from `seed` and the prompt, so that it does
+        not depend on the batch.
         """
         chosen = {"stop_at_end": False, "exact": True, **others}
         return cls(answer_length=answer_length, steps=steps, block_length=block_length, **chosen)

@@ -159,6 +159,19 @@ def test_guidance_counts_two_evaluations_a_step(model: Any) -> None:
     assert sampled.nfe == [16, 16] and sampled.calls == 8
 
 
+def test_guidance_hides_the_prompt_and_nothing_of_the_answer(model: Any) -> None:
+    halves: list[torch.Tensor] = []
+    hook = model.register_forward_pre_hook(
+        lambda module, positional, named: halves.append(named["input_ids"].clone()), with_kwargs=True
+    )
+    sample(model, [[5, 6, 7]], SamplingConfig(8, block_length=4, canvas_length=4, guidance=1.0))
+    hook.remove()
+    assert len(halves) == 8 and halves[-1].shape == (2, 11)
+    for conditional, unconditional in halves:
+        assert conditional[:3].tolist() == [5, 6, 7] and unconditional[:3].tolist() == [MASK] * 3
+        assert torch.equal(conditional[3:], unconditional[3:])
+
+
 def test_history_holds_every_step(model: Any) -> None:
     prompts = random_prompts(8, seed=9)
     sampled = sample(model, prompts, SamplingConfig.fast(16, threshold=0.5), end_ids=ENDS, batch_size=3, history=True)
