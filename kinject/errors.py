@@ -23,6 +23,18 @@ class ConfigurationError(KinjectError):
     """A setting, model or tokenizer that cannot be used as it stands."""
 
 
+class HubError(KinjectError):
+    """A Hub that refuses, fails or cannot be reached.
+
+    Attributes:
+        transient: Whether the same request may succeed a little later.
+    """
+
+    def __init__(self, message: str, *, transient: bool = False) -> None:
+        super().__init__(message)
+        self.transient = transient
+
+
 @contextmanager
 def exit_on_user_error() -> Iterator[None]:
     """End the process with status 2 and one line on stderr if the block raises an error that the user can mend."""

@@ -218,8 +218,8 @@ def _preupload(hub: LocalHub, request: Request, repository: Repository, commit: 
 
 @_writes
 def _commit(hub: LocalHub, request: Request, repository: Repository, commit: Commit) -> Answer:
-    branch = next((name for name, head in repository.branches.items() if head is commit), None)
-    if branch is None:
+    branch = unquote(request.path.rsplit("/", 1)[1])
+    if branch not in repository.branches:
         return error(400, "commits go on top of a branch")
     lines = [json.loads(line) for line in request.body.splitlines() if line.strip()]
     parent = next((line["value"].get("parentCommit") for line in lines if line["key"] == "header"), None)

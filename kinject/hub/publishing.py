@@ -1,0 +1,201 @@
+"""Publishes a trained directory: the adapter or model, its tokenizer, its card, and nothing else, in one commit.
+
+A push that fails costs nothing. The directory is only read, and the error names the one command that resumes; what the
+Hub already holds is not uploaded again.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from kinject.errors import ConfigurationError, HubError
+from kinject.hub.failures import explained
+from kinject.hub.files import is_adapter, model_files, replaceable
+from kinject.hub.staging import Layout, adapter_base, stage, uploads
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+
+@dataclass(frozen=True)
+class Push:
+    """What a push did.
+
+    Attributes:
+        repository: `user/name`.
+        url: Of its page.
+        commit: What it holds now; the name of a revision that never changes.
+        files: Names of what was published, uploaded now or before.
+        notes: What a reader of the repository should know.
+    """
+
+    repository: str
+    url: str
+    commit: str
+    files: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+
+def push(
+    directory: str | os.PathLike[str],
+    repository: str,
+    *,
+    private: bool = False,
+    merge: bool = False,
+    layout: Layout = "native",
+    base: str | None = None,
+    include_documents: bool = False,
+    revision: str | None = None,
+    token: str | None = None,
+    message: str | None = None,
+    report: str | os.PathLike[str] | None = None,
+) -> Push:
+    """Publish ``directory`` as ``repository``, which is created if need be.
+
+        kinject push outputs/masked user/repo --private
+        kinject push outputs/masked user/repo-merged --merge
+
+    Published are weights (safetensors), settings, tokenizer, card, `results.json` and the plot; never checkpoints,
+    optimizer states, training arguments or logs, access tokens or local paths. Files of an earlier push that have no
+    successor are removed, so that an adapter never lies beside the whole model it became.
+
+    Args:
+        directory: An adapter or a whole model: the `output_dir` of a run, or what `save_pretrained` wrote.
+        repository: `user/name` on the Hub at HF_ENDPOINT.
+        private: Whether a new repository is private. A public one is refused then.
+        merge: Publish a whole model: the adapter merged into its base.
+        layout: Names of a whole model's weights: `native` is what transformers loads, `llada` what LLaDA's code does.
+        base: The base model's Hub id, where the adapter was trained on a local copy of it.
+        include_documents: Let the card and `results.json` hold texts, not only their scores.
+        revision: A branch other than `main`; created if need be.
+        token: Access token; default: HF_TOKEN, or that of `hf auth login`.
+        message: Of the commit.
+        report: Where `results.json` lies, if not in ``directory``.
+
+    Raises:
+        ConfigurationError: the directory cannot be published like this.
+        HubError: the Hub refuses, fails or cannot be reached; nothing is lost.
+    """
+    source = Path(directory)
+    options = {"--layout": layout if layout != "native" else None, "--base": base, "--revision": revision}
+    switches = {"--private": private, "--merge": merge, "--include_documents": include_documents}
+    command = ["kinject", "push", str(directory), repository, *(name for name, given in switches.items() if given)]
+    command += [part for name, value in options.items() if value for part in (name, value)]
+    advice = f"Nothing is lost: '{directory}' is complete. To resume, run: {shlex.join(command)}"
+
+    check_repository_name(repository)
+    model_files(source)
+    with explained(repository, advice):
+        api = prepare_repository(repository, private=private, revision=revision, token=token)
+    notes = _check_base(api, source, base, advice) if is_adapter(source) and not merge else ()
+    # Beside the directory, where there is room for a model, instead of the system's small place for temporary files.
+    with TemporaryDirectory(prefix=".kinject-push-", dir=_roomy(source) if merge or layout != "native" else None) as to:
+        chosen = stage(
+            source,
+            Path(to),
+            repository,
+            merge=merge,
+            layout=layout,
+            base=base,
+            include_documents=include_documents,
+            report=None if report is None else Path(report),
+        )
+        with explained(repository, advice):
+            commit = _upload(api, repository, chosen, revision, message or "Push with kinject")
+    return Push(repository, f"{api.endpoint}/{repository}", commit, tuple(sorted(chosen)), notes)
+
+
+def check_repository_name(repository: str) -> None:
+    """Refuse what names no repository.
+
+    Raises:
+        ConfigurationError: so it is.
+    """
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+    try:
+        validate_repo_id(repository)
+        fits = repository.count("/") == 1
+    except HFValidationError:
+        fits = False
+    if not fits:
+        raise ConfigurationError(
+            f"'{repository}' names no repository; expected user/name, as in ada/people-of-nowhere."
+        )
+
+
+def prepare_repository(
+    repository: str, *, private: bool = False, revision: str | None = None, token: str | None = None
+) -> HfApi:
+    """Log in, and create ``repository`` and its branch ``revision`` where they are missing.
+
+    Returns:
+        The client to go on with.
+
+    Raises:
+        HubError: there is no token, or ``repository`` is public though ``private`` is asked for.
+        OSError: whatever else huggingface_hub raises.
+    """
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.errors import LocalTokenNotFoundError
+    from huggingface_hub.utils import get_token
+
+    token = token or get_token()
+    if token is None:
+        raise LocalTokenNotFoundError("no token")
+    api = HfApi(endpoint=constants.ENDPOINT, token=token, library_name="kinject")
+    api.create_repo(repository, private=private or None, exist_ok=True)
+    if private and not api.repo_info(repository).private:
+        raise HubError(
+            f"{repository} is public, and --private was asked for; nothing was uploaded. Make it private in its settings "
+            "on the Hub, or choose another name."
+        )
+    if revision is not None:
+        api.create_branch(repository, branch=revision, exist_ok=True)
+    return api
+
+
+def _check_base(api: HfApi, directory: Path, base: str | None, advice: str) -> tuple[str, ...]:
+    """See that others find the base model of an adapter.
+
+    Returns:
+        Notes for its readers.
+
+    Raises:
+        ConfigurationError: they would not.
+    """
+    from kinject.models import EMBEDDED_MODEL, NANO_MODELS
+
+    named = base or adapter_base(directory)
+    if named in NANO_MODELS or named == EMBEDDED_MODEL:
+        return (f"its base {named} comes with kinject: it loads with kinject.load, not with peft alone.",)
+    fits = named.count("/") == 1 and not named.startswith((".", "/", "~")) and (base or not Path(named).exists())
+    with explained(named, advice):
+        if fits and api.repo_exists(named):
+            return ()
+    raise ConfigurationError(
+        f"the adapter's base model '{Path(named).name if not fits else named}' is not on {api.endpoint}, so nobody else "
+        "could load the adapter. Name it with --base user/name (publish it with kinject push first, if need be), or publish "
+        "a whole model with --merge."
+    )
+
+
+def _upload(api: HfApi, repository: str, chosen: dict[str, Path], revision: str | None, message: str) -> str:
+    """One commit with all of ``chosen``; what is there already is left out by the client."""
+    from huggingface_hub import CommitOperationDelete
+
+    there = api.list_repo_files(repository, revision=revision)
+    stale = [CommitOperationDelete(path) for path in there if replaceable(path) and path not in chosen]
+    operations = [*uploads(chosen), *stale]
+    made = api.create_commit(repository, operations, commit_message=message, revision=revision)
+    return made.oid
+
+
+def _roomy(directory: Path) -> Path | None:
+    parent = directory.absolute().parent
+    return parent if os.access(parent, os.W_OK) else None
