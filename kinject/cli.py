@@ -83,6 +83,23 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--retention", action="store_true", help="also measure forgetting")
     evaluate.set_defaults(run=run_eval)
 
+    push = commands.add_parser(
+        "push",
+        help="publish a trained directory",
+        description="Publish a trained directory on the Hub, with its card: adapter or model, tokenizer, results; never "
+        "checkpoints, optimizer states, tokens or local paths. The same command resumes a push that failed, and uploads "
+        "only what is missing.",
+    )
+    push.add_argument("directory", metavar="DIR", help="output_dir of a run, or a saved model or adapter")
+    push.add_argument("repository", metavar="user/repo", help="repository; created if need be")
+    push.add_argument("--private", action="store_true", help="create it private; refuse one that is public")
+    push.add_argument("--merge", action="store_true", help="publish a whole model: the adapter merged into its base")
+    push.add_argument("--layout", default="native", help="names of a diffusion model's weights: native or llada")
+    push.add_argument("--base", metavar="user/base", help="Hub id of the base, if trained on a local copy of it")
+    push.add_argument("--include_documents", action="store_true", help="publish questions and answers, too")
+    push.add_argument("--revision", help="a branch other than main; created if need be")
+    push.set_defaults(run=run_push)
+
     table = commands.add_parser(
         "table", help="compare runs in one table", description="Print one table of several runs, before and after."
     )
@@ -175,6 +192,17 @@ def run_eval(arguments: argparse.Namespace) -> None:
 
     names = {item.name for item in fields(MeasurementArguments)}
     evaluate_model(MeasurementArguments(**{key: value for key, value in vars(arguments).items() if key in names}))
+
+
+def run_push(arguments: argparse.Namespace) -> None:
+    """`kinject push`: a directory onto the Hub."""
+    from kinject.hub.publishing import push
+
+    given = ("private", "merge", "layout", "base", "include_documents", "revision")
+    pushed = push(arguments.directory, arguments.repository, **{name: getattr(arguments, name) for name in given})
+    print(f"{pushed.url} holds {', '.join(pushed.files)}")
+    for note in pushed.notes:
+        print(f"note: {note}")
 
 
 def run_table(arguments: argparse.Namespace) -> None:
