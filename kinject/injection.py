@@ -84,6 +84,7 @@ def inject(
     Raises:
         ConfigurationError: a setting, model or output directory that cannot be used.
         DataError: documents or questions that cannot be used.
+        HubError: `push_to_hub` failed: before training, or when everything lies in `output_dir`.
     """
     from trl import get_peft_config
 
@@ -142,7 +143,7 @@ def inject(
     before = measure_retention(trainer.model, loaded.tokenizer) if arguments.retention else None
     trainer.train(resume_from_checkpoint=_checkpoint(training_args))
     callback.restore_best(trainer)
-    trainer.save_model(str(output_dir))
+    trainer.save_model(str(output_dir), _internal_call=True)  # a push waits for the results
 
     results = callback.results
     results["answers"] = recorded_answers(reported, callback.answers)
@@ -154,7 +155,16 @@ def inject(
         plot_history([results], output_dir / "accuracy.png")
         print(results_table([results]))
         print_answers(results["answers"])
+    if training_args.push_to_hub:
+        _push(trainer)
     return results
+
+
+def _push(trainer: DocumentSFTTrainer) -> None:
+    """Publish what was trained, now that it lies in `output_dir` with its results."""
+    pushed = trainer.push_to_hub()
+    if pushed is not None:
+        print("\n".join([f"pushed to {pushed.url}", *(f"note: {note}" for note in pushed.notes)]))
 
 
 def prepare_output_dir(output_dir: str | None) -> Path:

@@ -82,8 +82,10 @@ def stage(
         from kinject.hub.card import write_card
 
         if base is not None:
-            _edit(staged / "results.json", model=base)
+            _edit(staged / "results.json", model=base, model_source="hub")
         chosen["README.md"] = write_card(staged, repository=repository, include_documents=include_documents)
+        if (staged / "accuracy.png").is_file():
+            chosen["accuracy.png"] = staged / "accuracy.png"
         if not include_documents:
             _edit(staged / "results.json", indent=1, answers=None)
     return chosen
