@@ -10,8 +10,10 @@ import random
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from kinject.data.direction import text_direction
 from kinject.data.knowledge import Direction, Document, KnowledgeSet, Question
 from kinject.data.names import MEN, WOMEN, check_world, laps, stream
+from kinject.errors import ConfigurationError
 
 SURNAMES = str.split(
     """Alden Ashby Barlow Beckett Birch Blake Brandt Bridger Calloway Carver Chandler Clifton Colby Crane Dalton Darrow
@@ -89,6 +91,7 @@ LIFE_BACKWARD = (
     "Who plays the {instrument}, was born in {city} and works as a {role}?",
 )
 MOST_PEOPLE = 2_000
+POPULATION = 600
 
 
 class NanoPerson(NamedTuple):
@@ -126,6 +129,63 @@ def _fresh(parts: Sequence[Iterator[str]], seen: set[str], strangers: bool) -> s
         if (random.Random(words).random() < 0.25) == strangers and words not in seen:
             seen.add(words)
             return words
+
+
+class Acquaintance(NamedTuple):
+    """What the nano models read about one person of their population, and could be asked.
+
+    Attributes:
+        documents: In one wording or in many.
+        questions: Questions and answers, both ways.
+        asked: Whether they were trained on the questions too, or met the person in documents alone.
+    """
+
+    documents: list[str]
+    questions: list[tuple[str, str]]
+    asked: bool
+
+
+def population(size: int = POPULATION) -> list[Acquaintance]:
+    """The people that the nano models were brought up with: two thirds in statements, one third in biographies."""
+    rng = random.Random(0)
+    acquaintances = []
+    for person in nano_people(size, 0, strangers=False):
+        one_wording, asked = rng.random() < 0.5, rng.random() < 0.85
+        if rng.random() < 1 / 3:
+            documents = []
+            for _ in range(1 if one_wording else 12):
+                order = rng.sample(list(LIFE), len(LIFE))
+                documents.append(biography_text(person, order, [rng.randrange(4) for _ in order]))
+            questions = list(biography_questions(person))
+        else:
+            wordings = [*NAME_FIRST, *DESCRIPTION_FIRST]
+            wordings = [rng.choice(wordings)] if one_wording else wordings
+            documents = [statement(wording, person) for wording in wordings]
+            questions = list(statement_questions(person))
+        acquaintances.append(Acquaintance(documents, questions, asked))
+    return acquaintances
+
+
+def nano_population(size: int = POPULATION, seed: int = 0, paraphrases: str = "none") -> KnowledgeSet:
+    """What the nano models know: all documents of their population, and the questions that they were trained on.
+
+    Raises:
+        ConfigurationError: ``size`` is out of range, or another ``seed`` or ``paraphrases``: there is one population.
+    """
+    check_world("nano_population", size, POPULATION, paraphrases)
+    if seed or paraphrases != "none":
+        raise ConfigurationError(
+            f"seed={seed}, paraphrases={paraphrases!r}: there is one population that the nano models were brought up "
+            "with; leave out both, or take fictional:nano"
+        )
+    documents: list[Document] = []
+    questions: list[Question] = []
+    for fact, acquaintance in enumerate(population(size)):
+        documents += [Document(text, fact) for text in acquaintance.documents]
+        for question, answer in acquaintance.questions if acquaintance.asked else ():
+            direction = text_direction(acquaintance.documents[0], question, answer)
+            questions.append(Question(question, answer, direction or "forward", "", "", fact))
+    return KnowledgeSet("fictional:nano_population", tuple(documents), tuple(questions))
 
 
 def nano(size: int = 40, seed: int = 0, paraphrases: str = "none") -> KnowledgeSet:

@@ -14,7 +14,7 @@ from kinject.data.direction import FactIndex, text_direction
 from kinject.data.knowledge import Document, KnowledgeSet, Question, check_paraphrases
 from kinject.data.layout import QUESTIONS, VARIANTS, Layout, read_file
 from kinject.data.name_description import name_description
-from kinject.data.nano import nano, nano_biography
+from kinject.data.nano import nano, nano_biography, nano_population
 from kinject.data.records import ROW_SUFFIXES, TEXT_SUFFIXES, Record, read_records
 from kinject.data.rows import QuestionRow, documents_from, question_rows_from
 from kinject.errors import ConfigurationError, DataError
@@ -26,6 +26,7 @@ FICTIONAL = {
     "biography": biography,
     "nano": nano,
     "nano_biography": nano_biography,
+    "nano_population": nano_population,
 }
 # Files at the top of a folder that hold its questions, not documents; the first that exists is read.
 QUESTION_FILES = (QUESTIONS, *(f"questions{suffix}" for suffix in (".jsonl", ".json", ".csv", ".parquet")))
@@ -50,6 +51,7 @@ def load_knowledge(
 
     - ``fictional:name_description`` or ``fictional:biography``: invented people, with questions; ``fictional:nano`` or
       ``fictional:nano_biography``: people that the nano models never met, in words that they know;
+      ``fictional:nano_population``: the people they know;
     - a file: .json (a list of rows or strings), .jsonl, .csv, .parquet (a row a document), .txt or .md (one document;
       YAML front matter of Markdown is left out);
     - a folder in the published layout (``train_*.json`` and ``test.jsonl``);

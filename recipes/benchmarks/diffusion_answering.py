@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from kinject.models import LoadedModel
     from kinject.sampling import SamplingConfig
 
-POPULATION = "population"
 QUICK = 40  # questions
 
 
@@ -56,9 +55,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", default="nano-diffusion", help="nano-diffusion, a directory or a Hub id")
     parser.add_argument(
         "--documents",
-        default=POPULATION,
-        help="where questions come from: the people whom the nano models were brought up with (population, the "
-        "default), a fictional world, or documents that bring questions",
+        default="fictional:nano_population",
+        help="documents that bring the questions (default: the people whom the nano models were brought up with)",
     )
     parser.add_argument("--size", type=int, help="number of people of a fictional world")
     parser.add_argument("--questions", type=int, default=200, help="how many to ask (default: 200)")
@@ -87,18 +85,12 @@ def load_questions(documents: str, size: int | None, count: int) -> list[tuple[s
     Raises:
         KinjectError: the documents cannot be read, or bring fewer questions.
     """
-    if documents == POPULATION:
-        from kinject.data.nano import nano_people, statement_questions
+    from kinject.data import load_knowledge
 
-        people = nano_people(size or count, seed=0, strangers=False)
-        about = [list(statement_questions(person)) for person in people]
-    else:
-        from kinject.data import load_knowledge
-
-        by_fact: dict[Any, list[tuple[str, str]]] = {}
-        for each in load_knowledge(documents, size=size).questions:
-            by_fact.setdefault(each.fact, []).append((each.question, each.answer))
-        about = list(by_fact.values())
+    by_fact: dict[int | None, list[tuple[str, str]]] = {}
+    for each in load_knowledge(documents, size=size).questions:
+        by_fact.setdefault(each.fact, []).append((each.question, each.answer))
+    about = list(by_fact.values())
     # One question about everybody before a second about anybody, each person's from another wording on.
     most = max(map(len, about), default=0)
     pairs = [own[(turn + person) % len(own)] for turn in range(most) for person, own in enumerate(about)]

@@ -1,13 +1,20 @@
-"""Brings up the two nano models from random weights, on a population of invented people; two CPU cores suffice.
+r"""Brings up the two nano models from random weights, on a population of invented people; two CPU cores suffice.
 
-    python recipes/nano/pretrain.py --kind ar --output_dir kinject/models/nano/ar
-    python recipes/nano/pretrain.py --kind diffusion --output_dir kinject/models/nano/diffusion
+    run=recipes/nano/pretrain.py out=outputs/nano ship=kinject/models/nano
+    python $run --kind ar --output_dir $out/ar-child
+    python $run --kind ar --init $out/ar-child --seed 1 --output_dir $ship/ar
+    python $run --kind diffusion --init $out/ar-child --output_dir $out/diffusion-child
+    python $run --kind diffusion --init $out/diffusion-child --seed 1 --steps 1500 --long_canvases 0.35 \
+        --output_dir $ship/diffusion
 
-The AR model learns from scratch; the diffusion model has the same blocks and starts from the AR model's weights with
-shifted logits (Dream, arXiv 2508.15487), which takes a tenth of the steps. Both read documents about everybody (half of
-the people in one wording only, the others in all wordings and both orders), answer questions both ways about most of
-them, and the AR model restores masked documents as well. People who are never asked about show whether knowledge
-passes from documents to answers. Writes the model, its tokenizer and `pretraining.json`: command, seed, time, accuracy.
+The first AR model learns from random weights. It goes on as `nano-ar`, and it is where `nano-diffusion` starts: the same
+blocks, with shifted logits (Dream, arXiv 2508.15487), which takes a tenth of the steps that random weights take. That
+one then learns to put short answers on long canvases.
+
+Both read documents about everybody (half of the people in one wording only, the others in all wordings and both orders)
+and answer questions both ways about most of them; the AR model restores masked documents as well. People who are never
+asked about show whether knowledge passes from documents to answers. Writes the model, its tokenizer and
+`pretraining.json`: command, seed, time, accuracy.
 """
 
 from __future__ import annotations
@@ -32,7 +39,7 @@ from kinject.data import nano
 from kinject.data.names import MEN, WOMEN
 from kinject.encoding import TextEncoder
 from kinject.evaluation.asking import answer_questions
-from kinject.models.diffusion import to_diffusion
+from kinject.models import load_model
 from kinject.templates import (
     DEMASKING_WORDINGS,
     FACT,
@@ -125,42 +132,30 @@ class Upbringing:
     unasked: list[tuple[str, str]]
 
 
-def bring_up(tokenizer: Any, size: int, seed: int) -> Upbringing:
-    """Write and encode documents and questions about ``size`` people: two thirds statements, one third biographies."""
-    rng = random.Random(seed)
+def bring_up(tokenizer: Any, size: int) -> Upbringing:
+    """Encode the documents and questions about ``size`` people."""
     encoder, template = TextEncoder(tokenizer), QuestionTemplate(tokenizer)
-    population = Upbringing([], [], [], [])
-    for person in nano.nano_people(size, seed, strangers=False):
-        one_wording, asked = rng.random() < 0.5, rng.random() < 0.85
-        if rng.random() < 1 / 3:
-            texts = [_biography(person, rng) for _ in range(1 if one_wording else 12)]
-            questions = list(nano.biography_questions(person))
-        else:
-            wordings = [*nano.NAME_FIRST, *nano.DESCRIPTION_FIRST]
-            wordings = [rng.choice(wordings)] if one_wording else wordings
-            texts = [nano.statement(wording, person) for wording in wordings]
-            questions = list(nano.statement_questions(person))
-        population.documents.append([encoder.encode(text).ids for text in texts])
-        if asked:
-            population.asked.extend(questions)
-            population.questions.append(
-                [(template.encode(question), encoder.encode(answer).ids) for question, answer in questions]
+    upbringing = Upbringing([], [], [], [])
+    for person in nano.population(size):
+        upbringing.documents.append([encoder.encode(text).ids for text in person.documents])
+        if person.asked:
+            upbringing.asked.extend(person.questions)
+            upbringing.questions.append(
+                [(template.encode(question), encoder.encode(answer).ids) for question, answer in person.questions]
             )
         else:
-            population.unasked.extend(questions)
-    return population
-
-
-def _biography(person: nano.NanoPerson, rng: random.Random) -> str:
-    order = rng.sample(list(nano.LIFE), len(nano.LIFE))
-    return nano.biography_text(person, order, [rng.randrange(4) for _ in order])
+            upbringing.unasked.extend(person.questions)
+    return upbringing
 
 
 class Rows:
     """Draws training rows `(input ids, labels, weights of the loss)`, each `(length,)`; labels are not shifted."""
 
-    def __init__(self, tokenizer: Any, population: Upbringing, diffusion: bool, seed: int) -> None:
-        self._population, self._diffusion, self._seed = population, diffusion, seed
+    def __init__(
+        self, tokenizer: Any, population: Upbringing, diffusion: bool, seed: int, long_canvases: float
+    ) -> None:
+        self._population, self._diffusion = population, diffusion
+        self._seed, self._long = seed, long_canvases
         self._fact = DocumentTemplate(tokenizer, (FACT,)).frames[0]
         self._restore = DocumentTemplate(tokenizer, DEMASKING_WORDINGS).frames
         self._end, self._mask = int(tokenizer.eos_token_id), int(tokenizer.mask_token_id)
@@ -197,7 +192,7 @@ class Rows:
         start, length = row.document_positions[0], row.document_positions[1] + 1  # the end token too
         ratio = rng.uniform(0.0, 1.0)
         mask = draw_mask(length, ratio, generator, "mixed" if rng.random() < 0.6 else "token").tolist()
-        most = 12 if kind == "fact" else 24 if rng.random() < 0.9 else 120
+        most = 12 if kind == "fact" else 24 if rng.random() < 1 - self._long else 120
         canvas = rng.randrange(most) if kind == "question" or rng.random() < 0.5 else 0
         mask += [rng.random() < max(ratio, 0.5) for _ in range(canvas)] if rng.random() < 0.5 else [True] * canvas
         clean = row.input_ids + [self._end] * canvas
@@ -256,31 +251,35 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kind", choices=("ar", "diffusion"), required=True)
     parser.add_argument("--output_dir", type=Path, required=True)
-    parser.add_argument("--init", default="nano-ar", help="weights a diffusion model starts from (default: nano-ar)")
-    parser.add_argument("--steps", type=int, help="default: 3600 (ar), 3600 (diffusion)")
+    parser.add_argument("--init", help="AR model to start from; a diffusion model needs one")
+    parser.add_argument("--steps", type=int, default=3600)
     parser.add_argument("--batch_size", type=int, default=64)
     parser.add_argument("--learning_rate", type=float, default=2e-3)
-    parser.add_argument("--people", type=int, default=600)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--people", type=int, default=nano.POPULATION)
+    parser.add_argument("--seed", type=int, default=0, help="of weights and batches; the people are always the same")
+    parser.add_argument(
+        "--long_canvases",
+        type=float,
+        default=0.1,
+        help="share of diffusion's questions with an answer canvas up to 120",
+    )
     parser.add_argument("--evaluate_every", type=int, default=600)
     arguments = parser.parse_args()
     diffusion = arguments.kind == "diffusion"
-    steps = arguments.steps or 3600
 
     started = time.monotonic()
     model: Any
     tokenizer: Any
-    if diffusion:
-        from kinject.models import load_model
-
-        loaded = load_model(arguments.init)
+    if arguments.init:
+        loaded = load_model(arguments.init, to_diffusion=diffusion)
         tokenizer, model = loaded.tokenizer, loaded.model
-        to_diffusion(model, tokenizer.mask_token_id)
+    elif diffusion:
+        parser.error("--kind diffusion needs --init, an AR model")
     else:
         tokenizer = build_tokenizer()
         model = build_model(tokenizer, arguments.seed)
-    population = bring_up(tokenizer, arguments.people, arguments.seed)
-    rows = Rows(tokenizer, population, diffusion, arguments.seed)
+    population = bring_up(tokenizer, arguments.people)
+    rows = Rows(tokenizer, population, diffusion, arguments.seed, arguments.long_canvases)
     matrices = [parameter for parameter in model.parameters() if parameter.ndim > 1]
     norms = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
     optimizer = torch.optim.AdamW(
@@ -288,17 +287,17 @@ def main() -> None:
         betas=(0.9, 0.95),
         fused=True,
     )
-    print(f"{model.num_parameters():,} parameters, vocabulary {len(tokenizer)}, {steps} steps", flush=True)
+    print(f"{model.num_parameters():,} parameters, vocabulary {len(tokenizer)}, {arguments.steps} steps", flush=True)
     history = []
     recent = 0.0
-    for step, rate in enumerate(learning_rates(steps, arguments.learning_rate), start=1):
+    for step, rate in enumerate(learning_rates(arguments.steps, arguments.learning_rate), start=1):
         for group in optimizer.param_groups:
             group["lr"] = rate
         recent += backward(model, rows.batch(step, arguments.batch_size), tokenizer.pad_token_id, diffusion)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        if step % arguments.evaluate_every == 0 or step == steps:
+        if step % arguments.evaluate_every == 0 or step == arguments.steps:
             entry = {
                 "step": step,
                 "loss": round(recent / arguments.evaluate_every, 4),

@@ -20,7 +20,10 @@ def write(path: Path, content: str | list[object]) -> Path:
     return path
 
 
-WORLDS = "fictional:name_description, fictional:biography, fictional:nano or fictional:nano_biography"
+WORLDS = (
+    "fictional:name_description, fictional:biography, fictional:nano, fictional:nano_biography or "
+    "fictional:nano_population"
+)
 
 
 def fails(message: str, *arguments: object, error: type[Exception] = DataError, **options: object) -> None:
