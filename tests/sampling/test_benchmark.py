@@ -45,7 +45,7 @@ def test_both_ways_are_run_and_reported(benchmark: Any, tmp_path: Path, capsys: 
     assert "6 of 6 questions" in shown and f"same answers {ratios['same_answers']:.1%}" in shown
 
 
-@pytest.mark.parametrize("documents", ["population", "fictional:name_description"])
+@pytest.mark.parametrize("documents", ["fictional:nano_population", "fictional:name_description"])
 def test_questions_are_distinct_and_spread_over_people(benchmark: Any, documents: str) -> None:
     pairs = benchmark.load_questions(documents, 20, 60)
     assert len({question for question, _ in pairs}) == 60
@@ -54,7 +54,7 @@ def test_questions_are_distinct_and_spread_over_people(benchmark: Any, documents
 
 def test_user_errors_take_one_line(benchmark: Any, capsys: pytest.CaptureFixture[str]) -> None:
     for options, message in (
-        (["--size", "2"], "--documents population brings 12 questions, expected 200"),
+        (["--size", "2"], "--documents fictional:nano_population brings 12 questions, expected 200"),
         (["--block_length", "5"], "answer_length is 128, expected a multiple of block_length 5"),
         (["--model", "./nowhere"], "model './nowhere': no such directory"),
     ):
