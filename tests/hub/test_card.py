@@ -1,0 +1,267 @@
+"""The eval card: its numbers are those of results.json, wherever it stands, and it tells nothing private."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from huggingface_hub import ModelCard
+from markdown_it import MarkdownIt
+
+from kinject.errors import DataError
+from kinject.evaluation.report import plot_history, results_table
+from kinject.hub.card import read_card, write_card
+from kinject.results import read_results
+from tests.hub.runs import some_run, write_run
+
+DIRECTIONS = ("forward", "backward")
+
+
+def card_of(directory: Path, **options: Any) -> str:
+    return write_card(directory, **options).read_text(encoding="utf-8")
+
+
+def test_the_metadata_holds_the_numbers_of_results_json(tmp_path: Path) -> None:
+    text = card_of(write_run(tmp_path, some_run()))
+    written, claimed = read_results(tmp_path), read_card(text)
+    for moment in ("before", "after"):
+        assert claimed[moment] == {direction: written[moment][direction] for direction in DIRECTIONS}
+    for entry, expected in zip(claimed["history"], written["history"], strict=True):
+        for name in ("step", "epoch", "tokens", "flops", "seconds", "loss"):
+            assert entry[name] == expected[name]
+        for direction in DIRECTIONS:
+            assert entry[direction] == {name: expected[direction][name] for name in ("paper", "exact_match", "f1", "n")}
+    same = (
+        "schema",
+        "objective",
+        "model",
+        "dataset",
+        "paraphrases",
+        "seed",
+        "documents",
+        "selection",
+        "train",
+        "config",
+    )
+    assert {name: claimed[name] for name in same} == {name: written[name] for name in same}
+    for moment, measured in written["retention"].items():
+        assert claimed["retention"][moment] == {name: value for name, value in measured.items() if name != "right"}
+
+
+def test_huggingface_hub_reads_the_same_numbers(tmp_path: Path) -> None:
+    text = card_of(write_run(tmp_path, some_run()))
+    after = read_results(tmp_path)["after"]
+    data = ModelCard(text).data
+    found = {(each.dataset_config, each.metric_args["reading"]): each for each in data.eval_results}
+    assert len(found) == len(data.eval_results) == 6
+    for (direction, measure), each in found.items():
+        assert each.metric_value == after[direction][measure]
+        assert each.metric_args["n"] == after[direction]["n"]
+        assert each.metric_args["ci"] == after[direction]["ci"][measure]
+    assert data.model_name == "base-masked" and data.datasets == ["fictional:nano"]
+    assert {"kinject", "masked"} <= set(data.tags) and data.library_name == "transformers"
+    # What the client writes back is read back.
+    assert read_card(str(ModelCard(text))) == read_card(text)
+
+
+def test_a_claim_reads_like_results(tmp_path: Path) -> None:
+    claimed = read_card(card_of(write_run(tmp_path, some_run())))
+    assert "masked" in results_table([claimed], intervals=True)
+    assert plot_history(claimed, tmp_path / "claimed.png").is_file()
+
+
+def test_the_table_shows_before_and_after_with_intervals(tmp_path: Path) -> None:
+    text = card_of(write_run(tmp_path, some_run()))
+    written = read_results(tmp_path)
+    cell, low_high = written["after"]["backward"], written["after"]["backward"]["ci"]["exact_match"]
+    row = next(line for line in text.splitlines() if line.startswith("| backward, exact match |"))
+    assert row == (
+        f"| backward, exact match | 7 | 0.000 [0.000, 0.000] | {cell['exact_match']:.3f} "
+        f"[{low_high[0]:.3f}, {low_high[1]:.3f}] |"
+    )
+    for told in ("documents: 12", "perplexity of held-out text | 20.50 | 21.50", "1.500e+10", "2510.09885", "torch "):
+        assert told in text
+    assert "(accuracy.png)" in text and (tmp_path / "accuracy.png").is_file()
+    assert "question 1" not in text and "answer 1" not in text
+
+
+@pytest.mark.parametrize(
+    ("adapter", "extra", "base", "relation", "library"),
+    [
+        (None, {}, "org/base", "finetune", "transformers"),
+        ("org/base", {}, "org/base", "adapter", "peft"),
+        (None, {"config": {"use_peft": True}}, "org/base", "finetune", "transformers"),
+        ("org/base", {"objective": "diffusion"}, "org/base", "adapter", "kinject"),
+        ("nano-ar", {"model": "nano-ar", "model_source": "kinject"}, "nano-ar", "adapter", "kinject"),
+        (None, {"model": "nano-ar", "model_source": "kinject"}, "nano-ar", "finetune", "transformers"),
+        (None, {"model": "smollm2-135m"}, "HuggingFaceTB/SmolLM2-135M-Instruct", "finetune", "transformers"),
+        ("/home/ada/secret/own", {"model": "own", "model_source": "directory"}, None, None, "peft"),
+        ("outputs/own", {"model": "own", "model_source": "directory"}, None, None, "peft"),
+    ],
+)
+def test_the_base_is_named_so_that_others_find_it(
+    tmp_path: Path, adapter: str | None, extra: dict[str, Any], base: str | None, relation: str | None, library: str
+) -> None:
+    text = card_of(write_run(tmp_path, some_run(**extra), adapter=adapter))
+    data = ModelCard(text).data
+    assert (data.base_model, data.get("base_model_relation"), data.library_name) == (base, relation, library)
+    assert ("AutoPeftModelForCausalLM" in text) == (library == "peft" and base is not None)
+    assert ("kinject.load" in text) and ("masked-diffusion" in data.tags) == (extra.get("objective") == "diffusion")
+    assert ("merged-adapter" in data.tags) == bool(extra.get("config"))
+
+
+def test_python_in_the_card_is_python(tmp_path: Path) -> None:
+    config = {"system_prompt": 'Say "no"\n```\n{x}', "max_new_tokens": 7}
+    for index, adapter in enumerate((None, "org/base", "/home/ada/own")):
+        extra = {"model": "own", "model_source": "directory"} if index == 2 else {}
+        text = card_of(write_run(tmp_path / str(index), some_run(config=config, **extra), adapter=adapter))
+        programs = [token.content for token in MarkdownIt().parse(text) if token.info == "python"]
+        assert len(programs) == 2
+        for program in programs:
+            literals = [each.value for each in ast.walk(ast.parse(program)) if isinstance(each, ast.Constant)]
+            assert config["system_prompt"] in literals
+
+
+def test_a_run_that_goes_on_claims_its_last_evaluation(tmp_path: Path) -> None:
+    text = card_of(write_run(tmp_path, some_run(after=None)))
+    history = read_results(tmp_path)["history"]
+    assert read_card(text)["after"] is None
+    assert {each.metric_value for each in ModelCard(text).data.eval_results} == {
+        history[-1][direction][measure] for direction in DIRECTIONS for measure in ("paper", "exact_match", "f1")
+    }
+    assert "Training has not finished" in text and "step 10" in text
+    text = card_of(write_run(tmp_path, some_run(after=None, history=[])))
+    assert ModelCard(text).data.eval_results is None
+    claimed = read_card(text)
+    assert claimed["after"] is None and claimed["before"]["forward"]["n"] == 14
+
+
+def test_what_was_not_measured_is_said(tmp_path: Path) -> None:
+    nothing = {"forward": {"paper": 0.0, "exact_match": 0.0, "f1": 0.0, "n": 0}} | {
+        "backward": {"paper": 0.0, "exact_match": 0.0, "f1": 0.0, "n": 0}
+    }
+    text = card_of(
+        write_run(tmp_path, some_run(before=nothing, after=nothing, history=[], retention=None, model="org/unknown"))
+    )
+    assert "No questions were asked" in text and "Forgetting was not measured" in text
+    assert "See the base model, `org/unknown`" in text and ModelCard(text).data.license is None
+    assert read_card(text)["after"]["forward"]["n"] == 0
+    chosen = some_run(selection="best on the test questions, as in the paper")
+    assert "the scores are optimistic" in card_of(write_run(tmp_path, chosen))
+
+
+def test_other_runs_stand_beside_this_one(tmp_path: Path) -> None:
+    baseline = some_run(right=1, objective="ar")
+    elsewhere = write_run(tmp_path / "other", some_run(right=2, objective="<b>", dataset="other"))
+    text = card_of(write_run(tmp_path / "run", some_run(baselines=[baseline])), compared=[elsewhere])
+    rows = [line for line in text.splitlines() if line.startswith(("| **this model**", "| 1.", "| 2."))]
+    assert [
+        f"{run['after']['backward']['exact_match']:.3f}" in row
+        for run, row in zip((some_run(), baseline, some_run(right=2)), rows, strict=True)
+    ] == [True] * 3
+    assert "plain autoregressive" in rows[1] and "Run 2 is not the same experiment: its dataset is `other`" in text
+
+
+def test_the_license_is_the_one_that_the_base_states(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from kinject.hub import base_license
+
+    cards = {"org/open": "---\nlicense: mit\n---\n", "org/own": "---\nlicense: other\nlicense_name: own-1\n---\n"}
+    cards |= {"org/none": "no metadata", "org/broken": "---\na: [\n---\n", "org/list": "---\n- a\n---\n"}
+    monkeypatch.setattr(base_license, "_card_text", cards.get)
+    found = {base: ModelCard(card_of(write_run(tmp_path, some_run(model=base)))).data.to_dict() for base in cards}
+    assert found["org/open"]["license"] == "mit"
+    assert (found["org/own"]["license"], found["org/own"]["license_name"]) == ("other", "own-1")
+    assert all("license" not in found[base] for base in ("org/none", "org/broken", "org/list"))
+    nano = card_of(write_run(tmp_path, some_run(model="nano-ar")))
+    assert "`apache-2.0`" in nano and ModelCard(nano).data.license == "apache-2.0"
+
+
+def test_nothing_private_is_told(tmp_path: Path) -> None:
+    results = some_run(
+        model="/home/zebulon/models/base",
+        dataset="/home/zebulon/facts.json",
+        config={
+            "documents": "/home/zebulon/facts.json",
+            "hub_token": "x",
+            "note": "hf_abcdefghijklmnop",
+            "run": Path("/srv/a"),
+        },
+        selection="hf_abcdefghijklmnop",
+        document_texts=["the token hf_abcdefghijklmnop"],
+    )
+    directory = tmp_path / "zebulon"
+    text = card_of(write_run(directory, results, adapter="/home/zebulon/models/base"), include_documents=True)
+    assert "the token [removed]" in text
+    for private in ("zebulon", "/home", "hf_abc", "/srv", str(tmp_path), os.path.basename(tmp_path)):
+        assert private not in text
+
+
+def test_documents_are_shown_only_on_request(tmp_path: Path) -> None:
+    directory = write_run(tmp_path, some_run(document_texts=["Ada is ~~~ a\n```\n# baker"]))
+    assert "baker" not in card_of(directory)
+    text = card_of(directory, include_documents=True)
+    assert "````text\nAda is ~~~ a\n```\n# baker\n````" in text and "expected: answer 1" in text
+    with pytest.raises(DataError, match="--publish_documents"):
+        write_card(write_run(tmp_path, some_run(answers=[])), include_documents=True)
+
+
+def test_a_card_elsewhere_has_no_plot(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", some_run())
+    checkpoint = tmp_path / "run" / "checkpoint-1"
+    checkpoint.mkdir()
+    text = card_of(checkpoint, results=run, repository="ada/b", tags=["mine"])
+    assert os.listdir(checkpoint) == ["README.md"] and "accuracy.png" not in text
+    assert '"ada/b"' in text and "mine" in ModelCard(text).data.tags
+
+
+def test_the_plot_is_drawn_again_only_when_the_history_grew(tmp_path: Path) -> None:
+    directory = write_run(tmp_path, some_run())
+    card_of(directory)
+    (directory / "accuracy.png").write_bytes(b"drawn")
+    later = (directory / "results.json").stat().st_mtime + 10
+    os.utime(directory / "accuracy.png", (later, later))
+    card_of(directory)
+    assert (directory / "accuracy.png").read_bytes() == b"drawn"
+    os.utime(directory / "results.json", (later + 10, later + 10))
+    card_of(directory)
+    assert (directory / "accuracy.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_failed_write_keeps_the_last_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = write_run(tmp_path, some_run())
+    before = card_of(directory)
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(ValueError, match="No space left"):
+        write_card(directory, tags=["other"])
+    assert (directory / "README.md").read_text() == before
+    assert not [name for name in os.listdir(directory) if name.endswith(".tmp")]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("# a card", "no 'kinject'"),
+        ("---\nkinject: 1\n---\n", "no 'kinject'"),
+        ("---\na: [\n---\n", "cannot be read"),
+        ("---\n- a\n---\n", "cannot be read"),
+        ("---\nkinject: {schema: 1, finished: true, objective: x}\n---\n", "model: expected a text"),
+    ],
+)
+def test_what_is_no_eval_card_is_refused(text: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        read_card(text)
+
+
+def test_a_forged_number_is_refused(tmp_path: Path) -> None:
+    text = card_of(write_run(tmp_path, some_run()))
+    value = json.dumps(read_results(tmp_path)["after"]["forward"]["paper"])
+    with pytest.raises(DataError, match=r"after\.forward\.paper: expected a number in 0..1"):
+        read_card(text.replace(f"value: {value}", "value: 7.5", 1))
