@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +62,12 @@ class InjectionArguments(SamplingArguments):
     retention: bool = field(
         default=True, metadata={"help": "Measure forgetting: perplexity of held-out text and general questions."}
     )
+    baselines: list[str] | None = field(
+        default=None, metadata={"help": "Finished runs (their output_dir) to show beside this one in the model card."}
+    )
+    publish_documents: bool = field(
+        default=False, metadata={"help": "Show the documents and the answers in the model card, not only their number."}
+    )
 
 
 def inject(
@@ -90,12 +96,13 @@ def inject(
 
     from kinject.data import load_knowledge
     from kinject.evaluation.callback import QuestionAnsweringCallback
-    from kinject.evaluation.report import plot_history, results_table
+    from kinject.evaluation.report import results_table
     from kinject.evaluation.retention import measure_retention
-    from kinject.results import new_results, write_results
+    from kinject.results import changed_settings, new_results, read_results, summary, write_results
 
     sampling = arguments.sampling_config(arguments.max_new_tokens)
     output_dir = prepare_output_dir(training_args.output_dir)
+    baselines = [summary(read_results(run)) for run in arguments.baselines or ()]
     knowledge = load_knowledge(
         arguments.documents,
         arguments.questions,
@@ -113,6 +120,9 @@ def inject(
         seed=training_args.seed,
         model_source=loaded.source,
         documents=len(knowledge.documents),
+        facts=len(knowledge.facts),
+        **({"baselines": baselines} if baselines else {}),
+        **({"document_texts": [each.text for each in knowledge.documents]} if arguments.publish_documents else {}),
     )
 
     validation, reported = (
@@ -152,7 +162,7 @@ def inject(
         results["retention"] = {"before": before, "after": after}
     if trainer.accelerator.is_main_process:
         write_results(output_dir / "results.json", results)
-        plot_history([results], output_dir / "accuracy.png")
+        trainer.create_model_card()  # with the plot
         print(results_table([results]))
         print_answers(results["answers"])
     if training_args.push_to_hub:
@@ -215,20 +225,6 @@ def load_for_training(model_args: ModelConfig, training_args: DocumentSFTConfig)
         options["device_map"] = {"": PartialState().device}  # quantized weights cannot be moved afterwards
     conversion = training_args.conversion_options() if isinstance(training_args, DiffusionSFTConfig) else {}
     return load_model(model_args.model_name_or_path, **conversion, **options)
-
-
-def changed_settings(*groups: Any) -> dict[str, Any]:
-    """The settings that differ from their defaults, by name."""
-    from dataclasses import MISSING
-
-    changed: dict[str, Any] = {}
-    for group in groups:
-        for item in fields(group):
-            value = getattr(group, item.name)
-            default = item.default_factory() if item.default_factory is not MISSING else item.default
-            if value != default and isinstance(value, (str, int, float, bool, list, dict, type(None))):
-                changed[item.name] = value
-    return changed
 
 
 def recorded_answers(questions: Sequence[Question], answers: Sequence[str]) -> list[dict[str, str]]:

@@ -139,6 +139,24 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
             temporary.unlink(missing_ok=True)
 
 
+def summary(results: Mapping[str, Any]) -> dict[str, Any]:
+    """What a comparison needs of ``results``: no answers, no history, no settings."""
+    left_out = {"answers", "document_texts", "baselines", "config", "versions", "history"}
+    return {**{key: value for key, value in results.items() if key not in left_out}, "history": results["history"][-1:]}
+
+
+def changed_settings(*groups: Any) -> dict[str, Any]:
+    """The settings that differ from their defaults, by name."""
+    changed: dict[str, Any] = {}
+    for group in groups:
+        for item in dataclasses.fields(group):
+            value = getattr(group, item.name)
+            default = item.default_factory() if item.default_factory is not dataclasses.MISSING else item.default
+            if value != default and isinstance(value, (str, int, float, bool, list, dict, type(None))):
+                changed[item.name] = value
+    return changed
+
+
 def read_results(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read and check a ``results.json``, given as the file or as the folder that holds it.
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 CARD = "README.md"
 PLOT = "accuracy.png"
+RESULTS = "results.json"
 _SMALL = 100  # questions of a direction
 _CITATION = """@article{pan2025closing,
   title = {Closing the Data-Efficiency Gap Between Autoregressive and Masked Diffusion {LLMs}},
@@ -45,13 +46,14 @@ def write_card(
 ) -> Path:
     """Write the eval card of a trained directory to its ``README.md``, whole or not at all.
 
-    Where the results have a history, the plot ``accuracy.png`` is brought up to date beside it.
+    Where ``results.json`` lies there and has a history, the plot ``accuracy.png`` is brought up to date beside it.
 
     Args:
         directory: what was trained: a model or an adapter, and ``results.json``.
         repository: ``user/name`` that it is published under, for the code that loads it.
-        include_documents: also print the documents, and each question with its answer.
-        results: the results, if they are elsewhere, as in a checkpoint; a card written so has no plot.
+        include_documents: also print each question with its answer, and the documents, if the results hold them; so is
+            a card of results that hold documents, which takes a run with ``--publish_documents``.
+        results: the results, if they are elsewhere, as those of a checkpoint are.
         compared: results of other runs to show beside this one, such as baselines; after those that the results name
             themselves under ``baselines``.
         tags: further tags for the metadata.
@@ -66,13 +68,13 @@ def write_card(
     folder = Path(directory)
     found = _results(folder if results is None else results)
     others = [*found.get("baselines", ()), *map(_results, compared)]
-    if results is None and found["history"]:
+    if found["history"] and (folder / RESULTS).is_file():
         _plot(folder, found)
     holding = holding_of(folder, found)
     data = card_data(found, holding, tags)
-    documents = _documents(found, str(folder)) if include_documents else None
-    plot = results is None and (folder / PLOT).is_file()
-    body = _body(found, holding, others, repository, documents, plot)
+    shown = include_documents or found.get("document_texts")
+    documents = _documents(found, str(folder)) if shown else None
+    body = _body(found, holding, others, repository, documents, (folder / PLOT).is_file())
     write_text(folder / CARD, f"---\n{_yaml(data)}---\n\n{body}\n")
     return folder / CARD
 
@@ -107,7 +109,7 @@ def _plot(folder: Path, results: Mapping[str, Any]) -> None:
     """Draw the history, unless that was done since it last grew."""
     from kinject.evaluation.report import plot_history
 
-    drawn, measured = folder / PLOT, folder / "results.json"
+    drawn, measured = folder / PLOT, folder / RESULTS
     if drawn.is_file() and drawn.stat().st_mtime_ns >= measured.stat().st_mtime_ns:
         return
     temporary = folder / f".{PLOT}.{os.getpid()}.tmp"

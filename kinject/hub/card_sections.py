@@ -111,13 +111,14 @@ def injected(results: Mapping[str, Any]) -> str:
 def cost(results: Mapping[str, Any]) -> str:
     """Steps, tokens, FLOPs, seconds and memory."""
     train = results["train"]
-    rows = [
-        ["steps", f"{train['steps']:,}"],
-        ["tokens", f"{train['tokens']:,}"],
-        ["floating-point operations (estimate)", f"{train['flops']:.3e}"],
-        ["seconds, without those spent on questions", f"{train['seconds']:,.1f}"],
-        ["peak memory, GB", f"{train['peak_memory_bytes'] / 1e9:.2f}"],
-    ]
+    amounts = (
+        ("steps", train["steps"], ","),
+        ("tokens", train["tokens"], ","),
+        ("floating-point operations (estimate)", train["flops"], ".3e"),
+        ("seconds, without those spent on questions", train["seconds"], ",.1f"),
+        ("peak memory, GB", train["peak_memory_bytes"] / 1e9, ".2f"),
+    )
+    rows = [[name, format(amount, form) if amount else "not recorded"] for name, amount, form in amounts]
     return _table(["", "training"], rows)
 
 

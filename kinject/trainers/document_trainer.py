@@ -16,9 +16,9 @@ from transformers import TrainerCallback
 from kinject.errors import ConfigurationError, DataError
 from kinject.models.diffusion import is_diffusion
 from kinject.templates import IGNORED, DocumentTemplate, Wording
+from kinject.trainers.card_writing import CardWritingTrainer
 from kinject.trainers.collator import DocumentCollator, Masking
 from kinject.trainers.document_config import DocumentSFTConfig
-from kinject.trainers.hub_pushing import HubPushingTrainer
 from kinject.trainers.splitting import split_document
 from kinject.trainers.supervised_positions import SupervisedPositions
 
@@ -44,7 +44,7 @@ class _EpochCallback(TrainerCallback):
         self._collator.num_epochs = max(1.0, float(state.num_train_epochs))
 
 
-class DocumentSFTTrainer(HubPushingTrainer):
+class DocumentSFTTrainer(CardWritingTrainer):
     """Fine-tunes on rows of `text`, `prompt`/`completion`, or `messages`; see the subclasses for the objectives.
 
     A row with `text` is a document: every token of it is learned. In the other rows the question stays visible and the

@@ -201,9 +201,10 @@ def test_nothing_private_is_told(tmp_path: Path) -> None:
 
 
 def test_documents_are_shown_only_on_request(tmp_path: Path) -> None:
-    directory = write_run(tmp_path, some_run(document_texts=["Ada is ~~~ a\n```\n# baker"]))
-    assert "baker" not in card_of(directory)
-    text = card_of(directory, include_documents=True)
+    directory = write_run(tmp_path, some_run())
+    assert "expected: answer 1" not in card_of(directory)
+    assert "expected: answer 1" in card_of(directory, include_documents=True)
+    text = card_of(write_run(tmp_path, some_run(document_texts=["Ada is ~~~ a\n```\n# baker"])))
     assert "````text\nAda is ~~~ a\n```\n# baker\n````" in text and "expected: answer 1" in text
     with pytest.raises(DataError, match="--publish_documents"):
         write_card(write_run(tmp_path, some_run(answers=[])), include_documents=True)

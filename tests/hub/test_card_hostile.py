@@ -83,7 +83,7 @@ def structure_of(card: str) -> list[Any]:
 
 
 def write(directory: Path, text: str) -> str:
-    run = write_run(directory, run_with(text))
+    run = write_run(directory / "run", run_with(text))
     return write_card(directory, results=run, include_documents=True).read_text(encoding="utf-8")
 
 
@@ -127,7 +127,7 @@ def test_documents_and_settings_are_shown_as_they_are(tmp_path: Path) -> None:
         card = write(tmp_path, HOSTILE[kind])
         blocks = [token.content for token in MarkdownIt().parse(card) if token.type == "fence"]
         assert f"{HOSTILE[kind]}\n\n{HOSTILE[kind]}\n" in blocks
-        assert read_card(card)["config"] == read_results(tmp_path)["config"]
+        assert read_card(card)["config"] == read_results(tmp_path / "run")["config"]
 
 
 def test_code_holds_any_text() -> None:
