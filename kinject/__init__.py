@@ -13,7 +13,9 @@ from kinject._version import __version__
 _PUBLIC = {
     "KnowledgeSet": "kinject.data",
     "load_knowledge": "kinject.data",
+    "load": "kinject.hub.loading",
     "load_model": "kinject.models",
+    "push": "kinject.hub.publishing",
     "save_model": "kinject.models",
     "to_diffusion": "kinject.models",
     "answer_questions": "kinject.evaluation.asking",

@@ -61,6 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
     ask = commands.add_parser("ask", help="ask a trained model", description="Ask a trained model or adapter.")
     ask.add_argument("model", help="directory or Hub id of a model or adapter, or smollm2-135m")
     ask.add_argument("questions", nargs="+", metavar="QUESTION")
+    ask.add_argument("--revision", help="branch, tag or commit of a Hub repository")
     ask.add_argument("--base", action="store_true", help="also show the answers of the model before training")
     ask.add_argument("--system_prompt", help="system message; default: the chat template's own")
     ask.add_argument("--max_new_tokens", type=int, default=128, help="longest answer in tokens (default: 128)")
@@ -68,9 +69,13 @@ def build_parser() -> argparse.ArgumentParser:
     ask.set_defaults(run=run_ask)
 
     evaluate = commands.add_parser(
-        "eval", help="score a trained model on questions", description="Score a trained model on questions."
+        "eval",
+        help="score a trained model on questions",
+        description="Score a trained model on questions, and compare with what its eval card claims. Without --questions "
+        "and --documents, those that the card is about are asked again.",
     )
     evaluate.add_argument("model_name_or_path", metavar="model", help="directory or Hub id of a model or adapter")
+    evaluate.add_argument("--revision", help="branch, tag or commit of a Hub repository")
     evaluate.add_argument("--questions", help="file of questions (json, jsonl, csv, parquet)")
     evaluate.add_argument("--documents", help="documents they are about, where the questions do not give a direction")
     evaluate.add_argument("--facts", help="only these documents and their questions, as in '0-9,30-39'")
@@ -82,6 +87,17 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--block_length", type=int, default=4, help="tokens of a block (default: 4)")
     evaluate.add_argument("--retention", action="store_true", help="also measure forgetting")
     evaluate.set_defaults(run=run_eval)
+
+    compare = commands.add_parser(
+        "compare",
+        help="compare the eval cards of published models",
+        description="Print one table of what the eval cards of several models claim, and plot accuracy over steps.",
+    )
+    compare.add_argument("models", nargs="+", metavar="MODEL", help="Hub repository, or output_dir of a run")
+    compare.add_argument(
+        "--plot", metavar="PNG", default="comparison.png", help="where the plot goes (default: comparison.png)"
+    )
+    compare.set_defaults(run=run_compare)
 
     push = commands.add_parser(
         "push",
@@ -143,7 +159,7 @@ def run_ask(arguments: argparse.Namespace) -> None:
     from rich.markup import escape
 
     from kinject.evaluation.asking import answer_questions
-    from kinject.models import load_model
+    from kinject.hub.loading import load
 
     names = {"answer": arguments.model}
     if arguments.base:
@@ -151,7 +167,7 @@ def run_ask(arguments: argparse.Namespace) -> None:
     console = Console(soft_wrap=True)
     answers = {}
     for label, name in names.items():
-        loaded = load_model(name)
+        loaded = load(name, revision=arguments.revision if name == arguments.model else None)
         answers[label] = answer_questions(
             loaded.model,
             loaded.tokenizer,
@@ -194,6 +210,14 @@ def run_eval(arguments: argparse.Namespace) -> None:
     evaluate_model(MeasurementArguments(**{key: value for key, value in vars(arguments).items() if key in names}))
 
 
+def run_compare(arguments: argparse.Namespace) -> None:
+    """`kinject compare`: eval cards side by side."""
+    from kinject.hub.claims import compare
+
+    print(compare(arguments.models, arguments.plot))
+    print(f"accuracy over steps: {arguments.plot}")
+
+
 def run_push(arguments: argparse.Namespace) -> None:
     """`kinject push`: a directory onto the Hub."""
     from kinject.hub.publishing import push
@@ -227,16 +251,26 @@ def results_path(run: str) -> Path:
 
 
 def base_of(name: str) -> str:
-    """The model that the run in directory ``name`` started from.
+    """The model that the run in directory or Hub repository ``name`` started from.
 
     Raises:
-        ConfigurationError: the directory does not say.
+        ConfigurationError: it does not say.
     """
     for file, key in (("adapter_config.json", "base_model_name_or_path"), ("results.json", "model")):
         path = Path(name) / file
         if path.is_file():
             return str(json.loads(path.read_text(encoding="utf-8"))[key])
-    raise ConfigurationError(f"--base: {name} holds no adapter_config.json or results.json that names its base model.")
+    from kinject.hub.loading import is_repository
+
+    if not is_repository(name):
+        raise ConfigurationError(
+            f"--base: {name} holds no adapter_config.json or results.json that names its base model."
+        )
+    from kinject.hub.claims import require_claim
+    from kinject.models.adapters import adapter_config
+
+    adapter = adapter_config(name)
+    return str(adapter["base_model_name_or_path"] if adapter else require_claim(name).results["model"])
 
 
 if __name__ == "__main__":

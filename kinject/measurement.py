@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from kinject.sampling_options import SamplingArguments
 
 if TYPE_CHECKING:
     from kinject.data import Question
+    from kinject.hub.claims import Claim
 
 
 @dataclass
@@ -47,17 +48,22 @@ class MeasurementArguments(SamplingArguments):
     max_new_tokens: int = field(default=128, metadata={"help": "Longest answer, in tokens."})
     batch_size: int = field(default=32, metadata={"help": "Questions answered at once."})
     few_shot: int = field(default=0, metadata={"help": "Answered questions shown before each question (the paper: 2)."})
+    revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of a Hub repository."})
     retention: bool = field(default=False, metadata={"help": "Also measure held-out perplexity and general questions."})
 
 
 def evaluate_model(arguments: MeasurementArguments) -> dict[str, Any]:
     """Ask a model all questions, print the scores, and write `results.json` if an output directory is given.
 
+    Where neither documents nor questions are named, those that the model's eval card is about are asked again, the way
+    the card says. Whatever was asked, scores of as many questions as the card's are compared with what it claims.
+
     Returns:
         The content of `results.json`: objective `evaluation`, `before` equal to `after`, no history.
 
     Raises:
-        ConfigurationError: neither documents nor questions are named, or the model cannot be loaded.
+        ConfigurationError: neither documents nor questions are named, nor has the model a card that is about any, or the
+            model cannot be loaded.
         DataError: questions that cannot be used.
     """
     from kinject.evaluation.asking import answer_questions
@@ -65,15 +71,21 @@ def evaluate_model(arguments: MeasurementArguments) -> dict[str, Any]:
     from kinject.evaluation.report import results_table
     from kinject.evaluation.retention import measure_retention
     from kinject.evaluation.scores import score_answers
-    from kinject.models import load_model
+    from kinject.hub.claims import agreement, find_claim
+    from kinject.hub.loading import load
     from kinject.results import new_results, write_results
 
     if not arguments.model_name_or_path:
         raise ConfigurationError("no model is named; pass --model_name_or_path, such as smollm2-135m.")
-    sampling = arguments.sampling_config(arguments.max_new_tokens)
+    arguments.sampling_config(arguments.max_new_tokens)
     output_dir = prepare_output_dir(arguments.output_dir) if arguments.output_dir else None
-    name, questions = _load_questions(arguments)
-    loaded = load_model(arguments.model_name_or_path, dtype=arguments.dtype)
+    claim = find_claim(arguments.model_name_or_path, revision=arguments.revision)
+    if arguments.documents or arguments.questions:
+        name, questions = _load_questions(arguments)
+    else:
+        arguments, name, questions = _asked_again(arguments, claim)
+    loaded = load(arguments.model_name_or_path, revision=arguments.revision, dtype=arguments.dtype)
+    sampling = arguments.sampling_config(arguments.max_new_tokens)
     started = time.monotonic()
     answers = answer_questions(
         loaded.model,
@@ -108,7 +120,26 @@ def evaluate_model(arguments: MeasurementArguments) -> dict[str, Any]:
         write_results(Path(output_dir) / "results.json", results)
     print(results_table([results]))
     print_answers(results["answers"])
+    if claim is not None:
+        print(f"\n{agreement(claim, scores)}")
     return results
+
+
+def _asked_again(
+    arguments: MeasurementArguments, claim: Claim | None
+) -> tuple[MeasurementArguments, str, Sequence[Question]]:
+    """What the card of a model is about, with the settings it was asked with, except those given by hand."""
+    from kinject.hub.claims import ASKED_WITH
+
+    if claim is None:
+        raise ConfigurationError(
+            "nothing to ask; pass --questions FILE, or --documents that bring questions, or name a model with an eval card."
+        )
+    questions = claim.asked()
+    default, config = MeasurementArguments(), claim.results["config"]
+    untouched = [name for name in ASKED_WITH if getattr(arguments, name) == getattr(default, name) and name in config]
+    changes = {name: config[name] for name in untouched}
+    return replace(arguments, **changes), str(claim.results["dataset"]), questions
 
 
 def _load_questions(arguments: MeasurementArguments) -> tuple[str, Sequence[Question]]:
@@ -124,10 +155,9 @@ def _load_questions(arguments: MeasurementArguments) -> tuple[str, Sequence[Ques
             seed=arguments.world_seed,
         )
         name, questions = knowledge.name, knowledge.questions
-    elif arguments.questions:
-        name, questions = Path(arguments.questions).stem, load_questions(arguments.questions)
     else:
-        raise ConfigurationError("nothing to ask; pass --questions FILE, or --documents that bring questions.")
+        assert arguments.questions is not None
+        name, questions = Path(arguments.questions).stem, load_questions(arguments.questions)
     if not questions:
         raise ConfigurationError(f"'{name}' brings no questions; pass --questions FILE.")
     return name, questions

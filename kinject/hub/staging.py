@@ -45,7 +45,7 @@ def stage(
         merge: Publish a whole model made of the adapter and its base.
         layout: Key layout of a whole model.
         base: The base model's Hub id, where the adapter names another.
-        include_documents: Publish questions and answers too.
+        include_documents: Publish questions and answers too, as runs with `--publish_documents` ask for.
         report: Where `results.json` lies, if not in ``directory``.
 
     Returns:
@@ -86,7 +86,8 @@ def stage(
         chosen["README.md"] = write_card(staged, repository=repository, include_documents=include_documents)
         if (staged / "accuracy.png").is_file():
             chosen["accuracy.png"] = staged / "accuracy.png"
-        if not include_documents:
+        published = include_documents or "document_texts" in json.loads((staged / "results.json").read_text("utf-8"))
+        if not published:
             _edit(staged / "results.json", indent=1, answers=None)
     return chosen
 

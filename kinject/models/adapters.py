@@ -44,7 +44,7 @@ def write_diffusion_settings(directory: str | PathLike[str], model: Any) -> Path
 
 def adapter_config(name: str, **hub: Any) -> dict[str, Any] | None:
     """The `adapter_config.json` of a directory or Hub id, or None where it holds no adapter."""
-    path = _file(name, "adapter_config.json", **hub)
+    path = model_file(name, "adapter_config.json", **hub)
     return None if path is None else json.loads(path.read_text(encoding="utf-8"))
 
 
@@ -58,7 +58,7 @@ def attach_adapter(model: PreTrainedModel | PeftModel, name: str, **hub: Any) ->
     from peft import PeftModel, get_peft_model_state_dict
     from safetensors import safe_open
 
-    weights = _file(name, "adapter_model.safetensors", **hub)
+    weights = model_file(name, "adapter_model.safetensors", **hub)
     if weights is None:
         raise ConfigurationError("the adapter holds no adapter_model.safetensors; pickled weights are not read.")
     _apply_settings(model, name, **hub)
@@ -80,7 +80,7 @@ def _apply_settings(model: Any, name: str, **hub: Any) -> None:
     """Turn the base into the diffusion model that the adapter was trained on."""
     from kinject.models.diffusion import diffusion_settings, is_diffusion, text_config, to_diffusion
 
-    path = _file(name, SETTINGS_FILE, **hub)
+    path = model_file(name, SETTINGS_FILE, **hub)
     if path is None:
         return
     settings = _read_settings(path)
@@ -110,7 +110,7 @@ def _read_settings(path: Path) -> DiffusionSettings:
     return settings
 
 
-def _file(name: str, file: str, **hub: Any) -> Path | None:
+def model_file(name: str, file: str, **hub: Any) -> Path | None:
     """``file`` of a directory or of a Hub repository, or None where there is none."""
     if Path(name).is_dir():
         path = Path(name) / file

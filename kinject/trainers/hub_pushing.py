@@ -85,7 +85,9 @@ class HubPushingTrainer(SFTTrainer):
         self.save_model(_internal_call=True)
         if not self.is_world_process_zero():
             return None
-        return self._push(Path(str(self.args.output_dir)), commit_message, token=token, revision=revision, private=private)
+        return self._push(
+            Path(str(self.args.output_dir)), commit_message, token=token, revision=revision, private=private
+        )
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         """Push the model of a checkpoint; a failure warns, and the run goes on."""
