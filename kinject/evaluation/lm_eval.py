@@ -1,0 +1,169 @@
+"""Masked diffusion models in lm-evaluation-harness: the model ``kinject-diffusion``, which answers and scores.
+
+    python -m kinject.evaluation.lm_eval run --model kinject-diffusion --model_args pretrained=user/repo \\
+        --include_path recipes/lm_eval --tasks kinject_forward,kinject_backward --apply_chat_template
+
+Importing this module registers the model; run as above it is the harness's own command line. Autoregressive models need
+none of it: they are the harness's ``hf``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import lm_eval.models  # noqa: F401  # the harness fills its registry only while that is empty
+from lm_eval.api.model import LM
+from lm_eval.api.registry import register_model
+
+from kinject.encoding import begin_of_text_ids
+from kinject.errors import ConfigurationError
+from kinject.evaluation.asking import answer_ends, evaluating, until_end
+from kinject.evaluation.likelihood import answer_log_likelihood
+from kinject.models import load_model
+from kinject.sampling import sample
+from kinject.sampling_options import SamplingArguments
+from kinject.templates import QuestionTemplate
+
+if TYPE_CHECKING:
+    from lm_eval.api.instance import Instance
+
+_DEFAULT_LENGTH = 128
+
+
+@register_model("kinject-diffusion")
+class DiffusionLM(LM):
+    """A masked diffusion model, adapter or not, as lm-evaluation-harness asks it.
+
+    Args:
+        pretrained: One of kinject's names, a directory or a Hub id.
+        batch_size: Rows of a forward pass.
+        device: Where it runs; default: a GPU if there is one.
+        dtype: Of the weights.
+        revision: Of a Hub repository.
+        sampling, sampling_steps, block_length: As in `kinject eval`.
+        samples: Maskings that a log-likelihood is estimated from.
+        max_length, max_batch_size: Ignored; the harness passes them to every model.
+
+    Raises:
+        ConfigurationError: the model is autoregressive, or cannot be loaded.
+    """
+
+    def __init__(
+        self,
+        pretrained: str,
+        batch_size: int | str = 32,
+        device: str | None = None,
+        dtype: str = "float32",
+        revision: str | None = None,
+        sampling: str = "fast",
+        sampling_steps: int | None = None,
+        block_length: int = 4,
+        samples: int = 128,
+        max_length: int | None = None,
+        max_batch_size: int | None = None,
+    ) -> None:
+        super().__init__()
+        import torch
+
+        options: dict[str, Any] = {"dtype": dtype} | ({"revision": revision} if revision else {})
+        loaded = load_model(pretrained, **options)
+        if not loaded.is_diffusion:
+            raise ConfigurationError(
+                f"model '{loaded.name}' is autoregressive; kinject-diffusion asks masked diffusion models. Use --model hf."
+            )
+        self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.model: Any = loaded.model.to(self._device)  # type: ignore[arg-type]
+        self.tokenizer: Any = loaded.tokenizer
+        self.name = loaded.name
+        self.batch_size = 32 if str(batch_size).startswith("auto") else int(batch_size)
+        self._samples = int(samples)
+        steps = None if sampling_steps is None else int(sampling_steps)
+        self._sampling = SamplingArguments(sampling, steps, int(block_length))
+        self._ends = answer_ends(self.model, self.tokenizer, QuestionTemplate(self.tokenizer))
+        self._begin = begin_of_text_ids(self.tokenizer)
+
+    @property
+    def tokenizer_name(self) -> str:
+        """What the harness's cache of prompts goes by."""
+        return self.name.replace("/", "__")
+
+    def chat_template(self, chat_template: bool | str = False) -> str | None:
+        """The tokenizer's chat template; another is not supported."""
+        return str(self.tokenizer.chat_template) if chat_template and self.tokenizer.chat_template else None
+
+    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        """A conversation as one text."""
+        rendered = self.tokenizer.apply_chat_template(
+            chat_history,
+            tokenize=False,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=not add_generation_prompt,
+        )
+        return str(rendered)
+
+    def generate_until(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[str]:
+        """Answers, cut at their end token and at the task's stop texts; sampling settings of the task do not apply."""
+        answers = [""] * len(requests)
+        by_length: dict[int, list[int]] = {}
+        for index, request in enumerate(requests):
+            length = int(request.args[1].get("max_gen_toks", _DEFAULT_LENGTH))
+            by_length.setdefault(length, []).append(index)
+        for length, indices in by_length.items():
+            prompts = [self._encode(requests[index].args[0]) for index in indices]
+            with evaluating(self.model):
+                sampled = sample(
+                    self.model,
+                    prompts,
+                    self._sampling.sampling_config(length),
+                    end_ids=self._ends,
+                    batch_size=self.batch_size,
+                )
+            for index, ids in zip(indices, sampled.ids, strict=True):
+                text = self.tokenizer.decode(until_end(ids, self._ends), skip_special_tokens=True)
+                answers[index] = _until(text, requests[index].args[1].get("until") or [])
+        return answers
+
+    def loglikelihood(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        """Lower bounds on the log-likelihood of each continuation in nats; none is said to be the greedy one."""
+        pairs = [(self._encode(context), self._plain(continuation)) for context, continuation in _arguments(requests)]
+        found = answer_log_likelihood(
+            self.model,
+            [prompt for prompt, _ in pairs],
+            [answer for _, answer in pairs],
+            samples=self._samples,
+            batch_size=self.batch_size,
+        )
+        return [(each, False) for each in found]
+
+    def loglikelihood_rolling(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[float]:
+        """Lower bounds on the log-likelihood of whole texts, which must fit the model."""
+        texts = [self._plain(text) for (text,) in _arguments(requests)]
+        return answer_log_likelihood(
+            self.model, [self._begin] * len(texts), texts, samples=self._samples, batch_size=self.batch_size
+        )
+
+    def _encode(self, context: str) -> list[int]:
+        """Ids of a prompt; a rendered conversation brings its own token for the beginning of a text."""
+        ids = self._plain(context)
+        return ids if not self._begin or ids[:1] == self._begin or self.tokenizer.chat_template else self._begin + ids
+
+    def _plain(self, text: str) -> list[int]:
+        return list(self.tokenizer.encode(text, add_special_tokens=False))
+
+
+def _arguments(requests: Sequence[Instance]) -> list[tuple[str, ...]]:
+    return [request.args for request in requests]
+
+
+def _until(text: str, stops: str | Sequence[str]) -> str:
+    for stop in [stops] if isinstance(stops, str) else stops:
+        if stop:
+            text = text.split(stop)[0]
+    return text
+
+
+if __name__ == "__main__":
+    from lm_eval.__main__ import cli_evaluate
+
+    cli_evaluate()

@@ -1,0 +1,37 @@
+"""What the tasks beside this file ask and how they score it: kinject's questions, by kinject's measures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import datasets
+
+from kinject.data import load_knowledge
+from kinject.evaluation.metrics import exact_match, paper_recall, token_f1
+
+
+def load(
+    direction: str,
+    documents: str = "fictional:name_description",
+    questions: str | None = None,
+    facts: str | None = None,
+    size: int | None = None,
+    world_seed: int = 0,
+    **_: Any,
+) -> dict[str, datasets.Dataset]:
+    """The questions of one direction; the arguments are those of `kinject eval`, given as lm-eval's --metadata."""
+    knowledge = load_knowledge(documents, questions, facts=facts, size=size, seed=world_seed)
+    asked = [each for each in knowledge.questions if each.direction == direction]
+    columns = {name: [getattr(each, name) for each in asked] for name in ("question", "answer", "group", "task")}
+    return {"test": datasets.Dataset.from_dict(columns)}
+
+
+def score(row: Mapping[str, Any], answers: Sequence[str]) -> dict[str, float]:
+    """The scores of one answer."""
+    answer, expected = answers[0].strip(), row["answer"]
+    return {
+        "paper": paper_recall(answer, expected),
+        "exact_match": exact_match(answer, expected),
+        "f1": token_f1(answer, expected),
+    }
