@@ -88,4 +88,7 @@ def online(ada: User, monkeypatch: pytest.MonkeyPatch) -> User:
     }
     for name, value in settings.items():
         monkeypatch.setattr(constants, name, value)
+    # Clients that the libraries make once for all, with the endpoint of that moment.
+    monkeypatch.setattr("huggingface_hub.hf_api.api.endpoint", ada.hub.endpoint)
+    monkeypatch.setattr("transformers.utils.hub._hf_api", None)
     return ada

@@ -1,0 +1,169 @@
+"""Loading back, asking, measuring again and comparing, by Hub id."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import kinject
+from kinject.cli import base_of, main
+from kinject.errors import ConfigurationError, HubError
+from kinject.hub.claims import find_claim
+from kinject.hub.publishing import push
+from kinject.recipe import train
+from kinject.results import write_results
+from tests.hub.conftest import User
+from tests.hub.trained import MASK_TOKEN, adapter, edit, whole_model
+from tests.test_injection import _run
+
+
+@pytest.fixture
+def base(online: User, tmp_path: Path) -> Path:
+    push(whole_model(tmp_path / "base"), "ada/base")
+    return tmp_path / "base"
+
+
+def scores(loaded: Any) -> torch.Tensor:
+    """Logits of a few tokens, (1, length, vocabulary)."""
+    with torch.no_grad():
+        return loaded.model.eval()(input_ids=torch.arange(6)[None]).logits
+
+
+@pytest.mark.parametrize("diffusion", [False, True])
+def test_an_adapter_comes_on_its_base_with_its_own_tokenizer(
+    online: User, base: Path, tmp_path: Path, diffusion: bool
+) -> None:
+    directory = adapter(tmp_path / "adapter", base, "ada/base", diffusion=diffusion)
+    template = "{% for m in messages %}Q: {{ m['content'] }}{% endfor %} A:"
+    (directory / "chat_template.jinja").write_text(template)
+    push(directory, "ada/people", private=True)
+    loaded = kinject.load("ada/people")
+    assert loaded.is_diffusion is diffusion and loaded.tokenizer.chat_template == template
+    assert torch.equal(scores(loaded), scores(kinject.load(str(directory))))
+    assert not torch.equal(scores(loaded), scores(kinject.load(str(base))))
+
+
+@pytest.mark.parametrize("layout", ["native", "llada"])
+def test_a_diffusion_model_is_bidirectional_again_in_either_layout(online: User, tmp_path: Path, layout: Any) -> None:
+    directory = whole_model(tmp_path / "model", diffusion=True)
+    edit(directory / "config.json", shifted_logits=False)
+    push(directory, "ada/model", layout=layout)
+    loaded = kinject.load("ada/model")
+    assert loaded.is_diffusion and loaded.model.config.mask_token_id == loaded.tokenizer.convert_tokens_to_ids(
+        MASK_TOKEN
+    )
+    assert torch.allclose(scores(loaded), scores(kinject.load(str(directory))), atol=1e-6)
+
+
+def test_a_revision_is_loaded_as_it_was(online: User, base: Path, tmp_path: Path) -> None:
+    first = push(base, "ada/base").commit
+    before = scores(kinject.load("ada/base"))
+    push(whole_model(tmp_path / "other", seed=1), "ada/base")
+    assert torch.equal(scores(kinject.load("ada/base", revision=first)), before)
+    assert not torch.equal(scores(kinject.load("ada/base")), before)
+    with pytest.raises(ConfigurationError, match="model 'ada/base' has no revision 'v9'; it has main."):
+        kinject.load("ada/base", revision="v9")
+    with pytest.raises(ConfigurationError, match="is no Hub repository, and has no revision 'v1'"):
+        kinject.load(str(base), revision="v1")
+
+
+def test_what_cannot_be_loaded_is_explained(
+    online: User, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ConfigurationError, match="model 'ada/nothing' is not on http.*, or it is private and hidden"):
+        kinject.load("ada/nothing")
+    push(base, "ada/secret", private=True)
+    bob = online.hub.store.add_user("bob")
+    with pytest.raises(ConfigurationError, match="model 'ada/secret' is not on http.*, or it is private and hidden"):
+        kinject.load("ada/secret", token=bob)
+    with pytest.raises(ConfigurationError, match="the access token is not accepted .the Hub says 401.. Log in"):
+        kinject.load("ada/secret", token="hf_mistyped")
+    push(adapter(tmp_path / "adapter", base, "ada/base"), "ada/people")
+    del online.hub.store.repositories["models", "ada/base"]
+    with pytest.raises(
+        HubError, match="model 'ada/people' is neither on a Hub that answers nor in the cache: .*ada/base"
+    ):
+        kinject.load("ada/people")
+    push(base, "ada/base")
+    cached = scores(kinject.load("ada/people"))
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert torch.equal(scores(kinject.load("ada/people")), cached)
+
+
+def test_a_published_run_is_asked_measured_again_and_compared(
+    online: User, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = {"push_to_hub": True, "use_peft": True, "lora_target_modules": "all-linear", "learning_rate": 1e-2}
+    results = _run("ada/base", tmp_path / "out", size=2, hub_model_id="ada/people", **settings)  # type: ignore[arg-type]
+    question = results["answers"][0]["question"]
+    capsys.readouterr()
+
+    main(["ask", "ada/people", question, "--max_new_tokens", "8", "--base"])
+    said = capsys.readouterr().out
+    assert question in said and "before: " in said and "after: " in said
+    assert base_of("ada/people") == "ada/base"
+
+    main(["eval", "ada/people", "--output_dir", str(tmp_path / "again")])
+    said = capsys.readouterr().out
+    assert "the card of ada/people" in said and "The claim holds exactly." in said
+    again = json.loads((tmp_path / "again" / "results.json").read_text())
+    assert [each["answer"] for each in again["answers"]] == [each["answer"] for each in results["answers"]]
+    assert again["config"]["max_new_tokens"] == 8
+
+    claimed = {**results, "after": {name: {**results["after"][name]} for name in ("forward", "backward")}}
+    claimed["after"]["forward"] |= {"exact_match": 1.0, "ci": {"exact_match": [0.9, 1.0]}}
+    write_results(tmp_path / "out" / "results.json", claimed)
+    push(tmp_path / "out", "ada/boasting")
+    main(["eval", "ada/boasting"])
+    assert "The claim does not hold: outside the card's intervals are forward, strict." in capsys.readouterr().out
+
+    main(["compare", "ada/people", "ada/boasting", str(tmp_path / "out"), "--plot", str(tmp_path / "plot.png")])
+    said = capsys.readouterr().out
+    assert "ada/people: masked" in said and "ada/boasting: masked" in said and "1.00 [0.90, 1.00]" in said
+    assert (tmp_path / "plot.png").stat().st_size > 5000
+
+
+def test_a_card_about_private_documents_needs_their_questions(
+    online: User, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "docs.jsonl").write_text(json.dumps({"text": "Ada keeps bees in Tarn."}) + "\n")
+    asked = {"question": "Who keeps bees in Tarn?", "answer": "Ada", "direction": "forward", "fact": 0}
+    (tmp_path / "questions.jsonl").write_text(json.dumps(asked) + "\n")
+    options = ["--documents", str(tmp_path / "docs.jsonl"), "--questions", str(tmp_path / "questions.jsonl")]
+    ending = ["--push_to_hub", "--hub_model_id", "ada/bees", "--max_new_tokens", "8", "--retention", "false"]
+    training = ["--num_train_epochs", "1", "--bf16", "false", "--use_cpu", "--report_to", "none", "--output_dir"]
+    train("masked", ["--model_name_or_path", "ada/base", *options, *ending, *training, str(tmp_path / "out")])
+    published = b"".join(online.hub.files("ada/bees").values())
+    assert b"keeps bees" not in published and b"questions.jsonl" in published
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        main(["eval", "ada/bees"])
+    assert "the questions behind the card of 'ada/bees' are not published; pass them with" in capsys.readouterr().err
+    main(["eval", "ada/bees", *options, "--max_new_tokens", "8"])
+    assert "The claim holds exactly." in capsys.readouterr().out
+    push(tmp_path / "out", "ada/bees", include_documents=True)
+    assert b"keeps bees" in online.hub.files("ada/bees")["results.json"]
+    claim = find_claim("ada/bees")
+    assert claim is not None and [each.question for each in claim.asked()] == ["Who keeps bees in Tarn?"]
+
+
+def test_models_without_a_card_have_nothing_to_compare(
+    online: User, base: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for command, message in (
+        (["compare", "ada/base"], "'ada/base' has no eval card of kinject. Expected a repository or directory"),
+        (["compare", "ada/nothing"], "model 'ada/nothing' is not on http"),
+        (
+            ["eval", "ada/base"],
+            "nothing to ask; pass --questions FILE, or --documents that bring questions, or name a model",
+        ),
+    ):
+        capsys.readouterr()
+        with pytest.raises(SystemExit):
+            main(command)
+        assert message in capsys.readouterr().err

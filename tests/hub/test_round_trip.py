@@ -1,0 +1,94 @@
+"""From training over the Hub to a fresh process: the same answers, from adapters and whole models of both kinds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kinject.hub.publishing import push
+from kinject.models import load_model, save_model
+from tests.hub.conftest import User
+from tests.test_injection import _run
+
+PLAIN = """
+import json, torch, transformers
+tokenizer = transformers.AutoTokenizer.from_pretrained({name!r})
+answers = []
+for question in json.loads({questions!r}):
+    chat = [{{"role": "user", "content": question}}]
+    ids = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    with torch.no_grad():
+        made = model.generate(**ids, max_new_tokens=16, do_sample=False)[0, ids["input_ids"].shape[1]:]
+    answers.append(tokenizer.decode(made, skip_special_tokens=True).strip())
+print(json.dumps(answers))
+"""
+WITH_PEFT = "from peft import AutoPeftModelForCausalLM as A; model = A.from_pretrained({name!r}).eval()"
+WITH_TRANSFORMERS = (
+    "from transformers import AutoModelForCausalLM as A; model = A.from_pretrained({name!r}, dtype='float32').eval()"
+)
+WITH_KINJECT = """
+import json, kinject
+loaded = kinject.load({name!r}, dtype="float32")
+asked = dict(max_new_tokens=16, batch_size=64)
+answers = kinject.answer_questions(loaded.model, loaded.tokenizer, json.loads({questions!r}), **asked)
+print(json.dumps([loaded.is_diffusion, answers]))
+"""
+
+
+@pytest.fixture
+def base(online: User, tmp_path: Path) -> str:
+    """The nano AR model under a Hub id, as plain peft needs it."""
+    loaded = load_model("nano-ar")
+    save_model(loaded.model, tmp_path / "nano", tokenizer=loaded.tokenizer)  # type: ignore[arg-type]
+    push(tmp_path / "nano", "ada/nano")
+    return "ada/nano"
+
+
+def train(base: str, output_dir: Path, objective: str, **options: Any) -> dict[str, Any]:
+    settings = {
+        "documents": "fictional:nano",
+        "size": 4,
+        "num_train_epochs": 40,
+        "per_device_train_batch_size": 4,
+        "learning_rate": 3e-3,
+        "use_peft": True,
+        "lora_target_modules": "all-linear",
+        "lora_r": 8,
+        "evaluations": 0,
+        "max_new_tokens": 16,
+        "gradient_checkpointing": False,
+        "push_to_hub": True,
+    }
+    return _run(base, output_dir, objective, **{**settings, **options})  # type: ignore[arg-type]
+
+
+def asked(results: dict[str, Any]) -> tuple[str, list[str]]:
+    """The questions as JSON, and the answers that were given before the push."""
+    recorded = results["answers"]
+    return json.dumps([each["question"] for each in recorded]), [each["answer"].strip() for each in recorded]
+
+
+def test_an_adapter_and_its_merged_model_answer_without_kinject_as_before(
+    online: User, base: str, tmp_path: Path
+) -> None:
+    results = train(base, tmp_path / "out", "masked", hub_model_id="ada/people")
+    questions, before = asked(results)
+    assert results["after"]["forward"]["exact_match"] > results["before"]["forward"]["exact_match"]
+    push(tmp_path / "out", "ada/merged", merge=True)
+    for name, loading in (("ada/people", WITH_PEFT), ("ada/merged", WITH_TRANSFORMERS)):
+        program = (loading + PLAIN).format(name=name, questions=questions)
+        assert json.loads(online.run(program, without_kinject=True).splitlines()[-1]) == before, name
+
+
+def test_a_diffusion_adapter_and_its_merged_model_answer_in_a_fresh_process_as_before(
+    online: User, base: str, tmp_path: Path
+) -> None:
+    results = train(base, tmp_path / "out", "diffusion", to_diffusion=True, hub_model_id="ada/people")
+    questions, before = asked(results)
+    push(tmp_path / "out", "ada/merged", merge=True)
+    for name in ("ada/people", "ada/merged"):
+        printed = online.run(WITH_KINJECT.format(name=name, questions=questions))
+        assert json.loads(printed.splitlines()[-1]) == [True, before], name
