@@ -33,7 +33,7 @@ def scores(results: Mapping[str, Any]) -> str:
             cells = [_score(each[direction] if each else None, measure) for each in (before, after)]
             count = (before or after or {})[direction]["n"]
             rows.append([f"{direction}, {name}", str(count), *cells])
-    heads = ["questions", "number", "before", "after" if finished else "so far"]
+    heads = ["", "questions", "before", "after" if finished else "so far"]
     return "\n\n".join([_table(heads, rows), *_reading(results)])
 
 

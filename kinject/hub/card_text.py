@@ -40,9 +40,10 @@ def fenced(text: str, language: str = "") -> str:
     return f"{fence}{language}\n{lines}\n{fence}"
 
 
-def slug(text: str) -> str:
-    """``text`` in letters, digits and dots of ASCII, and hyphens for all else, which no renderer takes for markup."""
-    return re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-.") or "model"
+def slug(text: str, longest: int = 80) -> str:
+    """``text`` in letters, digits and hyphens of ASCII, and dots between digits: nothing that is markup or an address."""
+    hyphenated = re.sub(r"(?!(?<=\d)\.(?=\d))[^A-Za-z0-9]", "-", text)
+    return re.sub("-{2,}", "-", hyphenated)[:longest].strip("-.") or "model"
 
 
 def redacted(text: str) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 pytest.importorskip("lm_eval", reason="pip install 'kinject[eval]'")
 
@@ -25,7 +26,7 @@ from tests.conftest import build_model, build_tokenizer
 
 TASKS = Path(__file__).parents[2] / "recipes" / "lm_eval"
 NANO = Path(__file__).parents[2] / "kinject" / "models" / "nano"
-STRANGERS, POPULATION = "fictional:nano", "fictional:nano_population"
+POPULATION = "fictional:nano_population"
 
 
 def run(
@@ -65,37 +66,47 @@ def own(name: str, knowledge: KnowledgeSet, sampling: SamplingConfig | None = No
     }
 
 
-def check_telling(documents: str, scores: dict[str, Any]) -> None:
-    """Known people are answered; of strangers some words are right, so that the figures could differ."""
-    if documents == POPULATION:
-        assert min(cell["exact_match"] for cell in scores.values()) > 0.9
-    else:
-        assert 0 < scores["forward"]["paper"] < 0.9
-
-
 def close(scores: dict[str, Any]) -> dict[str, Any]:
     return {direction: pytest.approx(cell, abs=1e-9) for direction, cell in scores.items()}
 
 
-@pytest.mark.parametrize("documents", [STRANGERS, POPULATION])
-def test_an_ar_model_scores_as_in_our_evaluation_out_of_the_box(documents: str) -> None:
-    world = {"documents": documents, "size": 12}
-    expected = own("nano-ar", load_knowledge(documents, size=12))
-    arguments = {"pretrained": str(NANO / "ar"), "dtype": "float32", "device": "cpu"}
-    assert run("hf", arguments, world, apply_chat_template=True) == close(expected)
-    check_telling(documents, expected)
+@pytest.fixture(scope="module", params=["nano-ar", "nano-diffusion"])
+def forgetful(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """The name of a nano model, and a directory with one that has forgotten about half of what it knew."""
+    loaded = load_model(request.param, dtype="float32")
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weight in loaded.model.parameters():
+            if weight.dim() > 1:
+                weight.add_(torch.randn(weight.shape, generator=generator) * weight.std() * 0.3)
+    directory = tmp_path_factory.mktemp("forgetful")
+    save_model(loaded.model, directory, tokenizer=loaded.tokenizer)
+    return request.param, str(directory)
 
 
-@pytest.mark.parametrize(
-    ("documents", "sampling"), [(STRANGERS, "fast"), (POPULATION, "fast"), (STRANGERS, "published")]
-)
-def test_a_diffusion_model_scores_as_in_our_evaluation(documents: str, sampling: str) -> None:
-    world = {"documents": documents, "size": 8}
-    config = SamplingConfig.published(16, 16) if sampling == "published" else None
-    expected = own("nano-diffusion", load_knowledge(documents, size=8), config)
-    arguments = {"pretrained": "nano-diffusion", "sampling": sampling, "device": "cpu"}
-    assert run("kinject-diffusion", arguments, world, apply_chat_template=True) == close(expected)
-    check_telling(documents, expected)
+def test_the_figures_are_those_of_our_evaluation(forgetful: tuple[str, str]) -> None:
+    name, directory = forgetful
+    expected = own(directory, load_knowledge(POPULATION, size=12))
+    assert all(0.3 < cell["exact_match"] < 0.7 for cell in expected.values())  # figures that could differ
+    kind, more = ("hf", {"dtype": "float32"}) if name == "nano-ar" else ("kinject-diffusion", {})
+    arguments = {"pretrained": directory, "device": "cpu", **more}
+    assert run(kind, arguments, {"documents": POPULATION, "size": 12}, apply_chat_template=True) == close(expected)
+
+
+@pytest.mark.parametrize("name", ["nano-ar", "nano-diffusion"])
+def test_the_nano_models_know_their_population(name: str) -> None:
+    arguments = {"pretrained": str(NANO / name.removeprefix("nano-")), "device": "cpu"}
+    kind, more = ("hf", {"dtype": "float32"}) if name == "nano-ar" else ("kinject-diffusion", {})
+    scores = run(kind, {**arguments, **more}, {"documents": POPULATION, "size": 6}, apply_chat_template=True)
+    assert min(cell["exact_match"] for cell in scores.values()) > 0.9
+
+
+def test_a_diffusion_model_can_be_sampled_as_published() -> None:
+    knowledge = load_knowledge(POPULATION, size=3)
+    expected = own("nano-diffusion", knowledge, SamplingConfig.published(16, 8))
+    arguments = {"pretrained": "nano-diffusion", "sampling": "published", "sampling_steps": 8, "device": "cpu"}
+    scores = run("kinject-diffusion", arguments, {"documents": POPULATION, "size": 3}, apply_chat_template=True)
+    assert scores == close(expected)
 
 
 def test_models_without_a_chat_template_are_asked_as_we_ask_them(tmp_path: Path) -> None:
