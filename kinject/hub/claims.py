@@ -61,13 +61,19 @@ class Claim:
             raise ConfigurationError(
                 f"the questions behind the card of '{self.name}' are not published; pass them with --documents or --questions."
             )
-        knowledge = load_knowledge(
-            documents,
-            paraphrases=str(config.get("paraphrases", "none")),
-            facts=config.get("facts"),
-            size=config.get("size"),
-            seed=config.get("world_seed", 0),
-        )
+        try:
+            knowledge = load_knowledge(
+                documents,
+                paraphrases=str(config.get("paraphrases", "none")),
+                facts=config.get("facts"),
+                size=config.get("size"),
+                seed=config.get("world_seed", 0),
+            )
+        except KinjectError as error:
+            raise ConfigurationError(
+                f"the questions behind the card of '{self.name}' cannot be loaded ({error}); pass them with --documents or "
+                "--questions."
+            ) from error
         return knowledge.split_questions()[1] if config.get("select_on") == "validation" else knowledge.questions
 
 

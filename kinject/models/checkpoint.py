@@ -42,7 +42,7 @@ def read_checkpoint(path: str, **model_options: Any) -> tuple[PreTrainedModel, P
             path, output_loading_info=True, ignore_mismatched_sizes=True, **options, **translated
         )
     except OSError as error:
-        raise ConfigurationError(f"could not be loaded: {error}") from error
+        raise ConfigurationError(f"could not be loaded: {' '.join(str(error).split())}") from error
     model, info = loaded
     require_all_weights(
         missing=info["missing_keys"],

@@ -181,6 +181,16 @@ def test_what_was_uploaded_before_the_failure_is_not_uploaded_again(
     assert "model.safetensors" in online.hub.files("ada/people")
 
 
+def test_the_command_in_a_process_of_its_own(ada: User, directory: Path) -> None:
+    refused = ada.kinject("push", directory, "ada/people", HF_TOKEN="hf_mistyped")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr.splitlines()[-1].startswith("error: the access token is not accepted (the Hub says 401: ")
+    assert "hf_mistyped" not in refused.stderr
+    done = ada.kinject("push", directory, "ada/people")
+    assert done.returncode == 0
+    assert done.stdout.startswith(f"{ada.hub.endpoint}/ada/people holds chat_template.jinja, config.json, ")
+
+
 def assert_completes(online: User, directory: Path, command: str) -> None:
     """The command of the message publishes all, the same as a push that never failed."""
     online.hub.faults.clear()

@@ -6,8 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from kinject.hub.publishing import push
 from kinject.models import load_model, save_model
 from tests.hub.conftest import User
@@ -38,13 +36,11 @@ print(json.dumps([loaded.is_diffusion, answers]))
 """
 
 
-@pytest.fixture
-def base(online: User, tmp_path: Path) -> str:
-    """The nano AR model under a Hub id, as plain peft needs it."""
-    loaded = load_model("nano-ar")
-    save_model(loaded.model, tmp_path / "nano", tokenizer=loaded.tokenizer)  # type: ignore[arg-type]
-    push(tmp_path / "nano", "ada/nano")
-    return "ada/nano"
+def on_the_hub(name: str, directory: Path) -> str:
+    """A nano model under a Hub id, as plain peft needs it."""
+    loaded = load_model(name)
+    save_model(loaded.model, directory, tokenizer=loaded.tokenizer)  # type: ignore[arg-type]
+    return push(directory, f"ada/{name}").repository
 
 
 def train(base: str, output_dir: Path, objective: str, **options: Any) -> dict[str, Any]:
@@ -71,12 +67,10 @@ def asked(results: dict[str, Any]) -> tuple[str, list[str]]:
     return json.dumps([each["question"] for each in recorded]), [each["answer"].strip() for each in recorded]
 
 
-def test_an_adapter_and_its_merged_model_answer_without_kinject_as_before(
-    online: User, base: str, tmp_path: Path
-) -> None:
-    results = train(base, tmp_path / "out", "masked", hub_model_id="ada/people")
+def test_an_adapter_and_its_merged_model_answer_without_kinject_as_before(online: User, tmp_path: Path) -> None:
+    results = train(on_the_hub("nano-ar", tmp_path / "nano"), tmp_path / "out", "masked", hub_model_id="ada/people")
     questions, before = asked(results)
-    assert results["after"]["forward"]["exact_match"] > results["before"]["forward"]["exact_match"]
+    assert results["after"]["forward"]["exact_match"] >= 0.5 > results["before"]["forward"]["exact_match"]
     push(tmp_path / "out", "ada/merged", merge=True)
     for name, loading in (("ada/people", WITH_PEFT), ("ada/merged", WITH_TRANSFORMERS)):
         program = (loading + PLAIN).format(name=name, questions=questions)
@@ -84,10 +78,13 @@ def test_an_adapter_and_its_merged_model_answer_without_kinject_as_before(
 
 
 def test_a_diffusion_adapter_and_its_merged_model_answer_in_a_fresh_process_as_before(
-    online: User, base: str, tmp_path: Path
+    online: User, tmp_path: Path
 ) -> None:
-    results = train(base, tmp_path / "out", "diffusion", to_diffusion=True, hub_model_id="ada/people")
+    settings = {"frame": "chat", "mask_unit": "mixed", "num_train_epochs": 200, "learning_rate": 2e-3}
+    base = on_the_hub("nano-diffusion", tmp_path / "nano")
+    results = train(base, tmp_path / "out", "diffusion", hub_model_id="ada/people", **settings)
     questions, before = asked(results)
+    assert results["after"]["forward"]["exact_match"] >= 0.5 > results["before"]["forward"]["exact_match"]
     push(tmp_path / "out", "ada/merged", merge=True)
     for name in ("ada/people", "ada/merged"):
         printed = online.run(WITH_KINJECT.format(name=name, questions=questions))
