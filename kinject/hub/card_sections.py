@@ -89,9 +89,13 @@ def forgetting(results: Mapping[str, Any]) -> str:
             f"{after['answered']:.3f}",
         ],
     ]
-    told = [f"Of the questions it answered before, {after['kept']:.0%} are still answered"] if "kept" in after else []
-    told += [f"perplexity rose by a factor of {after['perplexity_ratio']:.3f}"] if "perplexity_ratio" in after else []
-    return "\n\n".join([_table(["", "before", "after"], rows), *(["; ".join(told) + "."] if told else [])])
+    told = (
+        [f"of the questions it answered before, {after['kept']:.0%} are still answered"]
+        if before["answered"] and "kept" in after
+        else []
+    )
+    told += [f"perplexity is {after['perplexity_ratio']:.3f} times what it was"] if "perplexity_ratio" in after else []
+    return "\n\n".join([_table(["", "before", "after"], rows), *([_sentence("; ".join(told))] if told else [])])
 
 
 def injected(results: Mapping[str, Any]) -> str:
@@ -136,6 +140,10 @@ def _reading(results: Mapping[str, Any]) -> list[str]:
         step = results["history"][-1]["step"] if results["history"] else 0
         said.append(f"**Training has not finished**: the scores are those of step {step}.")
     return said
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
 
 
 def _differences(results: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:

@@ -154,6 +154,16 @@ def test_what_was_not_measured_is_said(tmp_path: Path) -> None:
     assert "the scores are optimistic" in card_of(write_run(tmp_path, chosen))
 
 
+def test_what_was_never_known_is_not_said_to_be_kept(tmp_path: Path) -> None:
+    assert "Of the questions it answered before, 67% are still answered; perplexity is 1.049 times" in card_of(
+        write_run(tmp_path, some_run())
+    )
+    results = some_run()
+    results["retention"]["before"]["answered"] = 0.0
+    text = card_of(write_run(tmp_path, results))
+    assert "still answered" not in text and "Perplexity is 1.049 times what it was." in text
+
+
 def test_other_runs_stand_beside_this_one(tmp_path: Path) -> None:
     baseline = some_run(right=1, objective="ar")
     elsewhere = write_run(tmp_path / "other", some_run(right=2, objective="<b>", dataset="other"))

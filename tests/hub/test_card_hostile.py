@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from kinject.hub.card import read_card, write_card
-from kinject.hub.card_text import code, fenced
+from kinject.hub.card_text import code, fenced, slug
 from kinject.results import read_results
 from tests.hub.runs import some_run, write_run
 
@@ -128,6 +128,12 @@ def test_documents_and_settings_are_shown_as_they_are(tmp_path: Path) -> None:
         blocks = [token.content for token in MarkdownIt().parse(card) if token.type == "fence"]
         assert f"{HOSTILE[kind]}\n\n{HOSTILE[kind]}\n" in blocks
         assert read_card(card)["config"] == read_results(tmp_path / "run")["config"]
+
+
+def test_a_title_is_no_markup_and_no_address() -> None:
+    assert slug("Qwen2.5-7B_x") == "Qwen2.5-7B-x"
+    assert slug("www.e.vil") == "www-e-vil" and slug("_*`<a>`*_") == "a" and slug("\u202e") == "model"
+    assert len(slug("x" * 1000)) < 100
 
 
 def test_code_holds_any_text() -> None:
