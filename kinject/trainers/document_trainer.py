@@ -101,9 +101,13 @@ class DocumentSFTTrainer(CardWritingTrainer):
         except ValueError as error:
             if "Target modules" in str(error):
                 targets = getattr(peft_config, "target_modules", None)
+                # peft reads a lone name as a regular expression for the whole path of a module.
+                named = (
+                    f"'{targets}' (alone, a regular expression)" if isinstance(targets, str) else sorted(targets or ())
+                )
                 raise ConfigurationError(
-                    f"lora_target_modules {sorted(targets) if targets else targets} match no module of this model. "
-                    "Name modules it has, such as q_proj v_proj, or all-linear."
+                    f"lora_target_modules {named} match no module of this model. Name two or more that it has, such as "
+                    "q_proj v_proj, or one as '.*q_proj', or all-linear."
                 ) from error
             raise
         base = self._unwrapped()

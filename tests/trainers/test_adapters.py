@@ -43,6 +43,9 @@ def test_lora_targets_that_match_nothing_are_refused(make_trainer: Callable[...,
     nowhere = LoraConfig(target_modules=["nowhere_proj"], task_type="CAUSAL_LM")
     with pytest.raises(ConfigurationError, match=r"lora_target_modules \['nowhere_proj'\] match no module"):
         make_trainer(trainer={"peft_config": nowhere})
+    pattern = LoraConfig(target_modules="q_proj", task_type="CAUSAL_LM")  # a whole path is no q_proj
+    with pytest.raises(ConfigurationError, match=r"lora_target_modules 'q_proj' \(alone, a regular expression\) match"):
+        make_trainer(trainer={"peft_config": pattern})
 
 
 def test_prompt_learning_is_refused(make_trainer: Callable[..., Any]) -> None:
