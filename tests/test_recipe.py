@@ -16,7 +16,7 @@ from kinject.errors import ConfigurationError
 from kinject.recipe import parse, parse_training
 
 ROOT = Path(__file__).parents[1]
-CONFIGS = sorted((ROOT / "recipes").glob("*/*.yaml"))
+CONFIGS = sorted(path for path in (ROOT / "recipes").glob("*/*.yaml") if path.parent.name != "lm_eval")
 
 
 @dataclasses.dataclass
