@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -114,6 +114,9 @@ def plot_history(results: Mapping[str, Any] | Sequence[Mapping[str, Any]], path:
                     panel.axhline(before, linestyle=line, color=color, linewidth=0.6, alpha=0.5)
         measure = "ROUGE-1 recall" if key == "paper" else "exact match"
         panel.set(xscale="log", ylim=(-0.03, 1.03), xlabel="step", title=f"{reading}: {measure}")
+        ticks = steps_apart({entry["step"] for run in runs for entry in run["history"]})
+        panel.set_xticks(ticks, labels=map(str, ticks))
+        panel.set_xticks([], minor=True)
         panel.grid(alpha=0.25)
     panels[0].set_ylabel("share of answers")
     panels[0].legend(fontsize="small", frameon=False)
@@ -121,6 +124,15 @@ def plot_history(results: Mapping[str, Any] | Sequence[Mapping[str, Any]], path:
     target.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(target, dpi=120, format="png")
     return target
+
+
+def steps_apart(steps: Iterable[int]) -> list[int]:
+    """Of ``steps`` those that can be labeled side by side on a logarithmic axis; always the last."""
+    kept: list[int] = []
+    for step in sorted(steps, reverse=True):
+        if step > 0 and (not kept or kept[-1] >= 1.3 * step):
+            kept.append(step)
+    return kept[::-1]
 
 
 def _cell(measured: Mapping[str, Any], key: str, intervals: bool) -> str:

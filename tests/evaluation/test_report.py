@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kinject.errors import KinjectError
-from kinject.evaluation.report import plot_history, results_table, run_names
+from kinject.evaluation.report import plot_history, results_table, run_names, steps_apart
 from kinject.results import new_results
 
 
@@ -89,3 +89,8 @@ def test_the_plot_is_a_png_that_shows_something(tmp_path: Path) -> None:
 def test_nothing_to_plot_says_so(tmp_path: Path) -> None:
     with pytest.raises(KinjectError, match="no run has a history"):
         plot_history([run("ar", 0, 0, history=[])], tmp_path / "x.png")
+
+
+def test_steps_are_labeled_where_there_is_room() -> None:
+    assert steps_apart({1, 2, 3, 4, 5, 6, 8, 10, 100}) == [1, 2, 3, 4, 6, 10, 100]
+    assert steps_apart({0, 7}) == [7]
