@@ -7,13 +7,13 @@ from typing import Any
 
 import datasets
 
-from kinject.data import load_knowledge
+from kinject.data import load_knowledge, load_questions
 from kinject.evaluation.metrics import exact_match, paper_recall, token_f1
 
 
 def load(
     direction: str,
-    documents: str = "fictional:name_description",
+    documents: str | None = None,
     questions: str | None = None,
     facts: str | None = None,
     size: int | None = None,
@@ -21,8 +21,12 @@ def load(
     **_: Any,
 ) -> dict[str, datasets.Dataset]:
     """The questions of one direction; the arguments are those of `kinject eval`, given as lm-eval's --metadata."""
-    knowledge = load_knowledge(documents, questions, facts=facts, size=size, seed=world_seed)
-    asked = [each for each in knowledge.questions if each.direction == direction]
+    if questions and not documents:
+        found = load_questions(questions)
+    else:
+        world = documents or "fictional:name_description"
+        found = load_knowledge(world, questions, facts=facts, size=size, seed=world_seed).questions
+    asked = [each for each in found if each.direction == direction]
     columns = {name: [getattr(each, name) for each in asked] for name in ("question", "answer", "group", "task")}
     return {"test": datasets.Dataset.from_dict(columns)}
 
