@@ -1,4 +1,4 @@
-"""`report_to tensorboard|wandb|trackio` shows how forward and backward answers develop, from before training on."""
+"""`report_to tensorboard|wandb` shows how forward and backward answers develop, from before training on."""
 
 from __future__ import annotations
 
@@ -61,6 +61,14 @@ def curve(points: Mapping[str, Mapping[int, float]]) -> list[tuple[int, float, f
     return [(step, points["forward"][step], points["backward"][step]) for step in sorted(points["forward"])]
 
 
+def found_in(logged: Sequence[Mapping[str, Any]]) -> dict[str, dict[int, float]]:
+    """The curves in what a tracker was given, by step."""
+    return {
+        name: {each["train/global_step"]: each[f"train/{name}"] for each in logged if f"train/{name}" in each}
+        for name in DIRECTIONS
+    }
+
+
 def approximately(curve: list[tuple[int, float, float]]) -> list[Any]:
     return [pytest.approx(point, abs=1e-6) for point in curve]
 
@@ -91,27 +99,4 @@ def test_wandb_shows_the_curves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(wandb.sdk.wandb_run.Run, "log", log)
     expected = inject(tmp_path, "wandb")
     wandb.finish()
-    found: dict[str, dict[int, float]] = {name: {} for name in DIRECTIONS}
-    for entry in logged:
-        for name in DIRECTIONS:
-            if f"train/{name}" in entry:
-                found[name][entry["train/global_step"]] = entry[f"train/{name}"]
-    assert curve(found) == approximately(expected)
-
-
-def test_trackio_shows_the_curves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("trackio")
-    import trackio
-    import trackio.utils
-
-    logged: list[dict[str, Any]] = []
-    monkeypatch.setattr(trackio, "init", lambda *_, **__: None)
-    monkeypatch.setattr(trackio, "log", lambda entry, **_: logged.append(dict(entry)))
-    monkeypatch.setattr(trackio, "finish", lambda: None)
-    expected = inject(tmp_path, "trackio")
-    found: dict[str, dict[int, float]] = {name: {} for name in DIRECTIONS}
-    for entry in logged:
-        for name in DIRECTIONS:
-            if f"train/{name}" in entry:
-                found[name][entry["train/global_step"]] = entry[f"train/{name}"]
-    assert curve(found) == approximately(expected)
+    assert curve(found_in(logged)) == approximately(expected)
