@@ -2,7 +2,7 @@
 
     python recipes/nano/compare.py --output_dir outputs/nano
 
-Each run injects one statement about each of 40 people (or eight wordings of it) into a nano model that ships with
+Each run injects one statement about each of 30 people (or eight wordings of it) into a nano model that ships with
 kinject, and asks six questions about each, both ways. Settings are those of the YAML files beside this script, chosen
 on the people of `--world_seed` 100 and up; reported are those of `--seeds`. Finished runs are not repeated. Writes a
 table, `compare.json`, and every run's directory.
