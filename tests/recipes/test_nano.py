@@ -95,7 +95,7 @@ def test_a_few_strangers_are_learned_both_ways_from_one_wording(objective: str, 
 
 def test_pretraining_writes_models_that_load_and_go_on(tmp_path: Path) -> None:
     def pretrain(*options: str) -> None:
-        command = [sys.executable, str(NANO / "pretrain.py"), "--steps", "1", "--people", "12", *options]
+        command = [sys.executable, str(NANO / "pretrain.py"), "--steps", "1", "--people", "40", *options]
         subprocess.run(command, check=True, capture_output=True)
 
     pretrain("--kind", "ar", "--output_dir", str(tmp_path / "ar"))
