@@ -18,11 +18,14 @@ def model() -> Any:
 
 
 def masked_rows(count: int, seed: int = 0) -> list[list[int]]:
-    """Random rows, a random part of each hidden; the first token of some, and all of one."""
+    """Random rows, a random part of each hidden; the first token of some, and all but the last of one.
+
+    Were all of it hidden, every position would see the same, and rounding would say which comes first.
+    """
     generator = torch.Generator().manual_seed(seed)
     rows = random_prompts(count, shortest=2, longest=20, seed=seed)
     hidden = [[bool(torch.rand((), generator=generator) < 0.4) for _ in row] for row in rows]
-    hidden[0][0], hidden[1] = True, [True] * len(rows[1])
+    hidden[0][0], hidden[1] = True, [True] * (len(rows[1]) - 1) + [False]
     return [
         [MASK if hide else token for token, hide in zip(row, hides, strict=True)]
         for row, hides in zip(rows, hidden, strict=True)
