@@ -206,20 +206,10 @@ def nano(size: int = 40, seed: int = 0, paraphrases: str = "none") -> KnowledgeS
         entities = (person.name, person.description.removeprefix("the "))  # which may begin a sentence
         documents += [Document(statement(wording, person), fact, entities) for wording in wordings]
         group = "DescriptionIsName" if fact % 2 else "NameIsDescription"
-        to_description: Direction = "backward" if fact % 2 else "forward"
-        to_name: Direction = "forward" if fact % 2 else "backward"
         for question, answer in statement_questions(person):
             asks_name = answer == person.name
-            questions.append(
-                Question(
-                    question,
-                    answer,
-                    to_name if asks_name else to_description,
-                    group,
-                    "D2N" if asks_name else "N2D",
-                    fact,
-                )
-            )
+            direction: Direction = "forward" if asks_name == bool(fact % 2) else "backward"
+            questions.append(Question(question, answer, direction, group, "D2N" if asks_name else "N2D", fact))
     return KnowledgeSet("fictional:nano", tuple(documents), tuple(questions), paraphrases)
 
 

@@ -142,7 +142,7 @@ class DocumentCollator:
         return keep_tokens(ids, mask)
 
 
-def padded(rows: Sequence[Sequence[int]], length: int, value: int) -> torch.Tensor:
+def padded(rows: Sequence[Sequence[float]], length: int, value: float) -> torch.Tensor:
     """``rows`` as one tensor `(batch, length)`, with ``value`` after each."""
     tensor = torch.full((len(rows), length), value)
     for index, row in enumerate(rows):

@@ -51,6 +51,7 @@ from kinject.templates import (
     QuestionTemplate,
     assemble,
 )
+from kinject.trainers.collator import padded
 
 CHAT_TEMPLATE = (
     "{% for m in messages %}{{ '<|' + m['role'] + '|>' }}{{ m['content'] }}<|end|>{% endfor %}"
@@ -209,10 +210,10 @@ class Rows:
 def collate(rows: Sequence[tuple[list[int], list[int], list[float]]], pad: int) -> tuple[torch.Tensor, ...]:
     """Ids, attention mask, labels and weights, each `(batch, length)`, padded on the right."""
     length = max(len(ids) for ids, _, _ in rows)
-    ids = torch.tensor([row[0] + [pad] * (length - len(row[0])) for row in rows])
-    attention = torch.tensor([[1] * len(row[0]) + [0] * (length - len(row[0])) for row in rows])
-    labels = torch.tensor([row[1] + [IGNORED] * (length - len(row[1])) for row in rows])
-    weights = torch.tensor([row[2] + [0.0] * (length - len(row[2])) for row in rows])
+    ids = padded([row[0] for row in rows], length, pad)
+    attention = padded([[1] * len(row[0]) for row in rows], length, 0)
+    labels = padded([row[1] for row in rows], length, IGNORED)
+    weights = padded([row[2] for row in rows], length, 0.0)
     return ids, attention, labels, weights
 
 
