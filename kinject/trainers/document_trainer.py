@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from datasets import Dataset, IterableDataset
-from transformers import TrainerCallback
+from transformers import AutoConfig, TrainerCallback
 
 from kinject.errors import ConfigurationError, DataError
-from kinject.models.diffusion import is_diffusion
+from kinject.models.diffusion import is_diffusion, text_config
 from kinject.templates import IGNORED, DocumentTemplate, Wording
 from kinject.trainers.card_writing import CardWritingTrainer
 from kinject.trainers.collator import DocumentCollator, Masking
@@ -62,7 +62,7 @@ class DocumentSFTTrainer(CardWritingTrainer):
 
     Raises:
         ConfigurationError: unknown wording, no usable mask token, LoRA targets that match nothing, an answer longer
-            than `max_length`.
+            than `max_length`, a token that the model has no embedding for.
         DataError: a row without text, prompt/completion or messages, or with an empty document.
     """
 
@@ -87,6 +87,7 @@ class DocumentSFTTrainer(CardWritingTrainer):
                 "Use LoRA or train the full model."
             )
         self._template: DocumentTemplate | None = None
+        self._vocabulary_size = _vocabulary_size(model, args)
         try:
             super().__init__(
                 model,
@@ -119,8 +120,11 @@ class DocumentSFTTrainer(CardWritingTrainer):
         # The loss is summed over supervised tokens and divided by their number in the whole accumulated batch, whatever
         # the model's own forward accepts; this makes accumulation exact for every architecture.
         self.model_accepts_loss_kwargs = True
+        frames = self._document_template(processing_class=self._tokenizer, args=args).frames
+        framing = [index for frame in frames for part in (frame.before, frame.between, frame.after) for index in part]
+        self._require_embeddings(framing, "the prompt around documents", self._tokenizer)
         self.data_collator = self._collator(
-            frames=self._document_template(processing_class=self._tokenizer, args=args).frames,
+            frames=frames,
             pad_token_id=self._tokenizer.pad_token_id,
             seed=args.seed if args.data_seed is None else args.data_seed,
             masking=self._masking(base.config.get_text_config().vocab_size),
@@ -187,6 +191,8 @@ class DocumentSFTTrainer(CardWritingTrainer):
             for position, index in enumerate(indices):
                 row = {name: values[position] for name, values in batch.items()}
                 for document, frames in self._samples(row, index, dataset_name, args, template, row_template):
+                    where = f"row {index} of the {dataset_name} data set"
+                    self._require_embeddings(document.ids, where, processing_class)
                     prepared["document_ids"].append(document.ids)
                     prepared["word_ids"].append(document.word_ids if self._needs_word_ids(args) else None)
                     prepared["frames"].append(frames)
@@ -269,6 +275,17 @@ class DocumentSFTTrainer(CardWritingTrainer):
             self._template = DocumentTemplate(processing_class, self._document_wordings(args), args.system_prompt)
         return self._template
 
+    def _require_embeddings(self, ids: Sequence[int], where: str, processing_class: PreTrainedTokenizerBase) -> None:
+        """Refuse tokens that the tokenizer knows and the model does not, before any step is taken."""
+        largest = max(ids)
+        if largest >= self._vocabulary_size:
+            token = processing_class.convert_ids_to_tokens(largest)
+            raise ConfigurationError(
+                f"{where} holds the token {token!r} (id {largest}), for which the model has no embedding: its vocabulary "
+                f"ends at {self._vocabulary_size - 1}. Take the tokenizer that belongs to the model, or resize the model's "
+                "embeddings (resize_token_embeddings) and train those."
+            )
+
     def _samples(
         self,
         row: Mapping[str, Any],
@@ -307,6 +324,15 @@ class DocumentSFTTrainer(CardWritingTrainer):
             budget = (args.max_length - template.overhead()) // copies
             for document in split_document(template, part, budget):
                 yield document, None
+
+
+def _vocabulary_size(model: str | PreTrainedModel | PeftModel, args: DocumentSFTConfig) -> int:
+    """The ids that ``model`` has embeddings for, read before any document is."""
+    if not isinstance(model, str):
+        return int(text_config(model).vocab_size)
+    options = args.model_init_kwargs if isinstance(args.model_init_kwargs, dict) else {}
+    config = AutoConfig.from_pretrained(model, revision=options.get("revision"), trust_remote_code=False)
+    return int(config.get_text_config().vocab_size)
 
 
 def _sample_length(frame: Frame, document_length: int) -> int:
