@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -27,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; errors that the user can mend end it with status 2 and one line."""
     parser = build_parser()
     arguments, others = parser.parse_known_args(argv)
-    if others and arguments.run is not run_inject:
+    if others and arguments.run not in (run_inject, run_doctor):
         parser.error(f"unrecognized arguments: {' '.join(others)}")
     arguments.others = others
     with exit_on_user_error():
@@ -123,6 +124,17 @@ def build_parser() -> argparse.ArgumentParser:
     table.add_argument("--answers", type=int, default=3, help="answers of each run to print (default: 3)")
     table.add_argument("--plot", metavar="PNG", help="also plot accuracy over steps")
     table.set_defaults(run=run_table)
+
+    doctor = commands.add_parser(
+        "doctor",
+        help="check the installation, and a configuration",
+        description="Print versions, the device, and what is missing for which feature. With --config or options of a "
+        "recipe, also check whether they could run: settings, packages, documents, questions, model, output_dir. "
+        "Nothing is trained, downloaded or written; status 2 if something would stop the run.",
+    )
+    doctor.add_argument("--objective", default="masked", help=f"one of {', '.join(OBJECTIVES)} (default: masked)")
+    doctor.add_argument("--config", metavar="FILE", help="YAML file of settings, as for kinject inject")
+    doctor.set_defaults(run=run_doctor)
     return parser
 
 
@@ -242,6 +254,18 @@ def run_table(arguments: argparse.Namespace) -> None:
         print_answers(result.get("answers", []), arguments.answers)
     if arguments.plot:
         plot_history(results, arguments.plot)
+
+
+def run_doctor(arguments: argparse.Namespace) -> None:
+    """`kinject doctor`: what is there, what is missing, and whether a configuration could run."""
+    find_objective(arguments.objective)
+    from kinject.doctor import examine, report
+
+    config = ["--config", arguments.config] if arguments.config else []
+    findings = examine(arguments.objective, [*config, *arguments.others])
+    print(report(findings))
+    if any(finding.state == "error" for finding in findings):
+        sys.exit(2)
 
 
 def results_path(run: str) -> Path:

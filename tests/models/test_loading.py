@@ -91,13 +91,13 @@ def nano(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             to_diffusion(loaded.model, 260, shifted_logits=False)
         loaded.model.save_pretrained(tmp_path / "nano" / name)
         loaded.tokenizer.save_pretrained(tmp_path / "nano" / name)
-    monkeypatch.setattr(loading, "_NANO_DIRECTORY", tmp_path / "nano")
+    monkeypatch.setattr(loading, "NANO_DIRECTORY", tmp_path / "nano")
     return tmp_path
 
 
 @pytest.mark.parametrize("name", NANO_MODELS)
 def test_a_nano_model_that_is_not_installed_says_so(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loading, "_NANO_DIRECTORY", tmp_path)
+    monkeypatch.setattr(loading, "NANO_DIRECTORY", tmp_path)
     with pytest.raises(ConfigurationError, match=f"model '{name}' is not part of this installation"):
         load_model(name)
 
