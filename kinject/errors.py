@@ -35,11 +35,29 @@ class HubError(KinjectError):
         self.transient = transient
 
 
+class RunStopped(Exception):
+    """A run that a signal ended.
+
+    Attributes:
+        signal: Its number; a process that it ends has the status 128 + signal.
+    """
+
+    def __init__(self, signal: int, message: str) -> None:
+        super().__init__(message)
+        self.signal = int(signal)
+
+
 @contextmanager
 def exit_on_user_error() -> Iterator[None]:
-    """End the process with status 2 and one line on stderr if the block raises an error that the user can mend."""
+    """End the process with status 2 and one line on stderr if the block raises an error that the user can mend.
+
+    A run that a signal stopped ends with the signal's own status.
+    """
     try:
         yield
+    except RunStopped as stopped:
+        print(stopped, file=sys.stderr)
+        sys.exit(128 + stopped.signal)
     except KinjectError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

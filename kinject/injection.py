@@ -263,12 +263,21 @@ def few_shot_examples(count: int) -> list[tuple[str, str]]:
 
 
 def _checkpoint(training_args: DocumentSFTConfig) -> str | bool | None:
-    """What `--resume_from_checkpoint` means: a path, or the last checkpoint in `output_dir` if there is one."""
-    from transformers.trainer_utils import get_last_checkpoint
+    """What `--resume_from_checkpoint` means: a path, or the last whole checkpoint in `output_dir` if there is one.
+
+    Raises:
+        ConfigurationError: the checkpoint that is named was not written to its end.
+    """
+    from kinject.trainers.checkpointing import is_whole_checkpoint, last_whole_checkpoint
 
     value = training_args.resume_from_checkpoint
     if str(value).lower() in ("true", "1", "yes"):
-        return get_last_checkpoint(training_args.output_dir)
+        return last_whole_checkpoint(str(training_args.output_dir))
     if str(value).lower() in ("none", "false", "0", "no", ""):
         return None
+    if not is_whole_checkpoint(Path(str(value))):
+        raise ConfigurationError(
+            f"resume_from_checkpoint: {value} is no checkpoint that was written to its end. Name another, or pass true to "
+            "take the last whole one in output_dir."
+        )
     return value

@@ -197,6 +197,8 @@ class QuestionAnsweringCallback(TrainerCallback):
         history = self.results["history"]
         if not history or history[-1]["step"] < state.global_step:
             self._add_entry(args, state, control, kwargs["model"])
+        elif not self.answers:  # the run was killed after its last step: its answers went with it, its scores did not
+            self.answers = self._answer(args, kwargs["model"], [each.question for each in self.questions])
         entry = self.results["history"][-1]
         if self.best is not None and self.best.step is not None:
             entry = next(each for each in history if each["step"] == self.best.step)

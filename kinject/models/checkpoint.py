@@ -21,6 +21,7 @@ def read_checkpoint(path: str, **model_options: Any) -> tuple[PreTrainedModel, P
     Raises:
         ConfigurationError: a file is missing, the architecture is unknown, or the weights do not fit it.
     """
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig
 
     hub = {name: model_options[name] for name in HUB_OPTIONS if name in model_options}
@@ -43,6 +44,10 @@ def read_checkpoint(path: str, **model_options: Any) -> tuple[PreTrainedModel, P
         )
     except OSError as error:
         raise ConfigurationError(f"could not be loaded: {' '.join(str(error).split())}") from error
+    except SafetensorError as error:
+        raise ConfigurationError(
+            f"has a file of weights that was not written to its end, or is none: {error}. Download or save it again."
+        ) from error
     model, info = loaded
     require_all_weights(
         missing=info["missing_keys"],

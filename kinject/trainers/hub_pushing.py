@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transformers.trainer_utils import HubStrategy
-from trl import SFTTrainer
 
 from kinject.errors import ConfigurationError, HubError, KinjectError
+from kinject.trainers.checkpointing import CheckpointingTrainer
 
 if TYPE_CHECKING:
     from kinject.hub.publishing import Push
 
 
-class HubPushingTrainer(SFTTrainer):
+class HubPushingTrainer(CheckpointingTrainer):
     """Takes `push_to_hub`, `hub_model_id`, `hub_private_repo`, `hub_token`, `hub_revision` and `hub_strategy`.
 
     A token that is missing or refused ends the run before it trains. After that a failure costs no training: a push
