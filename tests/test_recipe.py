@@ -89,7 +89,6 @@ def test_a_missing_config_file_is_named(tmp_path: Path) -> None:
         ("masked", ["--mask_ratio", "uniform(0.5, 1.5)"], "uniform"),
         ("masked", ["--mask_unit", "letter"], "mask_unit is 'letter'; expected one of"),
         ("ar", ["--frame", "letter"], "frame is 'letter'; expected one of chat, raw"),
-        ("ar", ["--packing", "true"], "packing and padding_free are not supported"),
         ("diffusion", ["--normalize", "token"], "normalize is 'token'; expected one of maskable, sequence, paper"),
         ("diffusion", ["--eps", "1"], "eps is 1.0; expected a number from 0 to below 1"),
         ("diffusion", ["--sampling", "slow"], "sampling is 'slow'; expected one of fast, published"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -23,11 +23,13 @@ from kinject.corruption import (
     sample_generator,
 )
 from kinject.templates import IGNORED, Frame, assemble
+from kinject.trainers.packing import packed
 
 if TYPE_CHECKING:
     from kinject.corruption import MaskRatioLaw, MaskUnit
     from kinject.trainers.masked_config import Corruption, LossScope, RatioScope
 
+Packing = Literal["none", "positions", "boundaries"]
 _EVALUATION_SEED_OFFSET = 2**32  # evaluation rows are numbered from 0 too, and must not repeat the training masks
 
 
@@ -53,13 +55,13 @@ class Masking:
 
 @dataclass
 class DocumentCollator:
-    """Collates rows `{document_ids, sample, fixed_masks[, word_ids][, frames]}` into a right-padded batch.
+    """Collates rows `{document_ids, sample, fixed_masks[, word_ids][, frames]}` into a right-padded or packed batch.
 
     `frames` are the token ids around plain documents, one entry a wording; a row with `frames` of its own (a question
     with its answer) uses those. Masked objectives pass `masking`.
 
     Returns a dict with `input_ids`, `attention_mask`, `labels` (not shifted, -100 where nothing is scored), each
-    `(batch, length)`, and for masked objectives `mask_ratio` `(batch,)`.
+    `(batch, length)`, or what `packed` returns; for masked objectives also `mask_ratio` `(batch,)`.
     """
 
     frames: Sequence[Frame]
@@ -67,6 +69,8 @@ class DocumentCollator:
     seed: int
     masking: Masking | None = None
     pad_to_multiple_of: int | None = None
+    # Whether training batches are packed, and if so, whether with boundaries; evaluation batches are always padded.
+    packing: Packing = "none"
     num_epochs: float = 1.0
     # In shared memory, so that data loader workers that outlive an epoch see the new one.
     _epoch: torch.Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.int64).share_memory_())
@@ -80,16 +84,20 @@ class DocumentCollator:
     def epoch(self, value: int) -> None:
         self._epoch.fill_(value)
 
-    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Collate ``rows``."""
         ratios = self._ratios(rows)
         samples = [self._assemble(row, ratio) for row, ratio in zip(rows, ratios, strict=True)]
-        length = self._padded_length([len(input_ids) for input_ids, _ in samples])
-        batch = {
-            "input_ids": padded([ids for ids, _ in samples], length, self.pad_token_id),
-            "attention_mask": padded([[1] * len(ids) for ids, _ in samples], length, 0),
-            "labels": padded([targets for _, targets in samples], length, IGNORED),
-        }
+        if self.packing == "none" or rows[0]["fixed_masks"]:
+            length = self._padded_length([len(input_ids) for input_ids, _ in samples])
+            batch: dict[str, Any] = {
+                "input_ids": padded([ids for ids, _ in samples], length, self.pad_token_id),
+                "attention_mask": padded([[1] * len(ids) for ids, _ in samples], length, 0),
+                "labels": padded([targets for _, targets in samples], length, IGNORED),
+            }
+        else:
+            pad = (self.pad_token_id, self.pad_to_multiple_of) if self.pad_to_multiple_of else None
+            batch = packed(samples, self.packing == "boundaries", pad)
         if self.masking is not None:
             batch["mask_ratio"] = torch.tensor(ratios)
         return batch

@@ -116,7 +116,10 @@ class DiffusionSFTTrainer(DocumentSFTTrainer):
     def _samples(self, row: Mapping[str, Any], index: int, dataset_name: str, *rest: Any) -> Iterator[tuple[Any, Any]]:
         mask = self._settings.mask_token_id
         for document, frames in super()._samples(row, index, dataset_name, *rest):
-            shown = [document.ids, *(frame[part] for frame in frames or () for part in ("before", "between", "after"))]
+            shown = [
+                document.ids,
+                *(ids for frame in frames or () for ids in (frame.before, frame.between, frame.after)),
+            ]
             if any(mask in ids for ids in shown):
                 raise DataError(
                     f"row {index} of the {dataset_name} data set holds the mask token (id {mask}), which stands for what "

@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 import torch
 from trl import SFTConfig
 
-from kinject.errors import ConfigurationError
-
 
 @dataclass
 class DocumentSFTConfig(SFTConfig):
@@ -31,12 +29,19 @@ class DocumentSFTConfig(SFTConfig):
             "help": "Peak learning rate. Default: 1e-4 for adapters and below a billion parameters, else 5e-6, the paper's."
         },
     )
+    packing: bool = field(
+        default=False,
+        metadata={
+            "help": "Put the documents of a batch into one row, without padding; each attends to itself alone. The steps stay "
+            "the same. Needs FlashAttention, or flex attention on a GPU (--attn_implementation). padding_free is the same."
+        },
+    )
     system_prompt: str | None = field(
         default=None, metadata={"help": "System message of every prompt. Default: the chat template's own."}
     )
 
     def __post_init__(self) -> None:
-        """Refuse what would leak between documents, and choose a precision that the processor is fast in."""
+        """Choose a precision that the processor is fast in, and fill in what packing entails."""
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()  # bf16 on the processor needs it said
         if self.bf16 is None and not self.fp16 and self.use_cpu:
             # trl's default is bf16; processors without these instructions emulate it at a fraction of fp32's speed.
@@ -46,7 +51,6 @@ class DocumentSFTConfig(SFTConfig):
             self.include_num_input_tokens_seen = "non_padding"  # results.json states the tokens of every evaluation
         super().__post_init__()
         if self.packing or self.padding_free:
-            raise ConfigurationError(
-                "packing and padding_free are not supported: documents would attend to each other. "
-                "Set --packing false --padding_free false."
-            )
+            # Both mean the same here. trl lets only its own packing go with a max_length, which ours never cuts at.
+            self.packing, self.padding_free, self.packing_strategy = True, True, "bfd"
+            self.include_num_input_tokens_seen = "all"  # there is no padding to leave out

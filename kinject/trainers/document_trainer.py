@@ -19,6 +19,8 @@ from kinject.templates import IGNORED, DocumentTemplate, Wording
 from kinject.trainers.card_writing import CardWritingTrainer
 from kinject.trainers.collator import DocumentCollator, Masking
 from kinject.trainers.document_config import DocumentSFTConfig
+from kinject.trainers.length_grouping import LengthGroupedSampler
+from kinject.trainers.packing import check_isolation, document_of_each
 from kinject.trainers.splitting import split_document
 from kinject.trainers.supervised_positions import SupervisedPositions
 
@@ -26,9 +28,11 @@ if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerControl, TrainerState, TrainingArguments
 
+    from kinject.encoding import EncodedDocument
     from kinject.templates import Frame
+    from kinject.trainers.collator import Packing
 
-PREPARED_COLUMNS = ["document_ids", "word_ids", "frames", "sample", "fixed_masks"]
+PREPARED_COLUMNS = ["document_ids", "word_ids", "frames", "length", "sample", "fixed_masks"]
 
 
 class _EpochCallback(TrainerCallback):
@@ -113,6 +117,9 @@ class DocumentSFTTrainer(CardWritingTrainer):
             raise
         base = self._unwrapped()
         self._check_attention(base)
+        packing: Packing = "none"
+        if args.packing:
+            packing = "boundaries" if check_isolation(base, args.device) else "positions"
         if args.learning_rate is None:
             small = peft_config is not None or base.num_parameters() < 1e9
             args.learning_rate = 1e-4 if small else self._large_learning_rate
@@ -126,9 +133,10 @@ class DocumentSFTTrainer(CardWritingTrainer):
         self.data_collator = self._collator(
             frames=frames,
             pad_token_id=self._tokenizer.pad_token_id,
-            seed=args.seed if args.data_seed is None else args.data_seed,
+            seed=_data_seed(args),
             masking=self._masking(base.config.get_text_config().vocab_size),
             pad_to_multiple_of=int(args.pad_to_multiple_of) if args.pad_to_multiple_of else None,
+            packing=packing,
         )
         self.add_callback(_EpochCallback(self.data_collator))
 
@@ -190,12 +198,14 @@ class DocumentSFTTrainer(CardWritingTrainer):
             prepared: dict[str, list[Any]] = {name: [] for name in PREPARED_COLUMNS}
             for position, index in enumerate(indices):
                 row = {name: values[position] for name, values in batch.items()}
-                for document, frames in self._samples(row, index, dataset_name, args, template, row_template):
+                for document, own_frames in self._samples(row, index, dataset_name, args, template, row_template):
                     where = f"row {index} of the {dataset_name} data set"
                     self._require_embeddings(document.ids, where, processing_class)
                     prepared["document_ids"].append(document.ids)
                     prepared["word_ids"].append(document.word_ids if self._needs_word_ids(args) else None)
-                    prepared["frames"].append(frames)
+                    frames = own_frames or template.frames
+                    prepared["frames"].append(own_frames and [vars(frame) for frame in own_frames])
+                    prepared["length"].append(max(_sample_length(frame, len(document.ids)) for frame in frames))
                     prepared["sample"].append(0)
                     prepared["fixed_masks"].append(fixed_masks)
             return prepared
@@ -205,6 +215,14 @@ class DocumentSFTTrainer(CardWritingTrainer):
         dataset = dataset.map(prepare, batched=True, with_indices=True, remove_columns=columns, **options)
         dataset = dataset.map(_number_samples, batched=True, with_indices=True)
         return dataset.shuffle(seed=args.seed) if args.shuffle_dataset else dataset
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler[int] | None:
+        """The library's sampler; `group_by_length` groups also small data sets, as a pure function of seed and epoch."""
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        if self.args.train_sampling_strategy != "group_by_length" or not isinstance(dataset, Dataset):
+            return super()._get_train_sampler(train_dataset)
+        group_size = self.args.train_batch_size * self.args.world_size
+        return LengthGroupedSampler(dataset["length"], group_size, _data_seed(self.args))
 
     def _set_signature_columns_if_needed(self) -> None:
         if self._signature_columns is None:
@@ -228,12 +246,15 @@ class DocumentSFTTrainer(CardWritingTrainer):
         mask_ratio = inputs.pop("mask_ratio", None)
         if return_outputs or self.label_smoother is not None:  # both need the logits of every position
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        position_ids = inputs.get("position_ids")  # only a packed batch has them
         targets = inputs.pop("labels")[:, 1:]  # (batch, length - 1); the last position predicts nothing
         rows, positions = (targets != IGNORED).nonzero(as_tuple=True)
         with self._supervised.at(rows, positions):
             inputs["shift_labels"] = targets[rows, positions][None]
             loss = super().compute_loss(model, inputs, num_items_in_batch=num_items_in_batch)
         if mask_ratio is not None:
+            if position_ids is not None:
+                rows = document_of_each(position_ids)[positions]
             mode = "train" if model.training else "eval"
             self._log_by_ratio(mode, mask_ratio, rows, self._supervised.log_probs)
         return loss
@@ -294,7 +315,7 @@ class DocumentSFTTrainer(CardWritingTrainer):
         args: DocumentSFTConfig,
         template: DocumentTemplate,
         row_template: DocumentTemplate,
-    ) -> Iterator[tuple[Any, list[dict[str, Any]] | None]]:
+    ) -> Iterator[tuple[EncodedDocument, Sequence[Frame] | None]]:
         """The samples of one row: encoded document, and frames of its own if it is a question with an answer."""
         where = f"row {index} of the {dataset_name} data set"
         if row.get("messages") or row.get("prompt"):
@@ -307,7 +328,7 @@ class DocumentSFTTrainer(CardWritingTrainer):
                     f"{where}: question and answer take {length} tokens, over max_length {args.max_length}. "
                     "Raise --max_length; the answer is never cut."
                 )
-            yield document, [vars(frame) for frame in frames]
+            yield document, frames
             return
         text = row.get(args.dataset_text_field)
         if not isinstance(text, str) or not text.strip():
@@ -338,6 +359,10 @@ def _vocabulary_size(model: str | PreTrainedModel | PeftModel, args: DocumentSFT
 def _sample_length(frame: Frame, document_length: int) -> int:
     copies = 2 if frame.has_copy else 1
     return len(frame.before) + len(frame.between) + len(frame.after) + copies * document_length
+
+
+def _data_seed(args: DocumentSFTConfig) -> int:
+    return args.seed if args.data_seed is None else args.data_seed
 
 
 def _number_samples(batch: dict[str, list[Any]], indices: list[int]) -> dict[str, list[int]]:
