@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 from kinject._version import __version__
 from kinject.errors import ConfigurationError, exit_on_user_error
 from kinject.objectives import OBJECTIVES, find_objective, measured_settings
+from kinject.reproduction.command import DESCRIPTION, add_arguments
+from kinject.reproduction.command import run as reproduce_tables
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -135,6 +137,10 @@ def build_parser() -> argparse.ArgumentParser:
     doctor.add_argument("--objective", default="masked", help=f"one of {', '.join(OBJECTIVES)} (default: masked)")
     doctor.add_argument("--config", metavar="FILE", help="YAML file of settings, as for kinject inject")
     doctor.set_defaults(run=run_doctor)
+
+    reproduce = commands.add_parser("reproduce", help="reproduce a table of the paper", description=DESCRIPTION)
+    add_arguments(reproduce)
+    reproduce.set_defaults(run=reproduce_tables)
     return parser
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _READINGS = (("paper", "paper"), ("strict", "exact_match"))
 # Of the runs in one plot; distinguishable with color vision deficiencies (Okabe and Ito).
-_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
 
 def results_table(results: Sequence[Mapping[str, Any]], *, intervals: bool = False) -> str:
@@ -104,7 +104,7 @@ def plot_history(results: Mapping[str, Any] | Sequence[Mapping[str, Any]], path:
     panels = figure.subplots(1, len(_READINGS), sharey=True, squeeze=False)[0]
     for panel, (reading, key) in zip(panels, _READINGS, strict=True):
         for index, (name, run) in enumerate(zip(run_names(runs), runs, strict=True)):
-            color = _COLORS[index % len(_COLORS)]
+            color = COLORS[index % len(COLORS)]
             steps = [entry["step"] for entry in run["history"]]
             for direction, line in zip(DIRECTIONS, ("-", "--"), strict=True):
                 values = [entry[direction][key] for entry in run["history"]]

@@ -1,0 +1,72 @@
+"""Checks the paper's qualitative claims against what the runs of a grid found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kinject.reproduction.findings import Findings
+from kinject.reproduction.specification import Check, Claim, Panel
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a claim holds for one model on one dataset.
+
+    Attributes:
+        says: The claim.
+        where: Model and dataset.
+        holds: `None` where a run is missing.
+        numbers: The comparisons, each with what was measured.
+    """
+
+    says: str
+    where: str
+    holds: bool | None
+    numbers: str
+
+    def __str__(self) -> str:
+        """One line: verdict, place and numbers."""
+        verdict = {True: "holds", False: "does not hold", None: "not measured"}[self.holds]
+        return f"{verdict:13} {self.where}: {self.numbers}"
+
+
+def check_claims(claims: Sequence[Claim], findings: Findings, panels: Sequence[Panel]) -> list[Verdict]:
+    """The verdict on every claim for every model and dataset that has runs of its methods."""
+    datasets = list(dict.fromkeys(panel.dataset for panel in panels))
+    verdicts = []
+    for claim in claims:
+        for model in findings.models:
+            for dataset in datasets:
+                whole = Panel(dataset, dataset)
+                if not any(findings.results(model, method, dataset) for method in claim.methods):
+                    continue
+                outcomes = [_check(check, model, whole, findings) for check in claim.checks]
+                known = [holds for holds, _ in outcomes if holds is not None]
+                holds = all(known) if len(known) == len(outcomes) else None
+                numbers = "; ".join(text for _, text in outcomes)
+                verdicts.append(Verdict(claim.says, f"{model} on {dataset}", holds, numbers))
+    return verdicts
+
+
+def _check(check: Check, model: str, panel: Panel, findings: Findings) -> tuple[bool | None, str]:
+    """Whether a comparison holds, and its numbers in words."""
+    score = findings.score([model], check.method, panel, check.direction)
+    at_least = check.at_least is not None
+    bound = check.at_least if at_least else check.at_most
+    relation = ">=" if at_least else "<="
+    text = f"{check.direction} of {check.method}"
+    if isinstance(bound, str):
+        other = findings.score([model], bound, panel, check.direction)
+        margin = f" {'+' if check.plus > 0 else '-'} {abs(check.plus):.2f}" if check.plus else ""
+        name = f"{bound}{margin}"
+        limit = None if other is None else other.mean + check.plus
+        shown = "not measured" if other is None else f"{other.mean:.2f}{margin}"
+        expected = f"{relation} {name} ({shown})"
+    else:
+        limit = float(bound or 0.0) + check.plus
+        expected = f"{relation} {limit:.2f}"
+    if score is None or limit is None:
+        return None, f"{text} {'not measured' if score is None else f'{score.mean:.2f}'}, expected {expected}"
+    holds = score.mean >= limit - 1e-9 if at_least else score.mean <= limit + 1e-9
+    return holds, f"{text} {score.mean:.2f}, expected {expected}"

@@ -1,0 +1,70 @@
+"""What, besides its settings, decides the results of a run: kinject's code, and local documents.
+
+The code's fingerprint covers the modules that training, asking and scoring run through, and the nano models. It reads
+the code as Python does: comments, docstrings and layout do not count, so that a better explanation makes no result stale.
+Versions of other packages are not part of it; `results.json` records them.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+from functools import cache
+from pathlib import Path
+
+PACKAGE = Path(__file__).parent.parent
+# What shows, publishes or orders results, and never makes one.
+_NO_RESULT = (
+    "reproduction",
+    "hub",
+    "cli.py",
+    "option_help.py",
+    "_version.py",
+    "evaluation/report.py",
+    "evaluation/lm_eval.py",
+    "evaluation/unmasking.py",
+    "evaluation/qa_metric.py",
+    "trainers/card_writing.py",
+    "trainers/hub_pushing.py",
+)
+
+
+@cache
+def code_fingerprint(package: Path = PACKAGE) -> str:
+    """A hash of the code, and of the shipped weights, that decide results."""
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*")):
+        relative = path.relative_to(package).as_posix()
+        if relative.startswith(_NO_RESULT):
+            continue
+        if path.suffix == ".py":
+            digest.update(f"{relative}\n{bare_code(path.read_text(encoding='utf-8'))}\n".encode())
+        elif path.suffix == ".safetensors":
+            digest.update(f"{relative}\n".encode() + path.read_bytes())
+    return digest.hexdigest()[:10]
+
+
+def bare_code(source: str) -> str:
+    """``source`` without comments, docstrings and layout."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and (
+            ast.get_docstring(node) is not None
+        ):
+            node.body = node.body[1:] or [ast.Pass()]
+    return ast.unparse(tree)
+
+
+@cache
+def data_fingerprint(documents: str) -> str:
+    """A hash of the local files behind ``documents``; empty for fictional worlds, Hub data sets and what is not there."""
+    path = Path(documents).expanduser()
+    files = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
+    if not path.exists():  # in the published layout several data sets may share a folder: `wiki` is `wiki_*`
+        files = sorted(path.parent.glob(f"{path.name}_*")) if path.parent.is_dir() else []
+    if not files:
+        return ""
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.name.encode() + b"\n" + file.read_bytes())
+    return digest.hexdigest()[:10]

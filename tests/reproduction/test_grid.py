@@ -1,0 +1,94 @@
+"""Runs and their settings: what wins, what makes another run, and what makes a result stale."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kinject.reproduction.estimate import estimate
+from kinject.reproduction.fingerprint import bare_code, code_fingerprint, data_fingerprint
+from kinject.reproduction.grid import table_runs
+from tests.reproduction.recipes_folder import small_recipes
+
+DATA = Path("data")
+
+
+def test_a_grid_holds_the_methods_of_the_table_and_of_its_claims(tmp_path: Path) -> None:
+    recipes = small_recipes(tmp_path, {"scales/nano.yaml:seeds": [0, 1]})
+    runs = table_runs(recipes, recipes.table("table5"), {}, DATA)
+    assert [(run.method, run.seed) for run in runs] == [
+        (method, seed) for method in ("ar", "ar+paraphrases", "masked") for seed in (0, 1)
+    ]
+    assert all(run.options["seed"] == run.options["world_seed"] == run.seed for run in runs)
+
+
+def test_later_settings_win_and_paraphrases_share_the_samples(tmp_path: Path) -> None:
+    changes = {
+        "methods.yaml:ar.options": {"learning_rate": 1.0, "evaluations": 7},
+        "scales/nano.yaml:datasets.people.methods": {"ar": {"evaluations": 8}},
+    }
+    recipes = small_recipes(tmp_path, changes)
+    by_method = {run.method: run.options for run in table_runs(recipes, recipes.table("table5"), {"lora_r": 2}, DATA)}
+    ar = by_method["ar"]
+    assert (ar["learning_rate"], ar["evaluations"], ar["lora_r"]) == (1.0, 8, 2)
+    assert ar["model_name_or_path"] == "nano-ar"  # of recipes/nano/ar.yaml
+    assert (ar["num_train_epochs"], by_method["ar+paraphrases"]["num_train_epochs"]) == (4.0, 0.5)
+
+
+def test_methods_and_wordings_that_a_scale_does_not_have_are_left_out(tmp_path: Path) -> None:
+    recipes = small_recipes(tmp_path, {"scales/nano.yaml:datasets.people.wordings": {"none": 1}})
+    assert {run.method for run in table_runs(recipes, recipes.table("table5"), {}, DATA)} == {"ar", "masked"}
+    recipes = small_recipes(tmp_path, {"scales/nano.yaml:methods": ["ar"]})
+    assert {run.method for run in table_runs(recipes, recipes.table("table5"), {}, DATA)} == {"ar"}
+
+
+def test_a_run_is_known_by_what_decides_its_results(tmp_path: Path) -> None:
+    def key(changes: dict[str, object]) -> str:
+        recipes = small_recipes(tmp_path, changes)
+        return table_runs(recipes, recipes.table("table5"), {}, DATA)[0].key
+
+    option = "scales/nano.yaml:options."
+    assert key({}) == key({option + "logging_steps": 99}) == key({option + "output_dir": "x"})
+    assert key({}) != key({option + "learning_rate": 0.5})
+
+
+def test_documents_are_known_by_their_content_wherever_they_lie(tmp_path: Path) -> None:
+    keys = []
+    for place, text in (("here", "one"), ("there", "one"), ("elsewhere", "two")):
+        folder = tmp_path / place / "people"
+        folder.mkdir(parents=True)
+        (folder / "train_no_paraphrase.json").write_text(f'[{{"text": "{text}"}}]', encoding="utf-8")
+        documents = {"documents": "{data_dir}/people"}
+        recipes = small_recipes(tmp_path / "recipes", {"scales/nano.yaml:datasets.people.options": documents})
+        keys.append(table_runs(recipes, recipes.table("table5"), {}, tmp_path / place)[0].key)
+    assert keys[0] == keys[1] != keys[2]
+    assert data_fingerprint("fictional:nano") == data_fingerprint(str(tmp_path / "absent")) == ""
+
+
+def test_the_code_fingerprint_ignores_explanations_and_nothing_else(tmp_path: Path) -> None:
+    def fingerprint(source: str, name: str = "corruption.py") -> str:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(source, encoding="utf-8")
+        code_fingerprint.cache_clear()
+        try:
+            return code_fingerprint(tmp_path)
+        finally:
+            code_fingerprint.cache_clear()
+
+    plain = fingerprint("def f(x):\n    return x + 1\n")
+    assert plain == fingerprint('"""Why."""\n\n\ndef f(x):\n    """What."""\n    return x + 1  # more\n')
+    assert plain != fingerprint("def f(x):\n    return x + 2\n")
+    plain = fingerprint("def f(x):\n    return x + 1\n")
+    assert plain == fingerprint("print()", "hub/card.py") == fingerprint("x = 1", "cli.py")
+    assert plain != fingerprint("x = 1", "data/new.py")
+    assert bare_code('def f():\n    """Only a docstring."""\n') == "def f():\n    pass"
+
+
+def test_estimates_follow_steps_and_copies(tmp_path: Path) -> None:
+    recipes = small_recipes(tmp_path)
+    by_method = {run.method: run for run in table_runs(recipes, recipes.table("table5"), {}, DATA)}
+    ar, masked = (estimate(by_method[method], recipes.scale) for method in ("ar", "masked"))
+    assert ar.counted and masked.counted and ar.steps == 4
+    assert ar.flops == 6e6 * ar.tokens and ar.hours == ar.flops / 1e10 / 3600
+    assert 1.5 < masked.tokens / ar.tokens < 2.5
+    shorter = estimate(by_method["ar"].scaled(0.5), recipes.scale)
+    assert shorter.tokens == ar.tokens / 2

@@ -1,0 +1,172 @@
+"""What is run, resumed, repeated and left alone; a grid that is killed ends as one that is not."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kinject.reproduction.command import main
+from kinject.reproduction.estimate import estimate
+from kinject.reproduction.grid import Run, table_runs
+from kinject.reproduction.runner import Launch, checkpoints, finished_results, run_grid, state
+from kinject.results import read_results
+from tests.reproduction.recipes_folder import small_recipes, write_recipes
+
+
+def launch(tmp_path: Path) -> Launch:
+    return Launch(recipes=tmp_path / "recipes", runs=tmp_path / "runs")
+
+
+def one_run(tmp_path: Path) -> Run:
+    recipes = small_recipes(tmp_path / "recipes")
+    return table_runs(recipes, recipes.table("table5"), {}, Path("data"))[0]
+
+
+def quietly(run: Run, event: str) -> None:
+    pass
+
+
+def scores(run: Run, how: Launch) -> Any:
+    found = read_results(how.directory(run))
+    kept = ("before", "after", "answers")
+    return [found[name] for name in kept] + [{**entry, "seconds": 0} for entry in found["history"]]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Run]:
+    folder = tmp_path_factory.mktemp("finished")
+    run = one_run(folder)
+    assert run_grid([run], launch(folder), report=quietly) == {}
+    return folder, run
+
+
+def test_a_finished_run_is_done_and_trained_on_what_was_estimated(finished: tuple[Path, Run]) -> None:
+    folder, run = finished
+    directory = launch(folder).directory(run)
+    assert state(directory) == "done" and not list(directory.glob("checkpoint-*"))
+    scale = small_recipes(folder / "again").scale
+    found = read_results(directory)["train"]
+    assert (found["steps"], found["tokens"]) == (estimate(run, scale).steps, round(estimate(run, scale).tokens))
+
+
+def test_a_finished_run_is_not_repeated_until_the_code_changes(finished: tuple[Path, Run], tmp_path: Path) -> None:
+    source, run = finished
+    shutil.copytree(source, tmp_path, dirs_exist_ok=True)
+    directory, events = launch(tmp_path).directory(run), []
+    before = (directory / "results.json").stat().st_mtime_ns
+    run_grid([run], launch(tmp_path), report=lambda _, event: events.append(event))
+    assert events == ["finished"] and (directory / "results.json").stat().st_mtime_ns == before
+    about = json.loads((directory / "run.json").read_text(encoding="utf-8"))
+    (directory / "run.json").write_text(json.dumps({**about, "code": "other"}), encoding="utf-8")
+    assert state(directory) == "stale"
+    run_grid([run], launch(tmp_path), keep_stale=True, report=quietly)
+    assert (directory / "results.json").stat().st_mtime_ns == before
+    run_grid([run], launch(tmp_path), report=lambda _, event: events.append(event))
+    assert events[1:] == ["started", "finished"] and state(directory) == "done"
+    assert scores(run, launch(tmp_path)) == scores(run, launch(source))
+
+
+def test_a_half_written_directory_is_never_done(finished: tuple[Path, Run], tmp_path: Path) -> None:
+    source, run = finished
+    directory = tmp_path / "run"
+    shutil.copytree(launch(source).directory(run), directory)
+    found = json.loads((directory / "results.json").read_text(encoding="utf-8"))
+    del found["answers"]  # as it is between the last evaluation and the end
+    (directory / "results.json").write_text(json.dumps(found), encoding="utf-8")
+    assert finished_results(directory) is None and state(directory) == "missing"
+    (directory / "checkpoint-3").mkdir()
+    assert checkpoints(directory) == [] and state(directory) == "missing"
+    (directory / "checkpoint-3" / "trainer_state.json").write_text("{", encoding="utf-8")
+    assert state(directory) == "missing"
+    (directory / "checkpoint-3" / "trainer_state.json").write_text("{}", encoding="utf-8")
+    assert state(directory) == "partial"
+    (directory / "run.json").unlink()
+    assert state(directory) == "missing"
+
+
+def test_a_run_that_fails_is_named_with_its_last_words(tmp_path: Path) -> None:
+    run = one_run(tmp_path)
+    broken = Run(run.model, run.dataset, run.method, run.seed, run.recipe, {**run.options, "mask_ratio": "x"})
+    failures = run_grid([broken], launch(tmp_path), report=quietly)
+    assert "status 2" in failures[broken.name] and "unknown option" in failures[broken.name]
+
+
+def test_several_processes_are_launched_by_accelerate(tmp_path: Path) -> None:
+    run = one_run(tmp_path)
+    how = Launch(tmp_path / "recipes", tmp_path / "runs", accelerate_config=Path("zero3.yaml"))
+    command = how.command(run)
+    assert command[1:5] == ["-m", "accelerate.commands.launch", "--config_file", "zero3.yaml"]
+    assert command[5].endswith("ar_ft.py") and "--output_dir" in command
+
+
+def grid_command(folder: Path, *options: str) -> list[str]:
+    places = ["--recipes", str(folder / "recipes"), "--output_dir", str(folder / "out")]
+    code = "from kinject.reproduction.command import main; main()"
+    return [sys.executable, "-c", code, "table5", "--scale", "nano", "--jobs", "2", *places, *options]
+
+
+def figures(folder: Path) -> list[Any]:
+    found = json.loads((folder / "out" / "nano" / "table5.json").read_text(encoding="utf-8"))
+    return [[each["method"], each["before"], each["after"]] for each in found]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is a signal of POSIX")
+def test_a_grid_killed_at_a_random_moment_finishes_with_the_same_results(tmp_path: Path) -> None:
+    options = {"num_train_epochs": 30, "evaluations": 2, "save_strategy": "steps", "save_steps": 2}
+    changes = {"scales/nano.yaml:options": options, "tables/table5.yaml:methods": ["ar"]}
+    for name in ("whole", "killed"):
+        write_recipes(tmp_path / name / "recipes", changes)
+    subprocess.run(grid_command(tmp_path / "whole"), check=True, capture_output=True)
+    moment = random.SystemRandom().uniform(0.0, 1.0)
+    process = subprocess.Popen(
+        grid_command(tmp_path / "killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    runs = tmp_path / "killed" / "out" / "nano" / "runs"
+    while not list(runs.glob("*/checkpoint-*")) and process.poll() is None:
+        time.sleep(0.02)
+    time.sleep(moment)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    again = subprocess.run(grid_command(tmp_path / "killed"), capture_output=True, text=True)
+    assert again.returncode == 0, f"killed {moment:.3f} s after the first checkpoint: {again.stdout}{again.stderr}"
+    assert figures(tmp_path / "killed") == figures(tmp_path / "whole"), f"killed after {moment:.3f} s"
+
+
+def test_a_dry_run_shows_the_plan_and_runs_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_recipes(tmp_path / "recipes")
+    places = ["--recipes", str(tmp_path / "recipes"), "--output_dir", str(tmp_path / "out")]
+    main(["table5", *places, "--dry-run", "--seeds", "3", "4"])
+    shown = capsys.readouterr().out
+    assert "6 runs, 6 to do" in shown and "nano-ar people masked seed 4" in shown and "hours of one core" in shown
+    assert not (tmp_path / "out").exists()
+
+
+def test_data_that_is_not_there_is_told_before_anything_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    documents = {"documents": "{data_dir}/people"}
+    write_recipes(tmp_path / "recipes", {"scales/nano.yaml:datasets.people.options": documents})
+    places = ["--recipes", str(tmp_path / "recipes"), "--output_dir", str(tmp_path / "out")]
+    with pytest.raises(SystemExit) as error:
+        main(["table5", *places, "--data_dir", str(tmp_path / "data")])
+    assert error.value.code == 2 and "--data_dir" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["table5", *places, "--jobs", "0"])
+    assert "--jobs 0: expected 1 or more" in capsys.readouterr().err
+
+
+def test_configuration_of_accelerate_must_exist(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_recipes(tmp_path / "recipes", {"scales/nano.yaml:launch": "accelerate"})
+    with pytest.raises(SystemExit):
+        main(["table5", "--recipes", str(tmp_path / "recipes"), "--accelerate_config", str(tmp_path / "no.yaml")])
+    assert "no.yaml: no such file" in capsys.readouterr().err
