@@ -75,7 +75,7 @@ def run(arguments: argparse.Namespace) -> None:
     if names == ["all"]:
         names = [name for name in table_names(recipes.folder) if _exists_at_scale(recipes, name)]
     tables = {name: recipes.table(name) for name in names}
-    runs = {name: table_runs(recipes, table, {}, arguments.data_dir) for name, table in tables.items()}
+    runs = {name: table_runs(recipes, table, {}, arguments.data_dir.absolute()) for name, table in tables.items()}
     distinct = list({each.key: each for grid in runs.values() for each in grid}.values())
     launch = plan_launch(arguments, recipes.scale, recipes.folder)
     costs = _costs(distinct, recipes.scale, launch)
@@ -117,11 +117,11 @@ def plan_launch(arguments: argparse.Namespace, scale: Scale, recipes: Path) -> L
     if config is not None and not config.is_file() and not arguments.dry_run:
         raise ConfigurationError(f"{config}: no such file; name one with --accelerate_config (`accelerate config`).")
     return Launch(
-        recipes=recipes,
-        runs=arguments.output_dir / arguments.scale / "runs",
+        recipes=recipes.absolute(),
+        runs=(arguments.output_dir / arguments.scale / "runs").absolute(),
         jobs=jobs,
         threads=min(threads, scale.cores) if scale.cores else threads,
-        accelerate_config=config,
+        accelerate_config=config.absolute() if config else None,
     )
 
 

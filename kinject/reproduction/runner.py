@@ -82,8 +82,13 @@ def finished_results(directory: Path) -> dict[str, Any] | None:
 
 
 def checkpoints(directory: Path) -> list[Path]:
-    """The checkpoints that were written to their end: the trainer's state is the last file of each."""
-    return [path for path in directory.glob("checkpoint-*") if _read_json(path / "trainer_state.json") is not None]
+    """The checkpoints that were written to their end."""
+    found = sorted(directory.glob("checkpoint-*"))
+    if not found:
+        return []  # torch is imported for nothing else
+    from kinject.trainers.checkpointing import is_whole_checkpoint
+
+    return [path for path in found if is_whole_checkpoint(path)]
 
 
 def run_grid(
@@ -139,7 +144,14 @@ def _run(run: Run, launch: Launch, keep_stale: bool, report: Callable[[Run, str]
         with log.open("a", encoding="utf-8") as output:
             kept = () if lock is None else (lock,)  # held by the run itself, should this process be killed
             status = subprocess.run(
-                command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, env=environment, pass_fds=kept
+                command,
+                stdout=output,
+                stderr=output,
+                stdin=subprocess.DEVNULL,
+                env=environment,
+                pass_fds=kept,
+                # The accelerate files name their DeepSpeed files from the top of the checkout.
+                cwd=launch.recipes.parent if launch.accelerate_config else None,
             ).returncode
         if state(directory) != "done":
             report(run, "failed")

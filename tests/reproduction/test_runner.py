@@ -122,7 +122,7 @@ def figures(folder: Path) -> list[Any]:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is a signal of POSIX")
 def test_a_grid_killed_at_a_random_moment_finishes_with_the_same_results(tmp_path: Path) -> None:
-    options = {"num_train_epochs": 30, "evaluations": 2, "save_strategy": "steps", "save_steps": 2}
+    options = {"num_train_epochs": 16, "evaluations": 2, "save_strategy": "steps", "save_steps": 2}
     changes = {"scales/nano.yaml:options": options, "tables/table5.yaml:methods": ["ar"]}
     for name in ("whole", "killed"):
         write_recipes(tmp_path / name / "recipes", changes)
