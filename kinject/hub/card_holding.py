@@ -15,7 +15,7 @@ from kinject.models.adapters import SETTINGS_FILE
 from kinject.models.loading import EMBEDDED_HUB_ID, EMBEDDED_MODEL, NANO_MODELS
 from kinject.results import public_name
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def _base(name: str, results: Mapping[str, Any]) -> str | None:
         return None
     if name == EMBEDDED_MODEL:
         return EMBEDDED_HUB_ID
-    return name if name in NANO_MODELS or _HUB_ID.fullmatch(name) else None
+    return name if name in NANO_MODELS or HUB_ID.fullmatch(name) else None
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from kinject.errors import DataError
 from kinject.evaluation.scores import DIRECTIONS, score_answers
+from kinject.hub.card_holding import HUB_ID
 from kinject.hub.card_text import single_line, slug
 from kinject.results import public_config, public_name, validate_results
 
@@ -35,12 +36,13 @@ def card_data(results: Mapping[str, Any], holding: Holding, tags: Sequence[str] 
     from huggingface_hub import ModelCardData
 
     fields: dict[str, Any] = {**holding.license, KEY: _run(results)}
+    hub_dataset = _hub_dataset(results)
     if holding.base is not None:
         fields["base_model_relation"] = "adapter" if holding.is_adapter else "finetune"
     return ModelCardData(
         model_name=model_name(results),
         base_model=holding.base,
-        datasets=[single_line(public_name(results["dataset"]))],
+        datasets=[hub_dataset] if hub_dataset else None,
         library_name=holding.library,
         pipeline_tag="text-generation",
         tags=[KEY, "knowledge-injection", "reversal-curse", slug(results["objective"]), *holding.tags, *tags],
@@ -76,6 +78,12 @@ def results_of(data: CardData) -> dict[str, Any]:
     results["after"] = claimed if finished else None
     validate_results(results, "the card's metadata")
     return results
+
+
+def _hub_dataset(results: Mapping[str, Any]) -> str | None:
+    """The data set's Hub id, or None: the Hub refuses cards that name anything else."""
+    name = public_name(results["dataset"]).partition(":")[0]  # a configuration may follow
+    return name if HUB_ID.fullmatch(name) else None
 
 
 def _run(results: Mapping[str, Any]) -> dict[str, Any]:
@@ -118,7 +126,7 @@ def _eval_results(results: Mapping[str, Any]) -> list[EvalResult]:
                 EvalResult(
                     task_type=_TASK,
                     task_name=f"{direction.capitalize()} questions",
-                    dataset_type=dataset,
+                    dataset_type=_hub_dataset(results) or slug(dataset),
                     dataset_name=dataset,
                     dataset_config=direction,
                     metric_type=metric,

@@ -160,7 +160,8 @@ def _score(cell: Mapping[str, Any] | None, measure: str) -> str:
     if cell is None or not cell["n"]:
         return "-"
     interval = cell.get("ci", {}).get(measure)
-    return f"{cell[measure]:.3f}" + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "")
+    # A no-break space: in a narrow table the interval goes below the score, in one piece.
+    return f"{cell[measure]:.3f}" + (f" [{interval[0]:.3f},\u00a0{interval[1]:.3f}]" if interval else "")
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -54,6 +54,12 @@ def _validate(hub: LocalHub, request: Request) -> Answer:
         return Answer(400, {"errors": [{"message": f"not valid YAML: {fault}"}], "warnings": []})
     if not isinstance(fields, dict):
         return Answer(400, {"errors": [{"message": "the metadata is no mapping"}], "warnings": []})
+    named = [("base_model", "model", fields.get("base_model"))]
+    named += [(f"datasets[{index}]", "dataset", each) for index, each in enumerate(fields.get("datasets") or ())]
+    for field, kind, value in named:
+        if value is not None and not re.fullmatch(r"([\w.-]+/)?[\w.-]+", str(value), re.ASCII):
+            said = f'"{field}" with value "{value}" is not valid. Use a {kind} id from https://hf.co/{kind}s.'
+            return Answer(400, {"errors": [{"message": said}], "warnings": []})
     return Answer(200, {"errors": [], "warnings": []})
 
 

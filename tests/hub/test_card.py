@@ -62,10 +62,20 @@ def test_huggingface_hub_reads_the_same_numbers(tmp_path: Path) -> None:
         assert each.metric_value == after[direction][measure]
         assert each.metric_args["n"] == after[direction]["n"]
         assert each.metric_args["ci"] == after[direction]["ci"][measure]
-    assert data.model_name == "base-masked" and data.datasets == ["fictional:nano"]
+    assert data.model_name == "base-masked"
     assert {"kinject", "masked"} <= set(data.tags) and data.library_name == "transformers"
     # What the client writes back is read back.
     assert read_card(str(ModelCard(text))) == read_card(text)
+
+
+def test_only_data_sets_of_the_hub_are_named_as_such(tmp_path: Path) -> None:
+    named = {"ada/people": "ada/people", "ada/people:wiki": "ada/people", "fictional:nano": None, "docs": None}
+    for dataset, hub_id in named.items():
+        text = card_of(write_run(tmp_path, some_run(dataset=dataset)))
+        data = ModelCard(text).data
+        assert data.get("datasets") == ([hub_id] if hub_id else None)
+        assert {each.dataset_type for each in data.eval_results} == {hub_id or dataset.replace(":", "-")}
+        assert {each.dataset_name for each in data.eval_results} == {dataset} == {read_card(text)["dataset"]}
 
 
 def test_a_claim_reads_like_results(tmp_path: Path) -> None:
@@ -79,7 +89,7 @@ def test_the_table_shows_before_and_after_with_intervals(tmp_path: Path) -> None
     written = read_results(tmp_path)
     cell, low_high = written["after"]["backward"], written["after"]["backward"]["ci"]["exact_match"]
     row = next(line for line in text.splitlines() if line.startswith("| backward, exact match |"))
-    assert row == (
+    assert row.replace("\u00a0", " ") == (
         f"| backward, exact match | 7 | 0.000 [0.000, 0.000] | {cell['exact_match']:.3f} "
         f"[{low_high[0]:.3f}, {low_high[1]:.3f}] |"
     )

@@ -96,7 +96,7 @@ def check(directory: Path, text: str, harmless: str) -> None:
     card = write(directory, text)
     assert structure_of(card) == structure_of(harmless)
     data, expected = ModelCard(card).data, ModelCard(harmless).data
-    assert list(data.to_dict()) == list(expected.to_dict())
+    assert data.to_dict().keys() - {"datasets"} == expected.to_dict().keys()  # a text can be the name of a data set
     assert (data.license, data.base_model, data.tags) == (None, None, expected.tags)
     assert read_card(card)["after"] == read_card(harmless)["after"]
 
