@@ -27,7 +27,8 @@ from kinject.trainers.packing import packed
 
 if TYPE_CHECKING:
     from kinject.corruption import MaskRatioLaw, MaskUnit
-    from kinject.trainers.masked_config import Corruption, LossScope, RatioScope
+    from kinject.trainers.corruption_config import RatioScope
+    from kinject.trainers.masked_config import Corruption, LossScope
 
 Packing = Literal["none", "positions", "boundaries"]
 _EVALUATION_SEED_OFFSET = 2**32  # evaluation rows are numbered from 0 too, and must not repeat the training masks

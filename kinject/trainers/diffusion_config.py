@@ -5,16 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, get_args
 
-from kinject.corruption import MaskUnit, parse_mask_ratio
 from kinject.errors import ConfigurationError
-from kinject.trainers.document_config import DocumentSFTConfig
-from kinject.trainers.masked_config import RatioScope
+from kinject.trainers.corruption_config import CorruptionSFTConfig
 
 Normalization = Literal["maskable", "sequence", "paper"]
 
 
 @dataclass
-class DiffusionSFTConfig(DocumentSFTConfig):
+class DiffusionSFTConfig(CorruptionSFTConfig):
     """Configuration of [`DiffusionSFTTrainer`]: how documents are noised, and how the loss is weighted.
 
     The defaults are LLaDA's (arXiv 2502.09992) except for the normalization. Those of arXiv 2510.09885 are
@@ -23,7 +21,7 @@ class DiffusionSFTConfig(DocumentSFTConfig):
 
     objective: ClassVar[str] = "diffusion"
 
-    learning_rate: float | None = field(
+    learning_rate: float | None = field(  # type: ignore[assignment]
         default=None,
         metadata={
             "help": "Peak learning rate. Default: 1e-4 for adapters and below a billion parameters, else 1e-5, the paper's."
@@ -34,17 +32,6 @@ class DiffusionSFTConfig(DocumentSFTConfig):
         metadata={
             "help": "Law of the noise level t: uniform(low, high), fixed(value), linear(start, end) over training, or "
             "stratified(low, high): each document meets evenly spread levels over its epochs."
-        },
-    )
-    mask_ratio_per: str = field(
-        default="sample",
-        metadata={"help": "One noise level for each 'sample', or one for the whole 'batch' as in the paper."},
-    )
-    mask_unit: str = field(
-        default="token",
-        metadata={
-            "help": "What is hidden together: 'token', 'word', 'span' (one contiguous stretch), or 'mixed' (half of the "
-            "samples tokens, half of them a span)."
         },
     )
     eps: float = field(
@@ -100,15 +87,7 @@ class DiffusionSFTConfig(DocumentSFTConfig):
     def __post_init__(self) -> None:
         """Refuse unknown choices and values out of range before anything is loaded."""
         super().__post_init__()
-        parse_mask_ratio(self.mask_ratio)
-        for name, choices in (
-            ("mask_ratio_per", get_args(RatioScope)),
-            ("mask_unit", get_args(MaskUnit)),
-            ("normalize", get_args(Normalization)),
-            ("frame", ("raw", "chat")),
-        ):
-            if getattr(self, name) not in choices:
-                raise ConfigurationError(f"{name} is '{getattr(self, name)}'; expected one of {', '.join(choices)}.")
+        self.require_choices(normalize=get_args(Normalization), frame=("raw", "chat"))
         if not 0.0 <= self.eps < 1.0:
             raise ConfigurationError(f"eps is {self.eps}; expected a number from 0 to below 1, such as LLaDA's 0.001.")
         if self.label_smoothing_factor or self.loss_type == "dft":

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 import torch
 from trl import SFTConfig
 
+from kinject.errors import ConfigurationError
+
 
 @dataclass
 class DocumentSFTConfig(SFTConfig):
@@ -54,3 +56,31 @@ class DocumentSFTConfig(SFTConfig):
             # Both mean the same here. trl lets only its own packing go with a max_length, which ours never cuts at.
             self.packing, self.padding_free, self.packing_strategy = True, True, "bfd"
             self.include_num_input_tokens_seen = "all"  # there is no padding to leave out
+        self._require_trackers()
+
+    def require_choices(self, **choices: tuple[str, ...]) -> None:
+        """Refuse a setting that is none of its ``choices``.
+
+        Raises:
+            ConfigurationError: there is one.
+        """
+        for name, known in choices.items():
+            if getattr(self, name) not in known:
+                raise ConfigurationError(f"{name} is '{getattr(self, name)}'; expected one of {', '.join(known)}.")
+
+    def _require_trackers(self) -> None:
+        """Refuse trackers that cannot run; transformers would, but after the model is loaded.
+
+        Raises:
+            ConfigurationError: there is one.
+        """
+        from transformers.integrations.integration_utils import get_reporting_integration_callbacks
+
+        try:
+            for tracker in get_reporting_integration_callbacks(self.report_to):
+                tracker()
+        except (ImportError, RuntimeError, ValueError) as error:
+            raise ConfigurationError(
+                f"report_to: {error} pip install 'kinject[trackers]' brings tensorboard, trackio and wandb; --report_to none "
+                "does without."
+            ) from error

@@ -5,41 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from kinject.corruption import MaskUnit, parse_mask_ratio
-from kinject.errors import ConfigurationError
-from kinject.trainers.document_config import DocumentSFTConfig
+from kinject.trainers.corruption_config import CorruptionSFTConfig
 
 Corruption = Literal["mask", "random", "keep"]
-RatioScope = Literal["sample", "batch"]
 LossScope = Literal["document", "masked"]
 
 
 @dataclass
-class MaskedSFTConfig(DocumentSFTConfig):
+class MaskedSFTConfig(CorruptionSFTConfig):
     """Configuration of [`MaskedSFTTrainer`]: what is hidden in the prompt's copy, and which tokens are scored.
 
     The defaults are the paper's (arXiv 2510.09885, section 3) except that the ratio is drawn for each sample, so that
     a mask never depends on its batch; `mask_ratio_per="batch"` is the paper's choice.
     """
 
-    mask_ratio: str = field(
-        default="uniform(0.05, 0.95)",
-        metadata={
-            "help": "Law of the mask ratio: uniform(low, high), fixed(value), linear(start, end) over training, or "
-            "stratified(low, high): each document meets evenly spread ratios over its epochs."
-        },
-    )
-    mask_ratio_per: str = field(
-        default="sample",
-        metadata={"help": "One ratio for each 'sample', or one for the whole 'batch' as in the paper."},
-    )
-    mask_unit: str = field(
-        default="token",
-        metadata={
-            "help": "What is hidden together: 'token', 'word', 'span' (one contiguous stretch), or 'mixed' (half of the "
-            "samples tokens, half of them a span)."
-        },
-    )
     corruption: str = field(
         default="mask",
         metadata={
@@ -67,14 +46,6 @@ class MaskedSFTConfig(DocumentSFTConfig):
     )
 
     def __post_init__(self) -> None:
-        """Refuse unknown choices and ratios out of range before anything is loaded."""
+        """Refuse unknown choices before anything is loaded."""
         super().__post_init__()
-        parse_mask_ratio(self.mask_ratio)
-        for name, choices in (
-            ("mask_ratio_per", get_args(RatioScope)),
-            ("mask_unit", get_args(MaskUnit)),
-            ("corruption", get_args(Corruption)),
-            ("loss_on", get_args(LossScope)),
-        ):
-            if getattr(self, name) not in choices:
-                raise ConfigurationError(f"{name} is '{getattr(self, name)}'; expected one of {', '.join(choices)}.")
+        self.require_choices(corruption=get_args(Corruption), loss_on=get_args(LossScope))

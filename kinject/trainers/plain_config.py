@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from kinject.errors import ConfigurationError
 from kinject.trainers.document_config import DocumentSFTConfig
 
 
@@ -27,6 +26,4 @@ class PlainSFTConfig(DocumentSFTConfig):
     def __post_init__(self) -> None:
         """Refuse unknown choices before anything is loaded."""
         super().__post_init__()
-        for name, choices in (("objective", ("ar", "reverse")), ("frame", ("chat", "raw"))):
-            if getattr(self, name) not in choices:
-                raise ConfigurationError(f"{name} is '{getattr(self, name)}'; expected one of {', '.join(choices)}.")
+        self.require_choices(objective=("ar", "reverse"), frame=("chat", "raw"))
