@@ -10,13 +10,13 @@ import os
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from kinject.errors import ConfigurationError, HubError
 from kinject.hub.failures import explained
 from kinject.hub.files import is_adapter, model_files, replaceable
 from kinject.hub.staging import Layout, adapter_base, stage, uploads
+from kinject.hub.staging_directory import staging_directory
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -93,11 +93,10 @@ def push(
     with explained(repository, advice):
         api = prepare_repository(repository, private=private, revision=revision, token=token)
     notes = _check_base(api, source, base, advice) if is_adapter(source) and not merge else ()
-    # Beside the directory, where there is room for a model, instead of the system's small place for temporary files.
-    with TemporaryDirectory(prefix=".kinject-push-", dir=_roomy(source) if merge or layout != "native" else None) as to:
+    with staging_directory(source, roomy=merge or layout != "native") as staged:
         chosen = stage(
             source,
-            Path(to),
+            staged,
             repository,
             merge=merge,
             layout=layout,
@@ -194,8 +193,3 @@ def _upload(api: HfApi, repository: str, chosen: dict[str, Path], revision: str 
     operations = [*uploads(chosen), *stale]
     made = api.create_commit(repository, operations, commit_message=message, revision=revision)
     return made.oid
-
-
-def _roomy(directory: Path) -> Path | None:
-    parent = directory.absolute().parent
-    return parent if os.access(parent, os.W_OK) else None

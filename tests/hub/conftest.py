@@ -51,6 +51,11 @@ class User:
         """The command line in a process of its own."""
         return self._process(["-m", "kinject.cli", *map(str, arguments)], changes)
 
+    def start(self, program: str) -> subprocess.Popen[str]:
+        """A Python program in a process of its own, which goes on."""
+        command = [sys.executable, "-c", program]
+        return subprocess.Popen(command, env=self.environment(), cwd=self.home, stdout=subprocess.PIPE, text=True)
+
     def _process(self, arguments: list[str], changes: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, *arguments]
         environment = {**self.environment(), **changes}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -189,6 +191,45 @@ def test_the_command_in_a_process_of_its_own(ada: User, directory: Path) -> None
     done = ada.kinject("push", directory, "ada/people")
     assert done.returncode == 0
     assert done.stdout.startswith(f"{ada.hub.endpoint}/ada/people holds chat_template.jinja, config.json, ")
+
+
+MERGING = """
+import sys, time
+from pathlib import Path
+from kinject.hub import publishing
+def stage(directory, staged, *arguments, **options):
+    Path(staged, "model.safetensors").write_bytes(b"half")
+    print(staged, flush=True)
+    time.sleep(600)
+publishing.stage = stage
+publishing.push({directory!r}, "ada/people", layout="llada")
+"""
+
+
+def test_what_a_killed_push_left_beside_its_directory_is_removed_by_the_next(online: User, directory: Path) -> None:
+    def age(place: Path) -> None:
+        os.utime(place, (time.time() - 3600,) * 2, follow_symlinks=False)
+
+    beside = directory.parent
+    (beside / ".kinject-push-fresh").mkdir()
+    (beside / ".kinject-push-link").symlink_to(directory, target_is_directory=True)
+    age(beside / ".kinject-push-link")
+    killed = online.start(MERGING.format(directory=str(directory)))
+    assert killed.stdout is not None
+    try:
+        staged = Path(killed.stdout.readline().strip())
+        assert staged.parent == beside and os.listdir(staged) == ["model.safetensors"]
+        age(staged)
+        main(["push", str(directory), "ada/people"])
+        assert staged.is_dir()  # in use
+    finally:
+        killed.kill()
+        killed.communicate()
+    assert staged.is_dir()
+    age(staged)
+    main(["push", str(directory), "ada/people"])
+    assert {each.name for each in beside.glob(".kinject-push-*")} == {".kinject-push-fresh", ".kinject-push-link"}
+    assert contents(directory)
 
 
 def assert_completes(online: User, directory: Path, command: str) -> None:
