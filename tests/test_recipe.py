@@ -16,7 +16,8 @@ from kinject.errors import ConfigurationError
 from kinject.recipe import parse, parse_training
 
 ROOT = Path(__file__).parents[1]
-CONFIGS = sorted(path for path in (ROOT / "recipes").glob("*/*.yaml") if path.parent.name != "lm_eval")
+NO_RUNS = ("lm_eval", "scales", "tables")  # folders of other YAML files
+CONFIGS = sorted(path for path in (ROOT / "recipes").glob("*/*.yaml") if path.parent.name not in NO_RUNS)
 
 
 @dataclasses.dataclass
