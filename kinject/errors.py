@@ -6,9 +6,12 @@ traceback; anything else that is raised is a defect of kinject or of a library.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+SECRET_VALUE = re.compile(r"\bhf_[A-Za-z0-9]{8,}")  # a Hub token
 
 
 class KinjectError(ValueError):
@@ -59,5 +62,6 @@ def exit_on_user_error() -> Iterator[None]:
         print(stopped, file=sys.stderr)
         sys.exit(128 + stopped.signal)
     except KinjectError as error:
-        print(f"error: {error}", file=sys.stderr)
+        # A mistyped option is quoted in the message, and may have held an access token.
+        print(f"error: {SECRET_VALUE.sub('<access token>', str(error))}", file=sys.stderr)
         sys.exit(2)

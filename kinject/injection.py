@@ -215,6 +215,8 @@ def load_for_training(model_args: ModelConfig, training_args: DocumentSFTConfig)
         {**training_args.model_init_kwargs} if isinstance(training_args.model_init_kwargs, dict) else {}
     )
     options["dtype"] = model_args.dtype or "float32"
+    if any(getattr(group, "trust_remote_code", False) for group in (training_args, model_args)):  # trl moved it
+        options["trust_remote_code"] = True
     if model_args.attn_implementation:
         options["attn_implementation"] = model_args.attn_implementation
     if model_args.model_revision != "main":

@@ -99,6 +99,11 @@ def parse(
             of range.
     """
     check_config_file(arguments)
+    if any(argument.split("=")[0] in ("--hub_token", "--push_to_hub_token") for argument in arguments):
+        raise ConfigurationError(
+            "--hub_token: whatever stands on a command line can be read by every user of this machine. Set the environment "
+            "variable HF_TOKEN, or log in with `hf auth login`, and leave it out."
+        )
     from trl import TrlParser
 
     parser = TrlParser(dataclasses, usage="%(prog)s [--config FILE] [--OPTION VALUE ...], see --help")

@@ -19,7 +19,7 @@ from importlib import metadata
 from pathlib import Path, PurePath
 from typing import Any
 
-from kinject.errors import ConfigurationError, DataError
+from kinject.errors import SECRET_VALUE, ConfigurationError, DataError
 
 SCHEMA = 1
 PACKAGES = (
@@ -41,7 +41,6 @@ _SECRET_KEY = re.compile(
 _MODEL_TOKEN = re.compile(
     r"^(new|mask|masked|pad|bos|eos|unk|sep|cls|end|image|additional_special|max_new|num)_tokens?$"
 )
-_SECRET_VALUE = re.compile(r"\bhf_[A-Za-z0-9]{8,}")
 # A path that tells of this machine (absolute, home, Windows, file URL, or out of the working directory) that stands alone
 # or follows a space, quote or "=".
 _LOCAL_PATH = re.compile(r"""(?:^|(?<=[\s"'=,:(\[]))(?:file://|~?/(?=[^\s/])|\.\./|[A-Za-z]:[\\/])[^\s"',)\]]*""")
@@ -247,7 +246,7 @@ def public_config(config: Any) -> dict[str, Any]:
     return {
         str(key): _public_value(value)
         for key, value in config.items()
-        if not _names_secret(str(key)) and not (isinstance(value, str) and _SECRET_VALUE.search(value))
+        if not _names_secret(str(key)) and not (isinstance(value, str) and SECRET_VALUE.search(value))
     }
 
 
@@ -263,7 +262,7 @@ def _public_value(value: Any) -> Any:
         return public_config(value)
     if isinstance(value, (list, tuple, set, frozenset)):
         items = sorted(value, key=str) if isinstance(value, (set, frozenset)) else value
-        return [_public_value(item) for item in items if not (isinstance(item, str) and _SECRET_VALUE.search(item))]
+        return [_public_value(item) for item in items if not (isinstance(item, str) and SECRET_VALUE.search(item))]
     if isinstance(value, PurePath):
         value = str(value)
     if isinstance(value, str):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,8 @@ from kinject.models.layouts import loading_options
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
 
 HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "force_download")
 _SHOWN = 3
@@ -26,14 +29,17 @@ def read_checkpoint(path: str, **model_options: Any) -> tuple[PreTrainedModel, P
 
     hub = {name: model_options[name] for name in HUB_OPTIONS if name in model_options}
     gguf = {name: model_options[name] for name in ("gguf_file",) if name in model_options}
-    # Safetensors only, and no remote code: pickled weights and a repository's own classes can run anything.
-    options = {**model_options, "use_safetensors": True, "trust_remote_code": False}
+    # Safetensors only, and no remote code unless asked: pickled weights and a repository's own classes can run anything.
+    trusted = bool(model_options.get("trust_remote_code", False))
+    options = {**model_options, "use_safetensors": True, "trust_remote_code": trusted}
+    if trusted:
+        logger.warning("trust_remote_code: Python code that comes with %s may run on this machine", path)
     try:
-        translated = {} if gguf else loading_options(PreTrainedConfig.get_config_dict(path, **hub)[0])
+        translated = {} if gguf else loading_options(PreTrainedConfig.get_config_dict(path, **hub)[0], trusted)
         # Its own files say what a tokenizer is; a config.json that transformers cannot read must not get in the way.
         unread = {"config": PreTrainedConfig()} if translated else {}
         try:
-            tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, **hub, **gguf, **unread)
+            tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trusted, **hub, **gguf, **unread)
         except ValueError as error:
             raise ConfigurationError(
                 f"has no tokenizer that can be loaded ({str(error).splitlines()[0].strip()}). Expected tokenizer.json "

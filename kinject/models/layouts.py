@@ -1,4 +1,4 @@
-"""What `config.json` says a checkpoint is, and which native class it loads into; remote code is never run."""
+"""What `config.json` says a checkpoint is, and which native class it loads into; remote code runs only if asked."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ _NATIVE_FIXED = {"layer_norm_eps": None, "resid_pdrop": 0.0, "use_mrope": False,
 _DROPPED = ("model_type", "architectures", "auto_map", "transformers_version", "use_cache", *_NATIVE_FIXED)
 
 
-def loading_options(fields: Mapping[str, Any]) -> dict[str, Any]:
+def loading_options(fields: Mapping[str, Any], trust_remote_code: bool = False) -> dict[str, Any]:
     """What `from_pretrained` needs besides the checkpoint: nothing for a model that transformers knows.
 
     Args:
         fields: the checkpoint's `config.json`.
+        trust_remote_code: whether classes that come with the checkpoint may be run, where transformers has none.
 
     Returns:
         `config`, and `key_mapping` where the weights have other names.
@@ -42,7 +43,8 @@ def loading_options(fields: Mapping[str, Any]) -> dict[str, Any]:
         return {"config": native_config(fields), "key_mapping": KEY_MAPPING}
     if model_type in _NATIVE_WEIGHTS:
         return {"config": _config_under_another_name(fields, *_NATIVE_WEIGHTS[model_type])}
-    _require_native(model_type)
+    if not (trust_remote_code and fields.get("auto_map")):
+        _require_native(model_type)
     return {}
 
 
@@ -65,6 +67,6 @@ def _require_native(model_type: str | None) -> None:
     if model_type is None or model_type not in CONFIG_MAPPING or CONFIG_MAPPING[model_type] not in causal:
         raise ConfigurationError(
             f"config.json has model_type {model_type!r}, which is no language model that transformers {__version__} "
-            "has a class for, and remote code is never run. Use a checkpoint of a native architecture, or of LLaDA's "
-            "layout."
+            "has a class for, and remote code is not run unasked. Use a checkpoint of a native architecture, or of "
+            "LLaDA's layout; or, if you trust its authors, --trust_remote_code true."
         )

@@ -352,7 +352,9 @@ def _vocabulary_size(model: str | PreTrainedModel | PeftModel, args: DocumentSFT
     if not isinstance(model, str):
         return int(text_config(model).vocab_size)
     options = args.model_init_kwargs if isinstance(args.model_init_kwargs, dict) else {}
-    config = AutoConfig.from_pretrained(model, revision=options.get("revision"), trust_remote_code=False)
+    config = AutoConfig.from_pretrained(
+        model, revision=options.get("revision"), trust_remote_code=getattr(args, "trust_remote_code", False)
+    )
     return int(config.get_text_config().vocab_size)
 
 

@@ -89,6 +89,14 @@ class HubPushingTrainer(CheckpointingTrainer):
             Path(str(self.args.output_dir)), commit_message, token=token, revision=revision, private=private
         )
 
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        """Save without the access token: the library pickles all training arguments beside the weights."""
+        token, self.args.hub_token = self.args.hub_token, None
+        try:
+            super()._save(output_dir, state_dict)
+        finally:
+            self.args.hub_token = token
+
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         """Push the model of a checkpoint; a failure warns, and the run goes on."""
         if not self.is_world_process_zero() or self.args.hub_strategy == HubStrategy.END:

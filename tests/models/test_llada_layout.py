@@ -88,7 +88,7 @@ def test_what_the_native_class_cannot_do_is_refused_by_field(tmp_path: Path, fie
         ({"num_experts": 64, "hidden_size": 32}, r"num_experts = 64: mixtures of experts .* \(LLaDA-MoE\)"),
         (
             {"model_type": "llada2_new"},
-            r"model_type 'llada2_new', which is no language model .* remote code is never run",
+            r"model_type 'llada2_new', which is no language model .* remote code is not run unasked",
         ),
         ({"model_type": None}, "model_type None, which is no language model"),
     ],

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -122,3 +123,25 @@ def slowly(directory: Path) -> None:
         return real(*args, **kwargs)
 
     DocumentSFTTrainer.training_step = training_step  # type: ignore[method-assign]
+
+
+def watched(directory: Path) -> None:
+    """Not at all, but list every file that is opened for writing, moved or deleted, in `written.txt` beside ``directory``."""
+    log = os.open(f"{directory}.written.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    writing = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "open" and isinstance(arguments[0], (str, bytes, os.PathLike)) and arguments[2] & writing:
+            places = arguments[:1]
+        elif event in ("os.rename", "os.mkdir", "shutil.rmtree", "os.truncate"):
+            places = arguments[:2] if event == "os.rename" else arguments[:1]
+        elif event in ("os.remove", "os.rmdir") and arguments[1] == -1:  # else relative to what rmtree is in
+            places = arguments[:1]
+        else:
+            return
+        for place in places:
+            path = os.path.abspath(os.fsdecode(place))
+            if not path.startswith(("/dev/", "/proc/")):
+                os.write(log, f"{path}\n".encode())
+
+    sys.addaudithook(hook)
