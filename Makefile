@@ -4,12 +4,14 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help environment demo test lint typecheck clean
+.PHONY: help environment demo test lint typecheck nightly audit clean
 
 help:
-	@echo "make demo   environment, then masked fine-tuning and its AR baseline on fictional people, with a table"
-	@echo "make test   environment, then ruff, mypy and all tests"
-	@echo "make clean  remove the environment and the demo's outputs"
+	@echo "make demo     environment, then masked fine-tuning and its AR baseline on fictional people, with a table"
+	@echo "make test     environment, then ruff, mypy and all tests"
+	@echo "make nightly  environment, then the tests of tests/trust in full: hours"
+	@echo "make audit    environment, then known vulnerabilities of what constraints.txt pins (needs the network)"
+	@echo "make clean    remove the environment and the demo's outputs"
 
 environment: $(VENV)/.installed
 
@@ -31,12 +33,21 @@ demo: environment
 lint: environment
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/bandit --quiet --recursive --ini setup.cfg kinject recipes
 
 typecheck: environment
 	$(BIN)/mypy
 
 test: lint typecheck
 	$(BIN)/python -m pytest
+
+nightly: environment
+	KINJECT_TRUST_KILLS=20 KINJECT_TRUST_CASES=10000 KINJECT_TRUST_STEPS=2000 $(BIN)/python -m pytest tests/trust
+
+# Not part of `make test`: it asks a database of vulnerabilities on the network.
+audit: environment
+	$(PIP) pip-audit
+	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
 clean:
 	rm -rf $(VENV) outputs *.egg-info

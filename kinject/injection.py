@@ -49,6 +49,9 @@ class InjectionArguments(SamplingArguments):
         default=6,
         metadata={"help": "How often to ask during training, at log-spaced epochs. 0: only before and after."},
     )
+    evaluate_every: int | None = field(
+        default=None, metadata={"help": "Ask after so many steps again and again, instead of at log-spaced epochs."}
+    )
     select_on: str = field(
         default="none",
         metadata={
@@ -135,6 +138,7 @@ def inject(
         validation=validation,
         select_on=arguments.select_on,
         evaluations=arguments.evaluations,
+        every=arguments.evaluate_every,
         max_new_tokens=arguments.max_new_tokens,
         batch_size=arguments.question_batch_size,
         examples=few_shot_examples(arguments.few_shot),

@@ -56,6 +56,7 @@ class QuestionAnsweringCallback(TrainerCallback):
         metric: reading by whose macro mean of forward and backward the weights are selected: ``"paper"``,
             ``"strict"`` or ``"f1"``.
         evaluations: how often to ask during training, the end included; 0: only before it and at its end.
+        every: ask after so many steps again and again, instead of ``evaluations`` times.
         ask: ``ask(model, questions) -> answers``, for models that are not asked by ``generate``.
         max_new_tokens, batch_size, examples, system_prompt, sampling: as in
             :func:`kinject.evaluation.answer_questions`.
@@ -81,6 +82,7 @@ class QuestionAnsweringCallback(TrainerCallback):
         select_on: str | None = None,
         metric: str = "paper",
         evaluations: int = 8,
+        every: int | None = None,
         ask: Callable[[Any, Sequence[str]], list[str]] | None = None,
         max_new_tokens: int = 128,
         batch_size: int = 32,
@@ -97,6 +99,10 @@ class QuestionAnsweringCallback(TrainerCallback):
             raise ConfigurationError(f"metric: expected one of {', '.join(READINGS)}, got {metric!r}")
         if evaluations < 0:
             raise ConfigurationError(f"evaluations: expected 0 or more, got {evaluations}")
+        if every is not None and every < 1:
+            raise ConfigurationError(
+                f"every: expected 1 step or more, got {every}; leave it out to ask at log-spaced steps"
+            )
         if tokenizer is None and ask is None:
             raise ConfigurationError("pass the tokenizer to ask with, or a function of your own as ask")
         self.questions, self.validation = tuple(questions), tuple(validation if select_on == "validation" else ())
@@ -111,7 +117,7 @@ class QuestionAnsweringCallback(TrainerCallback):
         self.trainer: Trainer | None = None
         self.best: BestWeights | None = None
         self._results_path = Path(results_path) if results_path is not None else None
-        self._select_on, self._metric, self._evaluations = select_on, metric, evaluations
+        self._select_on, self._metric, self._evaluations, self._every = select_on, metric, evaluations, every
         self._tokenizer = tokenizer
         self._ask = ask
         self._asking: dict[str, Any] = {
@@ -167,7 +173,8 @@ class QuestionAnsweringCallback(TrainerCallback):
         output_dir = Path(str(args.output_dir))
         self._results_path = self._results_path or output_dir / "results.json"
         self._flops_per_token = flops_per_token(model)
-        self._steps = frozenset(question_steps(state.max_steps, state.num_train_epochs, self._evaluations))
+        steps = question_steps(state.max_steps, state.num_train_epochs, self._evaluations, self._every)
+        self._steps = frozenset(steps)
         if self._select_on != "none":
             self.best = BestWeights(output_dir / "best", state.is_world_process_zero)
         if state.global_step:

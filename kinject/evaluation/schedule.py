@@ -25,12 +25,16 @@ def log_spaced_steps(max_steps: int, evaluations: int, first: int = 1) -> list[i
     return steps
 
 
-def question_steps(max_steps: int, epochs: float, evaluations: int) -> list[int]:
+def question_steps(max_steps: int, epochs: float, evaluations: int, every: int | None = None) -> list[int]:
     """Log-spaced steps from the end of the first epoch to the end of training (the paper evaluates at such epochs).
+
+    With ``every``, instead one step in so many, and the last.
 
     With fewer epochs than ``evaluations`` an epoch is too long a first interval: then each interval doubles the one
     before it, back from the end, so that the first steps of a single long epoch are seen as well.
     """
+    if every is not None:
+        return sorted({*range(every, max_steps, every), max_steps})
     steps_per_epoch = round(max_steps / epochs) if epochs > 0 else max_steps
     doubling = round(max_steps / 2 ** max(evaluations - 1, 0))
     return log_spaced_steps(max_steps, evaluations, steps_per_epoch if epochs >= evaluations else doubling)

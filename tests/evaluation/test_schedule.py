@@ -34,3 +34,9 @@ def test_a_single_long_epoch_is_followed_from_early_on() -> None:
     assert question_steps(max_steps=12_800, epochs=1, evaluations=8) == [100, 200, 400, 800, 1600, 3200, 6400, 12_800]
     assert question_steps(max_steps=3, epochs=1, evaluations=8) == [1, 2, 3]
     assert question_steps(max_steps=10, epochs=1, evaluations=0) == []
+
+
+def test_questions_are_asked_in_even_steps_if_so_wanted() -> None:
+    assert question_steps(max_steps=10, epochs=5, evaluations=2, every=4) == [4, 8, 10]
+    assert question_steps(max_steps=8, epochs=5, evaluations=0, every=4) == [4, 8]
+    assert question_steps(max_steps=3, epochs=1, evaluations=1, every=50) == [3]

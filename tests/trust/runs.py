@@ -59,6 +59,7 @@ def start(
     objective, own = ARMS[arm]
     options = {**SMALL, **own, "output_dir": directory, **settings}
     arguments = [part for name, value in options.items() for part in (f"--{name}", str(value))]
+    directory.parent.mkdir(parents=True, exist_ok=True)
     process = _processes.Process(target=_run, args=(objective, arguments, directory, fault))
     process.start()
     return process
