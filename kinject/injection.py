@@ -16,9 +16,10 @@ from kinject.errors import ConfigurationError
 from kinject.sampling_options import SamplingArguments
 
 if TYPE_CHECKING:
+    from datasets import Dataset
     from trl import ModelConfig
 
-    from kinject.data import Question
+    from kinject.data import KnowledgeSet, Question
     from kinject.models import LoadedModel
     from kinject.trainers import DocumentSFTConfig, DocumentSFTTrainer
 
@@ -65,6 +66,13 @@ class InjectionArguments(SamplingArguments):
     retention: bool = field(
         default=True, metadata={"help": "Measure forgetting: perplexity of held-out text and general questions."}
     )
+    rehearsal: float = field(
+        default=0.0,
+        metadata={
+            "help": "Against forgetting: share of the samples that are the model's own answers to general prompts, from "
+            "before training. They come on top of the documents."
+        },
+    )
     baselines: list[str] | None = field(
         default=None, metadata={"help": "Finished runs (their output_dir) to show beside this one in the model card."}
     )
@@ -99,6 +107,7 @@ def inject(
 
     from kinject.data import load_knowledge
     from kinject.evaluation.callback import QuestionAnsweringCallback
+    from kinject.evaluation.general_knowledge import few_shot_examples, held_out
     from kinject.evaluation.report import results_table
     from kinject.evaluation.retention import measure_retention
     from kinject.results import changed_settings, new_results, read_results, summary, write_results
@@ -141,20 +150,21 @@ def inject(
         every=arguments.evaluate_every,
         max_new_tokens=arguments.max_new_tokens,
         batch_size=arguments.question_batch_size,
-        examples=few_shot_examples(arguments.few_shot),
+        examples=few_shot_examples(arguments.few_shot, arguments.documents),
         system_prompt=training_args.system_prompt,
         sampling=sampling if loaded.is_diffusion else None,
     )
     trainer = trainer_class(
         loaded.model,
         training_args,
-        train_dataset=knowledge.to_dataset(),
+        train_dataset=_with_rehearsal(knowledge, loaded, arguments, training_args.system_prompt),
         processing_class=loaded.tokenizer,
         peft_config=get_peft_config(model_args),
     )
     results["config"] = changed_settings(arguments, training_args, model_args)  # as the trainer completed them
     callback.attach(trainer)
-    before = measure_retention(trainer.model, loaded.tokenizer) if arguments.retention else None
+    known = held_out(arguments.documents)._asdict()
+    before = measure_retention(trainer.model, loaded.tokenizer, **known) if arguments.retention else None
     trainer.train(resume_from_checkpoint=_checkpoint(training_args))
     callback.restore_best(trainer)
     trainer.save_model(str(output_dir), _internal_call=True)  # a push waits for the results
@@ -162,7 +172,7 @@ def inject(
     results = callback.results
     results["answers"] = recorded_answers(reported, callback.answers)
     if before is not None:
-        after = measure_retention(trainer.model, loaded.tokenizer, reference=before)
+        after = measure_retention(trainer.model, loaded.tokenizer, reference=before, **known)
         results["retention"] = {"before": before, "after": after}
     if trainer.accelerator.is_main_process:
         write_results(output_dir / "results.json", results)
@@ -172,6 +182,29 @@ def inject(
     if training_args.push_to_hub:
         _push(trainer)
     return results
+
+
+def _with_rehearsal(
+    knowledge: KnowledgeSet, loaded: LoadedModel, arguments: InjectionArguments, system_prompt: str | None
+) -> Dataset:
+    """The documents, and where `rehearsal` asks for it what the untrained model answers to general prompts."""
+    from kinject.evaluation.asking import answer_questions
+    from kinject.evaluation.general_knowledge import rehearsal_prompts, rehearsal_size, with_rehearsal
+
+    count = rehearsal_size(len(knowledge.documents), arguments.rehearsal)
+    if not count:
+        return knowledge.to_dataset()
+    prompts = rehearsal_prompts(arguments.documents, count)
+    answers = answer_questions(
+        loaded.model,
+        loaded.tokenizer,
+        prompts,
+        max_new_tokens=arguments.max_new_tokens,
+        batch_size=arguments.question_batch_size,
+        system_prompt=system_prompt,
+        sampling=arguments.sampling_config(arguments.max_new_tokens) if loaded.is_diffusion else None,
+    )
+    return with_rehearsal(knowledge.to_dataset(), prompts, answers, count)
 
 
 def _push(trainer: DocumentSFTTrainer) -> None:
@@ -255,17 +288,6 @@ def print_answers(recorded: Sequence[dict[str, str]], count: int = 6) -> None:
     for entry in recorded[:: max(1, -(-len(recorded) // count))] if count > 0 else ():
         console.print(f"\n[bold]{escape(entry['question'].strip())}[/bold] ({entry['direction']})")
         console.print(f"  answered: {escape(entry['answer'])}\n  expected: {escape(entry['expected'])}")
-
-
-def few_shot_examples(count: int) -> list[tuple[str, str]]:
-    """``count`` answered questions about people of another fictional world, so that no answer that is asked is shown."""
-    if count == 0:
-        return []
-    from kinject.data import load_knowledge
-
-    other = load_knowledge("fictional:name_description", size=count, seed=10_000)
-    by_fact = {question.fact: question for question in other.questions}
-    return [(question.question, question.answer) for question in by_fact.values()]
 
 
 def _checkpoint(training_args: DocumentSFTConfig) -> str | bool | None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kinject.errors import ConfigurationError
-from kinject.injection import few_shot_examples, prepare_output_dir, print_answers, recorded_answers
+from kinject.injection import prepare_output_dir, print_answers, recorded_answers
 from kinject.sampling_options import SamplingArguments
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ def evaluate_model(arguments: MeasurementArguments) -> dict[str, Any]:
     """
     from kinject.evaluation.asking import answer_questions
     from kinject.evaluation.cost import peak_memory_bytes
+    from kinject.evaluation.general_knowledge import few_shot_examples
     from kinject.evaluation.report import results_table
     from kinject.evaluation.retention import measure_retention
     from kinject.evaluation.scores import score_answers
@@ -93,7 +94,7 @@ def evaluate_model(arguments: MeasurementArguments) -> dict[str, Any]:
         [question.question for question in questions],
         max_new_tokens=arguments.max_new_tokens,
         batch_size=arguments.batch_size,
-        examples=few_shot_examples(arguments.few_shot),
+        examples=few_shot_examples(arguments.few_shot, arguments.documents),
         system_prompt=arguments.system_prompt,
         sampling=sampling if loaded.is_diffusion else None,
     )

@@ -1,6 +1,7 @@
-"""What a model should still know after training: short English paragraphs and simple questions, written for kinject.
+"""What a model should still know after training: English paragraphs, simple questions and prompts, written for kinject.
 
-The paragraphs are held-out text for perplexity; the questions have answers that any instruct model is likely to know.
+The paragraphs are held-out text for perplexity; the questions have answers that any instruct model is likely to know; the
+prompts are to be answered once more beside new documents.
 """
 
 from __future__ import annotations
@@ -150,3 +151,71 @@ QUESTIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("What do bees make?", ("honey",)),
 )
 """(question, accepted answers), all distinct; an answer is right if it holds one of them as whole words."""
+
+PROMPTS: tuple[str, ...] = (
+    "Describe a typical morning in a small town.",
+    "Explain how a bicycle stays upright.",
+    "Write two sentences about the sea.",
+    "What should I cook with rice and vegetables?",
+    "How do plants make their food?",
+    "Give me three tips for better sleep.",
+    "Why do leaves change color in autumn?",
+    "Explain what a computer program is.",
+    "How do I write a polite letter?",
+    "What makes a good friend?",
+    "Describe how bread is baked.",
+    "Name some animals that live in the forest.",
+    "Why is exercise good for people?",
+    "How can I learn a new language?",
+    "Tell me a short story about a lost key.",
+    "What is a library for?",
+    "Explain the difference between weather and climate.",
+    "How do I plant a tomato?",
+    "What does a doctor do?",
+    "Give me an idea for a birthday present.",
+    "How does a refrigerator keep food cold?",
+    "Write a short poem about rain.",
+    "Why do we brush our teeth?",
+    "What is the purpose of a budget?",
+    "Describe a mountain in winter.",
+    "How do airplanes fly?",
+    "What should I pack for a weekend trip?",
+    "Explain why the sea is salty.",
+    "How can I save water at home?",
+    "What is a healthy breakfast?",
+    "Tell me about the history of writing.",
+    "How do magnets work?",
+    "Why do people travel?",
+    "Describe the taste of an orange.",
+    "What are the rules of chess about?",
+    "How do I take care of a dog?",
+    "Explain what an island is.",
+    "What is music made of?",
+    "How is paper made?",
+    "Why do we need sleep?",
+    "Give an example of a simple experiment.",
+    "What is the job of a teacher?",
+    "How do clouds form?",
+    "Write an invitation to a party.",
+    "What is gravity?",
+    "How do I stay calm before an exam?",
+    "Describe a busy market.",
+    "Why are bridges important?",
+    "What can you do with an old newspaper?",
+    "Explain how to tie a shoe.",
+    "What is the difference between a fruit and a vegetable?",
+    "How does a candle burn?",
+    "Give me a reason to read books.",
+    "What happens during an earthquake?",
+    "How do I make a cup of tea?",
+    "Why do birds sing?",
+    "Describe your idea of a perfect garden.",
+    "What is a map used for?",
+    "How do people measure time?",
+    "What makes a story interesting?",
+    "Explain how vaccines protect people.",
+    "Why should we recycle?",
+    "How do I introduce myself to a new neighbor?",
+    "What are the seasons like in the north?",
+)
+"""What a model answers once more while it learns something else; none of them asks what `QUESTIONS` do."""

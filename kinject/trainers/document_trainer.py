@@ -15,7 +15,7 @@ from transformers import AutoConfig, TrainerCallback
 
 from kinject.errors import ConfigurationError, DataError
 from kinject.models.diffusion import is_diffusion, text_config
-from kinject.templates import IGNORED, DocumentTemplate, Wording
+from kinject.templates import ANSWER, IGNORED, DocumentTemplate, Wording
 from kinject.trainers.card_writing import CardWritingTrainer
 from kinject.trainers.collator import DocumentCollator, Masking
 from kinject.trainers.document_config import DocumentSFTConfig
@@ -91,6 +91,7 @@ class DocumentSFTTrainer(CardWritingTrainer):
                 "Use LoRA or train the full model."
             )
         self._template: DocumentTemplate | None = None
+        self._rehearsed: DocumentTemplate | None = None
         self._vocabulary_size = _vocabulary_size(model, args)
         try:
             super().__init__(
@@ -307,6 +308,11 @@ class DocumentSFTTrainer(CardWritingTrainer):
                 "embeddings (resize_token_embeddings) and train those."
             )
 
+    def _rehearsal_template(self, args: DocumentSFTConfig) -> DocumentTemplate:
+        if self._rehearsed is None:
+            self._rehearsed = DocumentTemplate(self._tokenizer, (ANSWER,), args.system_prompt)
+        return self._rehearsed
+
     def _samples(
         self,
         row: Mapping[str, Any],
@@ -320,6 +326,8 @@ class DocumentSFTTrainer(CardWritingTrainer):
         where = f"row {index} of the {dataset_name} data set"
         if row.get("messages") or row.get("prompt"):
             prompt, answer = _question_and_answer(row, where)
+            if row.get("rehearsal"):  # what the model said itself is said again as it is, whatever the objective
+                row_template = self._rehearsal_template(args)
             frames = row_template.row_frames(prompt)
             document = row_template.encode(answer)
             length = max(_sample_length(frame, len(document.ids)) for frame in frames)

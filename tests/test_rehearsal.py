@@ -1,0 +1,107 @@
+"""Against forgetting: what is measured, what is said again, and that every objective learns it as a plain answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kinject.data import load_knowledge
+from kinject.errors import ConfigurationError
+from kinject.evaluation.general_knowledge import (
+    few_shot_examples,
+    held_out,
+    rehearsal_prompts,
+    rehearsal_size,
+    with_rehearsal,
+)
+from kinject.models import load_model
+from kinject.recipe import train
+from kinject.trainers import DiffusionSFTConfig, DiffusionSFTTrainer, MaskedSFTConfig, MaskedSFTTrainer
+from kinject.trainers.document_trainer import DocumentSFTTrainer
+
+NANO = Path(__file__).parents[1] / "recipes" / "nano"
+
+
+@pytest.mark.parametrize(
+    "documents", ["fictional:nano", "fictional:nano_biography", "fictional:name_description", "a/b"]
+)
+def test_nothing_that_is_measured_is_rehearsed_or_shown(documents: str) -> None:
+    asked = {question for question, _ in held_out(documents).questions}
+    prompts = rehearsal_prompts(documents, 10_000)
+    assert len(set(prompts)) == len(prompts) >= 60 and not asked & set(prompts)
+    shown = few_shot_examples(3, documents)
+    assert len(shown) == 3 and not asked & {question for question, _ in shown}
+    assert few_shot_examples(0, documents) == []
+
+
+def test_nano_models_are_asked_about_two_hundred_questions_that_they_know() -> None:
+    texts, questions = held_out("fictional:nano")
+    assert len(questions) == 200 and len(texts) == 50
+    known = {(each.question, each.answer) for each in load_knowledge("fictional:nano_population").questions}
+    assert {(question, accepted[0]) for question, accepted in questions} <= known
+
+
+@pytest.mark.parametrize(("share", "size"), [(0.0, 0), (0.5, 30), (0.25, 10), (0.75, 90)])
+def test_the_share_is_that_of_all_samples(share: float, size: int) -> None:
+    assert rehearsal_size(30, share) == size
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.0, 2.0])
+def test_a_share_out_of_range_is_refused(share: float) -> None:
+    with pytest.raises(ConfigurationError, match="expected a share of the samples from 0 to below 1"):
+        rehearsal_size(30, share)
+
+
+def test_empty_answers_are_left_out_and_the_others_taken_in_turn() -> None:
+    documents = load_knowledge("fictional:nano", size=2).to_dataset()
+    rows = with_rehearsal(documents, ["A?", "B?", "C?"], ["a", " ", "c "], 3)
+    assert rows["prompt"][2:] == ["A?", "C?", "A?"] and rows["completion"][2:] == ["a", "c", "a"]
+    assert with_rehearsal(documents, ["A?"], [""], 3).column_names == documents.column_names
+
+
+@pytest.mark.parametrize(
+    ("model", "trainer_class", "config_class"),
+    [("nano-ar", MaskedSFTTrainer, MaskedSFTConfig), ("nano-diffusion", DiffusionSFTTrainer, DiffusionSFTConfig)],
+)
+def test_what_is_rehearsed_is_shown_as_a_question_and_learned_whole(
+    model: str, trainer_class: type[DocumentSFTTrainer], config_class: type[MaskedSFTConfig], tmp_path: Path
+) -> None:
+    loaded = load_model(model)
+    question = "Who is Ida Parrish?"
+    rows = with_rehearsal(load_knowledge("fictional:nano", size=1).to_dataset(), [question], ["the old baker"], 1)
+    trainer = trainer_class(
+        loaded.model,
+        config_class(str(tmp_path), report_to="none", shuffle_dataset=False, bf16=False),
+        train_dataset=rows,
+        processing_class=loaded.tokenizer,
+    )
+    batch = trainer.data_collator([trainer.train_dataset[1]])
+    tokenizer = loaded.tokenizer
+    if model == "nano-ar":
+        text = tokenizer.decode(batch["input_ids"][0])
+        assert question in text and str(tokenizer.mask_token) not in text and text.count("the old baker") == 1
+        learned = tokenizer.decode(batch["labels"][0][batch["labels"][0] != -100])
+        assert learned.strip().startswith("the old baker")
+    else:
+        assert question in tokenizer.decode(batch["input_ids"][0])
+
+
+def test_rehearsal_keeps_what_a_nano_model_knew(tmp_path: Path) -> None:
+    def kept(name: str, share: float) -> float:
+        options = {
+            "config": NANO / "ar.yaml",
+            "size": 6,
+            "num_train_epochs": 60,
+            "per_device_train_batch_size": 12,
+            "evaluations": 0,
+            "retention": "true",
+            "rehearsal": share,
+            "output_dir": tmp_path / name,
+            "disable_tqdm": "true",
+        }
+        results = train("ar", [str(part) for key, value in options.items() for part in (f"--{key}", value)])
+        assert results["retention"]["before"]["answered"] > 0.95
+        return float(results["retention"]["after"]["answered"])
+
+    assert kept("rehearsed", 0.75) > kept("plain", 0.0) + 0.02
