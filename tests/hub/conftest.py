@@ -14,7 +14,16 @@ import pytest
 from tests.hub.server import LocalHub
 
 ROOT = Path(__file__).parents[2]
-_WITHOUT = "import sys; sys.modules['kinject'] = None  # as if it were not installed\n"
+_WITHOUT = """
+import sys
+sys.modules["kinject"] = None  # as if it were not installed
+try:
+    import kinject.models
+except ImportError:
+    pass
+else:
+    sys.exit("kinject can be imported")
+"""
 
 
 @dataclass(frozen=True)

@@ -4,29 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from textwrap import indent
 from typing import Any
+
+from markdown_it import MarkdownIt
 
 from kinject.hub.publishing import push
 from kinject.models import load_model, save_model
 from tests.hub.conftest import User
 from tests.test_injection import _run
 
-PLAIN = """
-import json, torch, transformers
-tokenizer = transformers.AutoTokenizer.from_pretrained({name!r})
-answers = []
-for question in json.loads({questions!r}):
-    chat = [{{"role": "user", "content": question}}]
-    ids = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)
-    with torch.no_grad():
-        made = model.generate(**ids, max_new_tokens=16, do_sample=False)[0, ids["input_ids"].shape[1]:]
-    answers.append(tokenizer.decode(made, skip_special_tokens=True).strip())
-print(json.dumps(answers))
-"""
-WITH_PEFT = "from peft import AutoPeftModelForCausalLM as A; model = A.from_pretrained({name!r}).eval()"
-WITH_TRANSFORMERS = (
-    "from transformers import AutoModelForCausalLM as A; model = A.from_pretrained({name!r}, dtype='float32').eval()"
-)
 WITH_KINJECT = """
 import json, kinject
 loaded = kinject.load({name!r}, dtype="float32")
@@ -67,14 +54,24 @@ def asked(results: dict[str, Any]) -> tuple[str, list[str]]:
     return json.dumps([each["question"] for each in recorded]), [each["answer"].strip() for each in recorded]
 
 
+def card_program(card: str, questions: str) -> str:
+    """The code by which a card loads its model without kinject, with ``questions`` in the place of the one it leaves open."""
+    program = next(token.content for token in MarkdownIt().parse(card) if token.info == "python")
+    loading, _, asking = program.partition('question = "..."')
+    _, _, asking = asking.partition("\n")  # a comment
+    return f"{loading}for question in {questions}:\n{indent(asking, '    ')}"
+
+
 def test_an_adapter_and_its_merged_model_answer_without_kinject_as_before(online: User, tmp_path: Path) -> None:
     results = train(on_the_hub("nano-ar", tmp_path / "nano"), tmp_path / "out", "masked", hub_model_id="ada/people")
     questions, before = asked(results)
     assert results["after"]["forward"]["exact_match"] >= 0.5 > results["before"]["forward"]["exact_match"]
     push(tmp_path / "out", "ada/merged", merge=True)
-    for name, loading in (("ada/people", WITH_PEFT), ("ada/merged", WITH_TRANSFORMERS)):
-        program = (loading + PLAIN).format(name=name, questions=questions)
-        assert json.loads(online.run(program, without_kinject=True).splitlines()[-1]) == before, name
+    for name, library in (("ada/people", "peft"), ("ada/merged", "transformers")):
+        program = card_program(online.hub.files(name)["README.md"].decode(), questions)
+        assert program.startswith(f"from {library} import Auto") and f'"{name}"' in program
+        printed = online.run(program, without_kinject=True).splitlines()
+        assert [line.strip() for line in printed] == before, name
 
 
 def test_a_diffusion_adapter_and_its_merged_model_answer_in_a_fresh_process_as_before(
