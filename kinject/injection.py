@@ -107,6 +107,7 @@ def inject(
 
     from kinject.data import load_knowledge
     from kinject.evaluation.callback import QuestionAnsweringCallback
+    from kinject.evaluation.gathering import whole_model
     from kinject.evaluation.general_knowledge import few_shot_examples, held_out
     from kinject.evaluation.report import results_table
     from kinject.evaluation.retention import measure_retention
@@ -164,7 +165,10 @@ def inject(
     results["config"] = changed_settings(arguments, training_args, model_args)  # as the trainer completed them
     callback.attach(trainer)
     known = held_out(arguments.documents)._asdict()
-    before = measure_retention(trainer.model, loaded.tokenizer, **known) if arguments.retention else None
+    before = None
+    if arguments.retention:
+        with whole_model(trainer) as model:
+            before = measure_retention(model, loaded.tokenizer, **known)
     trainer.train(resume_from_checkpoint=_checkpoint(training_args))
     callback.restore_best(trainer)
     trainer.save_model(str(output_dir), _internal_call=True)  # a push waits for the results
@@ -172,7 +176,8 @@ def inject(
     results = callback.results
     results["answers"] = recorded_answers(reported, callback.answers)
     if before is not None:
-        after = measure_retention(trainer.model, loaded.tokenizer, reference=before, **known)
+        with whole_model(trainer) as model:
+            after = measure_retention(model, loaded.tokenizer, reference=before, **known)
         results["retention"] = {"before": before, "after": after}
     if trainer.accelerator.is_main_process:
         write_results(output_dir / "results.json", results)

@@ -15,6 +15,7 @@ from transformers import GenerationConfig
 
 from kinject.encoding import added_special_ids
 from kinject.errors import ConfigurationError, KinjectError
+from kinject.evaluation.gathering import is_sharded
 from kinject.evaluation.in_step import in_step
 from kinject.models.diffusion import diffusion_settings, is_diffusion, text_config
 from kinject.sampling import SamplingConfig, sample
@@ -160,6 +161,7 @@ def _generate(
                 pad_token_id=pad,
                 use_cache=True,
             ),
+            synced_gpus=is_sharded(model),
         )  # (batch, width + new)
         for question, row in zip(batch, output[:, width:].tolist(), strict=True):
             answers[question] = until_end(row, end_ids)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kinject.errors import ConfigurationError
+from kinject.evaluation.gathering import load_weights, writable
 from kinject.results import write_json
 
 if TYPE_CHECKING:
@@ -90,7 +91,9 @@ class BestWeights:
         return True
 
     def load_into(self, model: Any) -> None:
-        """Load the kept weights into ``model``, the one that was trained (wrapped by PEFT or not).
+        """Load the kept weights into ``model``, the one that was trained (wrapped by PEFT, sharded, or not).
+
+        Every process calls this.
 
         Raises:
             ConfigurationError: the folder does not hold them.
@@ -100,11 +103,12 @@ class BestWeights:
         if hasattr(model, "peft_config"):
             from peft import load_peft_weights, set_peft_model_state_dict
 
-            set_peft_model_state_dict(model, load_peft_weights(str(self.folder), device="cpu"))
+            with writable([parameter for parameter in model.parameters() if parameter.requires_grad]):
+                set_peft_model_state_dict(model, load_peft_weights(str(self.folder), device="cpu"))
             return
         # Through from_pretrained, since the names and layout of saved weights are not always those of the module.
         kept = type(model).from_pretrained(self.folder, config=model.config, dtype=model.dtype)
-        model.load_state_dict(kept.state_dict())
+        load_weights(model, kept)
 
 
 def from_main_process(value: Any) -> Any:

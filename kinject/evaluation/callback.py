@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -163,10 +164,10 @@ class QuestionAnsweringCallback(TrainerCallback):
         from transformers.integrations import is_deepspeed_zero3_enabled
 
         model = kwargs["model"]
-        if self._select_on != "none" and is_deepspeed_zero3_enabled():
+        if self.trainer is None and is_deepspeed_zero3_enabled():
             raise ConfigurationError(
-                f"select_on={self._select_on!r} loads weights back into the model, which ZeRO-3 has sharded; "
-                "use select_on='none', or ZeRO-2"
+                "ZeRO-3 has sharded the model, and only its trainer can gather it to ask questions; add this callback with "
+                "callback.attach(trainer) instead of callbacks=[...]"
             )
         if args.include_num_input_tokens_seen == "no":
             args.include_num_input_tokens_seen = "non_padding"
@@ -269,12 +270,15 @@ class QuestionAnsweringCallback(TrainerCallback):
         return [by_question[question] for question in questions]
 
     def _ask_model(self, model: Any, questions: Sequence[str]) -> list[str]:
-        if self._ask is not None:
-            return self._ask(model, questions)
-        from kinject.evaluation.asking import answer_questions
+        from kinject.evaluation.gathering import whole_model
 
-        assert self._tokenizer is not None
-        return answer_questions(model, self._tokenizer, questions, **self._asking)
+        with nullcontext(model) if self.trainer is None else whole_model(self.trainer) as whole:
+            if self._ask is not None:
+                return self._ask(whole, questions)
+            from kinject.evaluation.asking import answer_questions
+
+            assert self._tokenizer is not None
+            return answer_questions(whole, self._tokenizer, questions, **self._asking)
 
     # Keeping and showing.
 

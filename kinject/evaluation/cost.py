@@ -20,11 +20,16 @@ def flops_per_token(model: Any) -> float:
         embeddings.discard(id(head.weight))
     multiplied = trained = 0
     for parameter in model.parameters():
-        if parameter.dim() > 1 and id(parameter) not in embeddings:
+        if len(getattr(parameter, "ds_shape", parameter.shape)) > 1 and id(parameter) not in embeddings:
             count = _size(parameter)
             multiplied += count
             trained += count if parameter.requires_grad else 0
     return 4.0 * multiplied + 2.0 * trained
+
+
+def parameter_count(model: Any) -> int:
+    """Number of weights, also of those that ZeRO-3 has sharded or bitsandbytes has packed."""
+    return sum(_size(parameter) for parameter in model.parameters())
 
 
 def peak_memory_bytes() -> int:

@@ -13,27 +13,19 @@ from typing import Any
 import torch
 from torch import distributed
 
+from kinject.evaluation.gathering import is_sharded
+
 
 @contextmanager
 def in_step(model: Any) -> Iterator[Any]:
     """``model`` for use in the block; if it is sharded, the block ends when it has ended in every process."""
-    if not _is_sharded(model):
+    if not is_sharded(model):
         yield model
         return
     stepping = _InStep(model)
     yield stepping
     while stepping.anyone_calls(False):
         model(input_ids=torch.zeros((1, 1), dtype=torch.int64, device=stepping.device), use_cache=False)
-
-
-def _is_sharded(model: torch.nn.Module) -> bool:
-    from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
-    from transformers.integrations import is_deepspeed_zero3_enabled
-
-    if not distributed.is_available() or not distributed.is_initialized() or distributed.get_world_size() == 1:
-        return False
-    wrapped = any(isinstance(module, (FSDPModule, FullyShardedDataParallel)) for module in model.modules())
-    return wrapped or is_deepspeed_zero3_enabled()
 
 
 class _InStep(torch.nn.Module):

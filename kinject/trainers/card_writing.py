@@ -34,7 +34,8 @@ class CardWritingTrainer(HubPushingTrainer):
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         super()._save(output_dir, state_dict)
-        self._write_card(Path(output_dir or str(self.args.output_dir)))
+        if self.args.should_save:
+            self._write_card(Path(output_dir or str(self.args.output_dir)))
 
     def _write_card(self, directory: Path, dataset_name: str | None = None, tags: list[str] | None = None) -> None:
         from kinject.hub.card import write_card

@@ -8,6 +8,7 @@ import torch
 from trl import SFTConfig
 
 from kinject.errors import ConfigurationError
+from kinject.launch import check_processes
 
 
 @dataclass
@@ -43,7 +44,8 @@ class DocumentSFTConfig(SFTConfig):
     )
 
     def __post_init__(self) -> None:
-        """Choose a precision that the processor is fast in, and fill in what packing entails."""
+        """Refuse too few processes, choose a precision that the processor is fast in, fill in what packing entails."""
+        check_processes()
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()  # bf16 on the processor needs it said
         if self.bf16 is None and not self.fp16 and self.use_cpu:
             # trl's default is bf16; processors without these instructions emulate it at a fraction of fp32's speed.

@@ -14,13 +14,14 @@ from datasets import Dataset, IterableDataset
 from transformers import AutoConfig, TrainerCallback
 
 from kinject.errors import ConfigurationError, DataError
+from kinject.evaluation.cost import parameter_count
 from kinject.models.diffusion import is_diffusion, text_config
 from kinject.templates import ANSWER, IGNORED, DocumentTemplate, Wording
-from kinject.trainers.card_writing import CardWritingTrainer
 from kinject.trainers.collator import DocumentCollator, Masking
 from kinject.trainers.document_config import DocumentSFTConfig
 from kinject.trainers.length_grouping import LengthGroupedSampler
 from kinject.trainers.packing import check_isolation, document_of_each
+from kinject.trainers.sharded_training import ShardedTrainer
 from kinject.trainers.splitting import split_document
 from kinject.trainers.supervised_positions import SupervisedPositions
 
@@ -48,7 +49,7 @@ class _EpochCallback(TrainerCallback):
         self._collator.num_epochs = max(1.0, float(state.num_train_epochs))
 
 
-class DocumentSFTTrainer(CardWritingTrainer):
+class DocumentSFTTrainer(ShardedTrainer):
     """Fine-tunes on rows of `text`, `prompt`/`completion`, or `messages`; see the subclasses for the objectives.
 
     A row with `text` is a document: every token of it is learned. In the other rows the question stays visible and the
@@ -122,7 +123,7 @@ class DocumentSFTTrainer(CardWritingTrainer):
         if args.packing:
             packing = "boundaries" if check_isolation(base, args.device) else "positions"
         if args.learning_rate is None:
-            small = peft_config is not None or base.num_parameters() < 1e9
+            small = peft_config is not None or parameter_count(base) < 1e9
             args.learning_rate = 1e-4 if small else self._large_learning_rate
         self._supervised = SupervisedPositions(base)
         # The loss is summed over supervised tokens and divided by their number in the whole accumulated batch, whatever

@@ -1,0 +1,101 @@
+"""Two processes train as one does, under every strategy: masks, losses, weights, files, resuming."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.distributed import worker
+from tests.distributed.launching import STRATEGIES, launch, seen_by_all
+from tests.trainers.conftest import DOCUMENTS
+
+Alone = tuple[Path, dict[str, Any]]
+WRAPPERS = {"ddp": "DistributedDataParallel"}
+CASES = [f"{objective}-{adapted}" for objective, adapted in worker.CASES]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_two_processes_draw_the_masks_and_losses_of_one(
+    strategy: str, on_two: Callable[[str], Path], alone: Alone
+) -> None:
+    first, second = seen_by_all(on_two(strategy), "train")
+    for case in CASES:
+        expected = alone[1][case]
+        for process in (first[case], second[case]):
+            assert (process["world_size"], process["wrapped"]) == (2, WRAPPERS.get(strategy, "DeepSpeedEngine"))
+            assert process["losses"] == pytest.approx(expected["losses"], abs=1e-4)
+        assert len(expected["losses"]) == 6 and len(set(expected["losses"])) == 6
+        assert len(first[case]["rows"]) == len(second[case]["rows"]) == 12
+        rows = [[epoch, ids] for epoch, ids in expected["rows"]]
+        assert sorted(first[case]["rows"] + second[case]["rows"]) == sorted(rows)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_the_whole_model_is_saved_once(strategy: str, on_two: Callable[[str], Path], alone: Alone) -> None:
+    for objective in ("masked", "diffusion"):
+        saved, expected = on_two(strategy) / f"{objective}-full", alone[0] / f"{objective}-full"
+        ignored = {"resumed"}
+        assert {path.name for path in saved.iterdir()} == {path.name for path in expected.iterdir()} - ignored
+        weights, wanted = load_file(saved / "model.safetensors"), load_file(expected / "model.safetensors")
+        assert set(weights) == set(wanted)
+        for name, weight in weights.items():
+            torch.testing.assert_close(weight, wanted[name], atol=1e-4, rtol=0, msg=lambda text, name=name: name + text)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_the_adapter_loads_in_plain_peft_and_changes_the_output(
+    strategy: str, on_two: Callable[[str], Path], alone: Alone
+) -> None:
+    from peft import PeftModel
+
+    from tests.conftest import build_model, build_tokenizer
+
+    tokenizer = build_tokenizer()
+    ids = tokenizer(DOCUMENTS[0], return_tensors="pt")["input_ids"]
+    with torch.no_grad():
+        before = build_model(tokenizer)(input_ids=ids).logits
+        folders = [folder / "masked-lora" for folder in (on_two(strategy), alone[0])]
+        found, expected = (
+            PeftModel.from_pretrained(build_model(tokenizer), str(folder)).eval()(input_ids=ids).logits
+            for folder in folders
+        )
+    assert (found - before).abs().max() > 0.01
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_resume_goes_on_with_the_loss_curve(strategy: str, on_two: Callable[[str], Path], alone: Alone) -> None:
+    for process in seen_by_all(on_two(strategy), "resume"):
+        for case in CASES:
+            assert process[case]["world_size"] == 2
+            assert process[case]["losses"] == pytest.approx(alone[1][case]["losses"], abs=1e-4)
+            assert len(process[case]["rows"]) == 6  # of the last three steps only
+
+
+def test_a_checkpoint_of_two_processes_resumes_on_one(on_two: Callable[[str], Path], alone: Alone) -> None:
+    folder = on_two("ddp")
+    found = worker.resume(folder, 4)
+    for case in CASES:
+        assert found[case]["world_size"] == 1
+        assert found[case]["losses"] == pytest.approx(alone[1][case]["losses"], abs=1e-4)
+
+
+def test_a_sharded_checkpoint_of_two_processes_resumes_on_one(
+    runs: Path, on_two: Callable[[str], Path], alone: Alone
+) -> None:
+    stages = [strategy for strategy in STRATEGIES if strategy != "ddp"]
+    for stage in stages:
+        on_two(stage)
+    launch("zero1", str(runs), "4", *(f"resume:{stage}" for stage in stages), processes=1)
+    for stage in stages:
+        (found,) = seen_by_all(runs / stage, "resume", processes=1)
+        for case in CASES:
+            assert (found[case]["world_size"], found[case]["wrapped"]) == (1, "DeepSpeedEngine")
+            assert found[case]["losses"] == pytest.approx(alone[1][case]["losses"], abs=1e-4)
+            checkpoint = runs / stage / case / "checkpoint-3"
+            assert not list(checkpoint.glob("*universal*"))  # what was made of it for one process is gone

@@ -1,0 +1,130 @@
+"""Run by the tests beside it under `accelerate launch`: trains, resumes or injects, and writes what each process saw."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from importlib import util
+from pathlib import Path
+from typing import Any
+
+CASES = [(objective, adapted) for objective in ("masked", "diffusion") for adapted in ("full", "lora")]
+
+# name: (objective, options, the file of what is trained)
+INJECTIONS = {
+    "nano-ar": ("masked", "--model_name_or_path nano-ar", "model.safetensors"),
+    "nano-diffusion": ("diffusion", "--model_name_or_path nano-diffusion --retention false", "model.safetensors"),
+    "nano-diffusion-lora": (
+        "diffusion",
+        "--model_name_or_path nano-diffusion --retention false --use_peft true --lora_r 8",
+        "adapter_model.safetensors",
+    ),
+}
+
+
+def build_trainer(folder: Path, objective: str, adapted: str, batch_size: int, **settings: Any) -> Any:
+    """A trainer of a tiny random model that records the rows it trains on, six steps long."""
+    import torch
+    from datasets import Dataset
+    from peft import LoraConfig
+
+    from kinject.trainers import DiffusionSFTConfig, DiffusionSFTTrainer, MaskedSFTConfig, MaskedSFTTrainer
+    from tests.conftest import build_model, build_tokenizer
+    from tests.trainers.conftest import DOCUMENTS, SMALL
+
+    diffusion = objective == "diffusion"
+    trainer_class: Any = DiffusionSFTTrainer if diffusion else MaskedSFTTrainer
+
+    class Recorder(trainer_class):
+        rows: list[tuple[int, list[int]]] = []
+
+        def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+            for ids, attention in zip(inputs["input_ids"], inputs["attention_mask"], strict=True):
+                self.rows.append((self.data_collator.epoch, ids[attention.bool()].tolist()))
+            return super().compute_loss(model, inputs, *args, **kwargs)
+
+    options = {**SMALL, "per_device_train_batch_size": batch_size, "num_train_epochs": 3, "weight_decay": 0.1}
+    options |= {"learning_rate": 3e-3, "output_dir": str(folder), **settings}
+    args = DiffusionSFTConfig(to_diffusion=True, **options) if diffusion else MaskedSFTConfig(**options)
+    torch.manual_seed(0)  # of the adapter's weights
+    lora = LoraConfig(r=4, target_modules=["q_proj", "v_proj", "down_proj"], task_type="CAUSAL_LM")
+    tokenizer = build_tokenizer()
+    return Recorder(
+        build_model(tokenizer),
+        args,
+        train_dataset=Dataset.from_list([{"text": text} for text in DOCUMENTS]),
+        processing_class=tokenizer,
+        peft_config=lora if adapted == "lora" else None,
+    )
+
+
+def seen(trainer: Any) -> dict[str, Any]:
+    """What a process saw of a run."""
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    return {
+        "world_size": trainer.args.world_size,
+        "wrapped": type(trainer.model_wrapped).__name__,
+        "rows": trainer.rows,
+        "losses": losses,
+    }
+
+
+def train(folder: Path, batch_size: int) -> dict[str, Any]:
+    """Train every case, with a checkpoint in the middle, and save it to its folder."""
+    found = {}
+    for objective, adapted in CASES:
+        to = folder / f"{objective}-{adapted}"
+        trainer = build_trainer(to, objective, adapted, batch_size, save_strategy="steps", save_steps=3)
+        trainer.train()
+        trainer.save_model(str(to))
+        found[to.name] = seen(trainer)
+    return found
+
+
+def resume(folder: Path, batch_size: int) -> dict[str, Any]:
+    """Resume every case from its checkpoint in the middle."""
+    found = {}
+    for objective, adapted in CASES:
+        case = f"{objective}-{adapted}"
+        trainer = build_trainer(folder / "resumed" / case, objective, adapted, batch_size)
+        trainer.train(resume_from_checkpoint=str(folder / case / "checkpoint-3"))
+        found[case] = seen(trainer)
+    return found
+
+
+def inject(folder: Path, batch_size: int) -> dict[str, Any]:
+    """Run the whole job on the nano models, whole and as an adapter, and keep the best weights of each run."""
+    from kinject.recipe import train as run
+
+    shared = "--documents fictional:nano --size 4 --evaluations 2 --select_on test --max_new_tokens 16 --bf16 false "
+    shared += f"--use_cpu true --num_train_epochs 4 --learning_rate 2e-3 --per_device_train_batch_size {batch_size} "
+    shared += "--save_strategy no --report_to none --disable_tqdm true "
+    for name, (objective, options, _) in INJECTIONS.items():
+        run(objective, [*shared.split(), *options.split(), "--output_dir", str(folder / name)])
+    return {}
+
+
+def main() -> None:
+    folder, batch_size, jobs = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
+    if util.find_spec("deepspeed"):
+        import deepspeed.ops
+
+        # An operator for CPU processes that share memory; building it takes a compiler and most of a minute.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    from accelerate import PartialState
+
+    for job in jobs:
+        name, _, stage = job.partition(":")
+        if stage:  # in the same process with another configuration of DeepSpeed, on what the launch of that one left
+            os.environ["ACCELERATE_DEEPSPEED_CONFIG_FILE"] = f"deepspeed_configs/{stage}.json"
+        to = folder / stage if stage else folder
+        found = {"train": train, "resume": resume, "inject": inject}[name](to, batch_size)
+        state = PartialState()
+        file = to / f"{name}-{state.process_index}-of-{state.num_processes}.json"
+        file.write_text(json.dumps(found), encoding="utf-8")
+    PartialState().destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
