@@ -202,6 +202,10 @@ def evaluating(model: Any) -> Iterator[None]:
     configured = [(each, vars(each)["generation_config"]) for each in modules if "generation_config" in vars(each)]
     try:
         model.eval()
+        for module in modules:
+            # In evaluation mode on a CPU bitsandbytes repacks 4-bit weights into what passes no gradient on, for good.
+            if hasattr(getattr(module, "weight", None), "quant_state"):
+                module.training = True
         for module in checkpointing:
             module.gradient_checkpointing = False
         for module, _ in configured:
