@@ -194,21 +194,23 @@ def _with_rehearsal(
 ) -> Dataset:
     """The documents, and where `rehearsal` asks for it what the untrained model answers to general prompts."""
     from kinject.evaluation.asking import answer_questions
+    from kinject.evaluation.gathering import whole_weights
     from kinject.evaluation.general_knowledge import rehearsal_prompts, rehearsal_size, with_rehearsal
 
     count = rehearsal_size(len(knowledge.documents), arguments.rehearsal)
     if not count:
         return knowledge.to_dataset()
     prompts = rehearsal_prompts(arguments.documents, count)
-    answers = answer_questions(
-        loaded.model,
-        loaded.tokenizer,
-        prompts,
-        max_new_tokens=arguments.max_new_tokens,
-        batch_size=arguments.question_batch_size,
-        system_prompt=system_prompt,
-        sampling=arguments.sampling_config(arguments.max_new_tokens) if loaded.is_diffusion else None,
-    )
+    with whole_weights(loaded.model) as model:
+        answers = answer_questions(
+            model,
+            loaded.tokenizer,
+            prompts,
+            max_new_tokens=arguments.max_new_tokens,
+            batch_size=arguments.question_batch_size,
+            system_prompt=system_prompt,
+            sampling=arguments.sampling_config(arguments.max_new_tokens) if loaded.is_diffusion else None,
+        )
     return with_rehearsal(knowledge.to_dataset(), prompts, answers, count)
 
 
@@ -246,6 +248,7 @@ def load_for_training(model_args: ModelConfig, training_args: DocumentSFTConfig)
         ConfigurationError: no model is named, or it cannot be loaded.
     """
     from accelerate import PartialState
+    from transformers.integrations import is_deepspeed_zero3_enabled
     from trl import get_quantization_config
 
     from kinject.models import load_model
@@ -266,6 +269,11 @@ def load_for_training(model_args: ModelConfig, training_args: DocumentSFTConfig)
     quantization = get_quantization_config(model_args)
     if quantization is not None:
         options["quantization_config"] = quantization
+        if is_deepspeed_zero3_enabled():
+            raise ConfigurationError(
+                "4-bit and 8-bit weights cannot be sharded by ZeRO-3. They are small, and only the adapter is trained: launch "
+                "with deepspeed_configs/ddp.yaml (or zero1, zero2), or leave out --load_in_4bit and --load_in_8bit."
+            )
         options["device_map"] = {"": PartialState().device}  # quantized weights cannot be moved afterwards
     conversion = training_args.conversion_options() if isinstance(training_args, DiffusionSFTConfig) else {}
     return load_model(model_args.model_name_or_path, **conversion, **options)

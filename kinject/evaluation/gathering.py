@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from torch import distributed, nn
@@ -20,28 +20,35 @@ if TYPE_CHECKING:
 _gathered: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 
 
+def whole_model(trainer: Trainer) -> AbstractContextManager[Any]:
+    """The model of ``trainer`` with all its weights, as `whole_weights` gives it; before, in and after training."""
+    return whole_weights(trainer.model, trainer.model_wrapped)
+
+
 @contextmanager
-def whole_model(trainer: Trainer) -> Iterator[Any]:
-    """The model of ``trainer``; in the block, every process holds all weights that ZeRO-3 has sharded.
+def whole_weights(model: Any, wrapped: Any = None) -> Iterator[Any]:
+    """``model``; in the block, every process holds all weights that ZeRO-3 has sharded.
 
     Every process has to enter and leave.
+
+    Args:
+        model: Whole or sharded.
+        wrapped: DeepSpeed's engine around it, once there is one.
     """
-    model: Any = trainer.model
     if not _by_zero3(model):
         yield model
         return
     import deepspeed
     from trl.models.utils import add_hooks, remove_hooks
 
-    engine: Any = trainer.model_wrapped  # before training the model itself, which has no hooks yet
     with deepspeed.zero.GatheredParameters(list(model.parameters())):
-        remove_hooks(engine)
+        remove_hooks(wrapped)  # nothing to do without an engine
         _gathered.add(model)
         try:
             yield model
         finally:
             _gathered.discard(model)
-            add_hooks(engine)
+            add_hooks(wrapped)
 
 
 def is_sharded(model: nn.Module) -> bool:
