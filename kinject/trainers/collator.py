@@ -116,6 +116,8 @@ class DocumentCollator:
 
     def _frame(self, row: Mapping[str, Any]) -> Frame:
         frames = [Frame(**frame) for frame in row["frames"]] if row.get("frames") else self.frames
+        if len(frames) == 1:  # seeding a generator costs more than the rest of a row
+            return frames[0]
         return frames[int(torch.randint(len(frames), (), generator=self._generator(row, WORDING_STREAM)))]
 
     def _ratios(self, rows: Sequence[Mapping[str, Any]]) -> list[float]:
@@ -137,17 +139,17 @@ class DocumentCollator:
             assembled = assemble(frame, ids, None, None)
             return assembled.input_ids, assembled.labels
         mask = draw_mask(len(ids), ratio, self._generator(row, MASK_STREAM), self.masking.unit, row.get("word_ids"))
-        noised = self._corrupt(torch.tensor(ids), mask, self._generator(row, REPLACEMENT_STREAM))
+        noised = self._corrupt(torch.tensor(ids), mask, row)
         loss_mask = mask.tolist() if self.masking.loss_on == "masked" else None
         assembled = assemble(frame, ids, noised.tolist(), loss_mask)
         return assembled.input_ids, assembled.labels
 
-    def _corrupt(self, ids: torch.Tensor, mask: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    def _corrupt(self, ids: torch.Tensor, mask: torch.Tensor, row: Mapping[str, Any]) -> torch.Tensor:
         assert self.masking is not None
         if self.masking.corruption == "mask":
             return mask_tokens(ids, mask, self.masking.mask_token_id)
         if self.masking.corruption == "random":
-            return random_tokens(ids, mask, self.masking.candidate_ids, generator)
+            return random_tokens(ids, mask, self.masking.candidate_ids, self._generator(row, REPLACEMENT_STREAM))
         return keep_tokens(ids, mask)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import torch
+from transformers.utils import is_liger_kernel_available
 from trl import SFTConfig
 
 from kinject.errors import ConfigurationError
@@ -39,6 +40,12 @@ class DocumentSFTConfig(SFTConfig):
             "the same. Needs FlashAttention, or flex attention on a GPU (--attn_implementation). padding_free is the same."
         },
     )
+    dataloader_num_workers: int | None = field(  # type: ignore[assignment]
+        default=None,
+        metadata={
+            "help": "Processes that draw masks and make batches ahead of training. Default: 1 beside a GPU, else 0."
+        },
+    )
     system_prompt: str | None = field(
         default=None, metadata={"help": "System message of every prompt. Default: the chat template's own."}
     )
@@ -53,6 +60,19 @@ class DocumentSFTConfig(SFTConfig):
             self.bf16 = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
         if self.include_num_input_tokens_seen in (False, "no"):
             self.include_num_input_tokens_seen = "non_padding"  # results.json states the tokens of every evaluation
+        if self.dataloader_num_workers is None:
+            self.dataloader_num_workers = 0 if self.use_cpu else 1
+            self.dataloader_persistent_workers = not self.use_cpu
+        if self.use_liger_kernel and (self.use_cpu or not is_liger_kernel_available()):
+            raise ConfigurationError(
+                "use_liger_kernel needs a GPU, Triton and the package liger-kernel: "
+                + (
+                    "this run is on the CPU. "
+                    if self.use_cpu
+                    else "the package is missing (pip install liger-kernel). "
+                )
+                + "Leave out --use_liger_kernel; supervised positions go through the head in tiles without it."
+            )
         super().__post_init__()
         if self.packing or self.padding_free:
             # Both mean the same here. trl lets only its own packing go with a max_length, which ours never cuts at.
