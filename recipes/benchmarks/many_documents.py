@@ -5,10 +5,11 @@
 
 For every number of documents a process of its own writes that many generated statements to a JSONL file and runs what
 `kinject inject` runs on them, with nano-ar and `--max_steps`. `start-up` is the time from the call to the first step;
-`processor` its processor time, which other work on the machine does not lengthen; `a document` what the documents beyond the smallest number take of it; `memory` what is resident at a tenth of the steps, and
-how much more at the last one. Prints a table; `--json` writes `ratios`: `startup_per_document`, the time of a document of
-the largest set over that of the next smaller one (1 where start-up is linear), and `memory_growth`, the largest ratio of
-resident memory at the last step to that at a tenth of the steps (1 where it is flat).
+`processor` its processor time, which other work on the machine does not lengthen; `a document` what each document beyond
+the next smaller number takes of that; `memory` what is resident at a tenth of the steps; `growth` how much more at the
+last. Prints a table; `--json` writes `ratios`: `startup_per_document`, `a document` of the largest number over that of the
+next smaller one (1 where start-up is linear), and `memory_growth`, the largest ratio of resident memory at the last step
+to that at a tenth of the steps (1 where it is flat).
 """
 
 from __future__ import annotations

@@ -1,0 +1,151 @@
+"""The benchmarks on models and sizes that take seconds: what they compare, count and write. No figure is judged here."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.conftest import build_model, build_tokenizer
+from tests.trainers.conftest import DOCUMENTS
+
+SCRIPTS = Path(__file__).parents[2] / "recipes" / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def script() -> Iterator[Callable[[str], Any]]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(SCRIPTS))
+        yield importlib.import_module
+
+
+def test_ways_take_turns_and_the_order_turns_too(script: Callable[[str], Any]) -> None:
+    measuring, called = script("measuring"), []
+
+    def called_as(name: str) -> Callable[[], float]:
+        return lambda: called.append(name) or float(len(called))  # type: ignore[func-returns-value]
+
+    seconds = measuring.take_turns({name: called_as(name) for name in "ab"}, 3)
+    assert "".join(called) == "abbaab"
+    assert seconds == {"a": [1.0, 4.0, 5.0], "b": [2.0, 3.0, 6.0]}
+    assert measuring.medians(seconds) == {"a": 4.0, "b": 3.0}
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peaks are read where Linux keeps them")
+def test_a_peak_is_what_was_in_use_at_once(script: Callable[[str], Any]) -> None:
+    peak = script("measuring").Peak()
+    for size in (40, 80, 20):
+        with peak.watch():
+            block = torch.ones(size << 18)  # four bytes each
+            del block
+    assert 75 << 20 <= peak.bytes < 120 << 20
+
+
+def test_three_ways_train_on_the_same_rows_to_the_same_loss(
+    script: Callable[[str], Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    training_step = script("training_step")
+    tokenizer = build_tokenizer()
+
+    def build(attention: str) -> Any:
+        model = build_model(tokenizer)
+        model.set_attn_implementation(attention)
+        return model
+
+    given = training_step.Material(build, tokenizer, [text * times for text in DOCUMENTS for times in (1, 2)], 4)
+    memory = {"public": 4, "trl": 3, "ours": 1}
+    found = training_step.compare_on(given, memory, 1)
+    assert found["ratios"]["max_loss_difference"] < 1e-5
+    assert found["ratios"]["memory_vs_public_loop"] == 0.25
+    assert found["scored_tokens"] == sum(2 + 3 * len(text.encode()) for text in DOCUMENTS)
+    for other in ("public", "trl"):
+        ratio = found["ratios"][f"tokens_per_second_vs_{other}" + ("_loop" if other == "public" else "")]
+        assert ratio == pytest.approx(found["seconds"][other][0] / found["seconds"]["ours"][0])
+    training_step.show({"models": {"tiny": found}})
+    assert "tiny ours" in capsys.readouterr().out
+
+
+def test_the_worst_model_stands_for_all(script: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    training_step = script("training_step")
+    figures = iter([(2.0, 0.3, 1.2, 1e-6), (3.0, 0.4, 1.1, 1e-7)])
+    names = ("tokens_per_second_vs_public_loop", "memory_vs_public_loop", "tokens_per_second_vs_trl")
+    monkeypatch.setattr(training_step, "memory_alone", lambda *_: 1)
+    monkeypatch.setattr(training_step, "material", lambda *_: None)
+    monkeypatch.setattr(
+        training_step,
+        "compare_on",
+        lambda *_: {"ratios": dict(zip((*names, "max_loss_difference"), next(figures), strict=True))},
+    )
+    report = training_step.compare(training_step.build_parser().parse_args([]))
+    assert list(report["ratios"].values()) == [2.0, 0.4, 1.1, 1e-6]
+
+
+def test_answers_are_timed_and_compared(
+    script: Callable[[str], Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "report.json"
+    script("answering").main(["--questions", "12", "--repetitions", "1", "--max_new_tokens", "16", "--json", str(out)])
+    report = json.loads(out.read_text())
+    assert report["ratios"]["same_answers"] == 1 and report["differing"] == []
+    assert report["ratios"]["wall"] == pytest.approx(report["seconds"]["public"][0] / report["seconds"]["ours"][0])
+    assert report["questions"] == 12 and report["exact_match"] == 1
+    assert "12 questions, answers of" in capsys.readouterr().out
+
+
+def test_an_answer_in_full_is_cut_at_its_end(script: Callable[[str], Any]) -> None:
+    from kinject.evaluation import answer_questions
+    from kinject.models.loading import LoadedModel
+
+    tokenizer = build_tokenizer()
+    loaded = LoadedModel(build_model(tokenizer), tokenizer, "tiny", "directory")
+    questions = ["Who keeps Lantern Rock?", "Who?", "Who mapped the salt caves of Orrin?"]
+    full = script("answering").answer_in_full(loaded, questions, max_new_tokens=24, batch_size=2)
+    assert full == answer_questions(loaded.model, tokenizer, questions, max_new_tokens=24, batch_size=3)
+
+
+def test_generated_statements_are_different_and_injected_as_by_the_command(script: Callable[[str], Any]) -> None:
+    many_documents = script("many_documents")
+    texts = many_documents.statements(2_000)
+    assert len(set(texts)) == 2_000 and texts[:10] == many_documents.statements(2_000)[:10]
+    found = many_documents.run(40, 3, 4)
+    assert len(found["memory"]) == 3 and min(found["memory"]) > 0
+    assert found["startup"]["processor"] > 0 and found["startup"]["seconds"] > 0
+
+
+def test_linear_start_up_and_flat_memory_have_ratios_of_one(
+    script: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many_documents = script("many_documents")
+
+    class Done:
+        def __init__(self, command: list[str], **_: Any) -> None:
+            count = int(command[command.index("--counts") + 1])
+            startup = {"seconds": 9.0, "processor": 5 + count / 1000}
+            self.stdout = json.dumps({"startup": startup, "memory": [7, *[8] * 19]})
+
+    monkeypatch.setattr(many_documents.subprocess, "run", Done)
+    report = many_documents.compare([10, 100, 1000], argparse.Namespace(max_steps=20, batch_size=2))
+    assert report["ratios"] == {"startup_per_document": pytest.approx(1), "memory_growth": 1}
+    many_documents.show(report)
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peaks are read where Linux keeps them")
+def test_a_point_has_both_ways_at_its_shape(script: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    scaling = script("scaling")
+    small = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    monkeypatch.setattr(scaling, "SMALL", small)
+    monkeypatch.setattr(scaling, "DEFAULTS", {"length": 16, "batch": 2, "vocabulary": 32_768})
+    report = scaling.measure({"length": (16, 64)}, steps=2, repetitions=1)
+    short, long = report["points"]
+    assert short["tokens_of_a_row"] * 2 < long["tokens_of_a_row"]
+    for quantity in ("tokens_per_second", "memory"):
+        assert set(long[quantity]) == {"public", "ours"} and long[quantity]["public"] > 0
+        ratio = report["ratios"][f"length_{quantity}"]
+        assert ratio == pytest.approx(long[quantity]["ours"] / long[quantity]["public"])
+    scaling.show(report)
