@@ -29,6 +29,7 @@ REPLACEMENT_STREAM = 3
 _STRATUM_STREAM = 4
 PADDING_STREAM = 5
 ORDER_STREAM = 6
+INFILLING_STREAM = 7
 
 # frac(epoch * this) spreads any number of epochs over [0, 1) with the smallest possible gaps (the three-gap theorem).
 GOLDEN_RATIO_CONJUGATE = (math.sqrt(5) - 1) / 2

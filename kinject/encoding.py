@@ -25,11 +25,13 @@ class EncodedDocument:
     """A text as token ids, with the word and the place of each token.
 
     Attributes:
+        text: the text.
         ids: (length,) token ids, no control token among them.
         word_ids: (length,) rising from 0; tokens of one word have the same id.
         offsets: (length,) first and last + 1 character of each token in the text.
     """
 
+    text: str
     ids: list[int]
     word_ids: list[int]
     offsets: list[tuple[int, int]]
@@ -96,7 +98,7 @@ class TextEncoder:
         ids, offsets = list(encoding["input_ids"]), [(int(a), int(b)) for a, b in encoding["offset_mapping"]]
         if not self.control_ids.isdisjoint(ids):
             ids, offsets = self._spell_out(text, ids, offsets)
-        return EncodedDocument(ids, _word_ids(text, offsets), offsets)
+        return EncodedDocument(text, ids, _word_ids(text, offsets), offsets)
 
     def _spell_out(
         self, text: str, ids: list[int], offsets: list[tuple[int, int]]

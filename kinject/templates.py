@@ -26,6 +26,7 @@ __all__ = [
     "DEMASKING",
     "DEMASKING_WORDINGS",
     "FACT",
+    "INFILLING",
     "MASKED_ANSWER",
     "RAW",
     "RAW_FROM_BEGIN",
@@ -98,6 +99,7 @@ DEMASKING_WORDINGS = (
     Wording("Fill in what is missing: {masked}"),
     Wording("What is the full text?\n{masked}"),
 )
+INFILLING = Wording("What is missing? {masked}")  # the answer is what is hidden, not the whole document
 MASKED_ANSWER = Wording("{question}\n{masked}\nReturn the recovered masked answer.")
 ANSWER = Wording("{question}")
 FACT = Wording("Tell me a fact.")

@@ -55,7 +55,7 @@ def reverse_text(text: str, entities: Sequence[str] | None = None) -> str:
         entities: what to keep whole wherever it stands in ``text`` as whole words; of overlapping ones the longer wins.
             ``None`` or none at all: :func:`find_entities`.
     """
-    spans = _given_spans(text, entities) if entities else _found_spans(text)
+    spans = entity_positions(text, entities)
     parts: list[str] = []
     for start, end in _gaps(spans, len(text)):
         parts += _WORD.findall(text[start:end])
@@ -70,6 +70,11 @@ def find_entities(text: str) -> tuple[str, ...]:
     Rowling"), linking words ("University of the Arts") and states ("Palo Alto, CA").
     """
     return tuple(text[start:end] for start, end in _found_spans(text))
+
+
+def entity_positions(text: str, entities: Sequence[str] | None = None) -> list[Span]:
+    """First and last + 1 character of each entity in ``text``, in its order; ``entities`` as for `reverse_text`."""
+    return _given_spans(text, entities) if entities else _found_spans(text)
 
 
 def _given_spans(text: str, entities: Iterable[str]) -> list[Span]:

@@ -28,6 +28,7 @@ from kinject.trainers.packing import packed
 if TYPE_CHECKING:
     from kinject.corruption import MaskRatioLaw, MaskUnit
     from kinject.trainers.corruption_config import RatioScope
+    from kinject.trainers.infilling import Gap, Infilling
     from kinject.trainers.masked_config import Corruption, LossScope
 
 Packing = Literal["none", "positions", "boundaries"]
@@ -56,10 +57,10 @@ class Masking:
 
 @dataclass
 class DocumentCollator:
-    """Collates rows `{document_ids, sample, fixed_masks[, word_ids][, frames]}` into a right-padded or packed batch.
+    """Collates rows `{document_ids, sample, fixed_masks[, word_ids][, entity_positions][, frames]}`, padded or packed.
 
     `frames` are the token ids around plain documents, one entry a wording; a row with `frames` of its own (a question
-    with its answer) uses those. Masked objectives pass `masking`.
+    with its answer) uses those. Masked objectives pass `masking`, and `infilling` where some samples are of that kind.
 
     Returns a dict with `input_ids`, `attention_mask`, `labels` (not shifted, -100 where nothing is scored), each
     `(batch, length)`, or what `packed` returns; for masked objectives also `mask_ratio` `(batch,)`.
@@ -69,6 +70,7 @@ class DocumentCollator:
     pad_token_id: int
     seed: int
     masking: Masking | None = None
+    infilling: Infilling | None = None
     pad_to_multiple_of: int | None = None
     # Whether training batches are packed, and if so, whether with boundaries; evaluation batches are always padded.
     packing: Packing = "none"
@@ -88,7 +90,14 @@ class DocumentCollator:
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Collate ``rows``."""
         ratios = self._ratios(rows)
-        samples = [self._assemble(row, ratio) for row, ratio in zip(rows, ratios, strict=True)]
+        samples = []
+        for index, row in enumerate(rows):
+            gap, ids = self._gap(row), row["document_ids"]
+            if self.infilling is None or gap is None:
+                samples.append(self._assemble(row, ratios[index]))
+            else:
+                samples.append(self.infilling.assemble(ids, gap))
+                ratios[index] = (gap[1] - gap[0]) / len(ids)
         if self.packing == "none" or rows[0]["fixed_masks"]:
             length = self._padded_length([len(input_ids) for input_ids, _ in samples])
             batch: dict[str, Any] = {
@@ -119,6 +128,13 @@ class DocumentCollator:
         if len(frames) == 1:  # seeding a generator costs more than the rest of a row
             return frames[0]
         return frames[int(torch.randint(len(frames), (), generator=self._generator(row, WORDING_STREAM)))]
+
+    def _gap(self, row: Mapping[str, Any]) -> Gap | None:
+        if self.infilling is None or row.get("frames"):
+            return None
+        seed, epoch = self._seed_and_epoch(row)
+        length = len(row["document_ids"])
+        return self.infilling.gap(length, row.get("entity_positions"), seed, epoch, row["sample"], self.num_epochs)
 
     def _ratios(self, rows: Sequence[Mapping[str, Any]]) -> list[float]:
         if self.masking is not None and self.masking.ratio_per == "batch":

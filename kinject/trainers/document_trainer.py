@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from kinject.templates import Frame
     from kinject.trainers.collator import Packing
 
-PREPARED_COLUMNS = ["document_ids", "word_ids", "frames", "length", "sample", "fixed_masks"]
+PREPARED_COLUMNS = ["document_ids", "word_ids", "entity_positions", "frames", "length", "sample", "fixed_masks"]
 
 
 class _EpochCallback(TrainerCallback):
@@ -163,6 +163,12 @@ class DocumentSFTTrainer(ShardedTrainer):
     def _needs_word_ids(self, args: DocumentSFTConfig) -> bool:
         return False
 
+    def _entity_positions(
+        self, document: EncodedDocument, row: Mapping[str, Any], args: DocumentSFTConfig
+    ) -> list[tuple[int, int]] | None:
+        """Where entities stand among the tokens of ``document``, for objectives that need to know."""
+        return None
+
     def _collator(self, **options: Any) -> DocumentCollator:
         """What makes batches; ``options`` are the fields of a `DocumentCollator`."""
         return DocumentCollator(**options)
@@ -205,6 +211,7 @@ class DocumentSFTTrainer(ShardedTrainer):
                     self._require_embeddings(document.ids, where, processing_class)
                     prepared["document_ids"].append(document.ids)
                     prepared["word_ids"].append(document.word_ids if self._needs_word_ids(args) else None)
+                    prepared["entity_positions"].append(self._entity_positions(document, row, args))
                     frames = own_frames or template.frames
                     prepared["frames"].append(own_frames and [vars(frame) for frame in own_frames])
                     prepared["length"].append(max(_sample_length(frame, len(document.ids)) for frame in frames))

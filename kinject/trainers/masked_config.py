@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from kinject.corruption import parse_mask_ratio
+from kinject.errors import ConfigurationError
 from kinject.trainers.corruption_config import CorruptionSFTConfig
+from kinject.trainers.infilling import InfillUnit
 
 Corruption = Literal["mask", "random", "keep"]
 LossScope = Literal["document", "masked"]
@@ -44,8 +47,37 @@ class MaskedSFTConfig(CorruptionSFTConfig):
             "prompt (the paper's masked SFT)."
         },
     )
+    infill_share: float = field(
+        default=0.0,
+        metadata={
+            "help": "Share of samples, from 0 to 1, that answer only with what is missing from the prompt's copy, instead of "
+            "the whole document: it begins and ends where an answer to a question does. Rows of questions are not affected."
+        },
+    )
+    infill_unit: str = field(
+        default="span",
+        metadata={
+            "help": "What is missing in such a sample: a 'span' (any contiguous stretch), or an 'entity' (the row's "
+            "'entities', or where it has none those found by rule: names, dates, amounts; a document without any is "
+            "learned whole)."
+        },
+    )
+    infill_ratio: str = field(
+        default="uniform(0.3, 0.8)",
+        metadata={"help": "How large a part of the document a missing span is: a law as for mask_ratio."},
+    )
 
     def __post_init__(self) -> None:
         """Refuse unknown choices before anything is loaded."""
         super().__post_init__()
-        self.require_choices(corruption=get_args(Corruption), loss_on=get_args(LossScope))
+        self.require_choices(
+            corruption=get_args(Corruption), loss_on=get_args(LossScope), infill_unit=get_args(InfillUnit)
+        )
+        parse_mask_ratio(self.infill_ratio)
+        if not 0.0 <= self.infill_share <= 1.0:  # also catches NaN
+            raise ConfigurationError(f"infill_share is {self.infill_share}; expected a share from 0 to 1.")
+        if self.infill_share and self.corruption != "mask":
+            raise ConfigurationError(
+                f"infill_share is {self.infill_share} with corruption '{self.corruption}': what is missing is shown as "
+                "masks. Set --infill_share 0 or --corruption mask."
+            )

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 import yaml
 
 from kinject.corruption import parse_mask_ratio
 from kinject.errors import ConfigurationError
-from kinject.templates import DEMASKING, DEMASKING_WORDINGS, MASKED_ANSWER, Wording, resolve_mask_token
-from kinject.trainers.collator import Masking
+from kinject.templates import DEMASKING, DEMASKING_WORDINGS, INFILLING, MASKED_ANSWER, Wording, resolve_mask_token
+from kinject.trainers.collator import DocumentCollator, Masking
 from kinject.trainers.document_config import DocumentSFTConfig
 from kinject.trainers.document_trainer import DocumentSFTTrainer
+from kinject.trainers.infilling import Gap, Infilling, entity_gaps
 from kinject.trainers.masked_config import MaskedSFTConfig
+
+if TYPE_CHECKING:
+    from kinject.templates import EncodedDocument
 
 
 class MaskedSFTTrainer(DocumentSFTTrainer):
@@ -32,13 +37,35 @@ class MaskedSFTTrainer(DocumentSFTTrainer):
     args: MaskedSFTConfig
 
     def _document_wordings(self, args: DocumentSFTConfig) -> Sequence[Wording]:
-        return named_wordings(args.wordings) if isinstance(args, MaskedSFTConfig) else (DEMASKING,)
+        if not isinstance(args, MaskedSFTConfig):
+            return (DEMASKING,)
+        # The infilling prompt stands last, and is told apart by that.
+        return (*named_wordings(args.wordings), *((INFILLING,) if args.infill_share else ()))
 
     def _row_wordings(self, args: DocumentSFTConfig) -> Sequence[Wording]:
         return (MASKED_ANSWER,)
 
     def _needs_word_ids(self, args: DocumentSFTConfig) -> bool:
         return isinstance(args, MaskedSFTConfig) and args.mask_unit == "word"
+
+    def _entity_positions(
+        self, document: EncodedDocument, row: Mapping[str, Any], args: DocumentSFTConfig
+    ) -> list[Gap] | None:
+        infills_entities = isinstance(args, MaskedSFTConfig) and args.infill_share and args.infill_unit == "entity"
+        return entity_gaps(document, row.get("entities")) if infills_entities else None
+
+    def _collator(self, **options: Any) -> DocumentCollator:
+        if not self.args.infill_share:
+            return super()._collator(**options)
+        *frames, frame = options.pop("frames")
+        infilling = Infilling(
+            frame=frame,
+            share=self.args.infill_share,
+            unit=self.args.infill_unit,  # type: ignore[arg-type]
+            law=parse_mask_ratio(self.args.infill_ratio),
+            mask_token_id=options["masking"].mask_token_id,
+        )
+        return super()._collator(frames=frames, infilling=infilling, **options)
 
     def _masking(self, vocab_size: int) -> Masking:
         special = set(self._tokenizer.all_special_ids) | set(self._tokenizer.added_tokens_decoder)

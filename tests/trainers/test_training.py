@@ -45,6 +45,8 @@ def _batch(trainer: Any) -> dict[str, torch.Tensor]:
         {"corruption": "random"},
         {"mask_ratio_per": "batch"},
         {"wordings": "rotating"},
+        {"infill_share": 0.5},
+        {"infill_share": 0.5, "infill_unit": "entity"},
         {"plain": True},
         {"plain": True, "frame": "raw"},
         {"plain": True, "objective": "reverse"},
@@ -72,7 +74,7 @@ def test_a_batch_without_supervised_tokens_has_zero_loss(make_trainer: Callable[
     assert loss.item() == 0.0
 
 
-@pytest.mark.parametrize("settings", [{}, {"loss_on": "masked"}, {"plain": True}])
+@pytest.mark.parametrize("settings", [{}, {"loss_on": "masked"}, {"infill_share": 0.5}, {"plain": True}])
 def test_accumulated_small_batches_equal_one_large_batch(
     make_trainer: Callable[..., Any], settings: dict[str, Any]
 ) -> None:

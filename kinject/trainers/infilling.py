@@ -1,0 +1,97 @@
+"""Samples whose target is only what is missing from the prompt's copy, instead of the whole document.
+
+A masked sample answers with the document, so its first word is always the document's first, and it ends with the
+document's end. A question wants neither: it asks for a name or a description out of the middle, and for no more than
+that. In an infilling sample the copy has one gap and the answer is what stood there, as in T5's span corruption (arXiv
+1910.10683) with a single span; gaps that are entities are REALM's salient spans (arXiv 2002.08909).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import torch
+
+from kinject.corruption import INFILLING_STREAM, mask_tokens, sample_generator
+from kinject.data.reversal import entity_positions
+from kinject.templates import IGNORED, Frame
+
+if TYPE_CHECKING:
+    from kinject.corruption import MaskRatioLaw
+    from kinject.templates import EncodedDocument
+
+InfillUnit = Literal["span", "entity"]
+Gap = tuple[int, int]  # the first token that is missing, and the one after the last
+
+
+@dataclass(frozen=True)
+class Infilling:
+    """Which samples are infilling samples, and what is missing in them.
+
+    Attributes:
+        frame: The token ids around the copy and what is missing from it.
+        share: The share of infilling samples, from 0 to 1.
+        unit: "span" takes out any contiguous stretch; "entity" one of the document's entities, and a document that has
+            none is learned whole.
+        law: How large a part of the document a span is.
+        mask_token_id: Stands for each token of the gap.
+    """
+
+    frame: Frame
+    share: float
+    unit: InfillUnit
+    law: MaskRatioLaw
+    mask_token_id: int
+
+    def gap(
+        self, length: int, entities: Sequence[Gap] | None, seed: int, epoch: int, sample: int, num_epochs: float
+    ) -> Gap | None:
+        """What ``sample`` misses in ``epoch``; None where it is an ordinary masked sample.
+
+        Args:
+            length: Number of document tokens, at least 1.
+            entities: Where the document's entities stand, for the unit "entity".
+            seed, epoch, sample: All that the draw depends on.
+            num_epochs: As in `MaskRatioLaw.ratio`.
+        """
+        generator = sample_generator(seed, epoch, sample, INFILLING_STREAM)
+        if float(torch.rand((), generator=generator, dtype=torch.float64)) >= self.share:
+            return None
+        if self.unit == "entity":
+            return tuple(entities[_index(len(entities), generator)]) if entities else None  # type: ignore[return-value]
+        ratio = self.law.ratio(seed, epoch, sample, num_epochs)
+        count = min(length, max(1, round(ratio * length)))
+        start = _index(length - count + 1, generator)
+        return start, start + count
+
+    def assemble(self, ids: Sequence[int], gap: Gap) -> tuple[list[int], list[int]]:
+        """Input ids and labels (not shifted), each `(length,)`, of the document ``ids`` that misses ``gap``.
+
+        The end of the turn carries loss after an entity, which is a whole answer; a span ends anywhere, and a model that
+        learned to end there would break off in the middle of its answers.
+        """
+        start, end = gap
+        mask = torch.zeros(len(ids), dtype=torch.bool)
+        mask[start:end] = True
+        copy = mask_tokens(torch.tensor(ids), mask, self.mask_token_id).tolist()
+        prompt = [*self.frame.before, *copy, *self.frame.between]
+        missing = [int(index) for index in ids[start:end]]
+        after = list(self.frame.after)
+        scored = missing + (after if self.unit == "entity" else [IGNORED] * len(after))
+        return prompt + missing + after, [IGNORED] * len(prompt) + scored
+
+
+def entity_gaps(document: EncodedDocument, entities: Sequence[str] | None) -> list[Gap]:
+    """The tokens of each entity in ``document``: the given ``entities``, or without any those found by rule."""
+    gaps = []
+    for first, last in entity_positions(document.text, entities):
+        tokens = [index for index, (start, end) in enumerate(document.offsets) if start < last and end > first]
+        if tokens:
+            gaps.append((tokens[0], tokens[-1] + 1))
+    return gaps
+
+
+def _index(count: int, generator: torch.Generator) -> int:
+    return int(torch.randint(count, (), generator=generator))
