@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from kinject.encoding import EncodedDocument
     from kinject.templates import Frame
     from kinject.trainers.collator import Packing
+    from kinject.trainers.infilling import Gap
 
 PREPARED_COLUMNS = ["document_ids", "word_ids", "entity_positions", "frames", "length", "sample", "fixed_masks"]
 
@@ -163,9 +164,7 @@ class DocumentSFTTrainer(ShardedTrainer):
     def _needs_word_ids(self, args: DocumentSFTConfig) -> bool:
         return False
 
-    def _entity_positions(
-        self, document: EncodedDocument, row: Mapping[str, Any], args: DocumentSFTConfig
-    ) -> list[tuple[int, int]] | None:
+    def _entity_positions(self, document: EncodedDocument, row: Mapping[str, Any], args: Any) -> list[Gap] | None:
         """Where entities stand among the tokens of ``document``, for objectives that need to know."""
         return None
 

@@ -48,9 +48,7 @@ class MaskedSFTTrainer(DocumentSFTTrainer):
     def _needs_word_ids(self, args: DocumentSFTConfig) -> bool:
         return isinstance(args, MaskedSFTConfig) and args.mask_unit == "word"
 
-    def _entity_positions(
-        self, document: EncodedDocument, row: Mapping[str, Any], args: DocumentSFTConfig
-    ) -> list[Gap] | None:
+    def _entity_positions(self, document: EncodedDocument, row: Mapping[str, Any], args: Any) -> list[Gap] | None:
         infills_entities = isinstance(args, MaskedSFTConfig) and args.infill_share and args.infill_unit == "entity"
         return entity_gaps(document, row.get("entities")) if infills_entities else None
 
