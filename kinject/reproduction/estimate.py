@@ -86,13 +86,13 @@ def _samples(run: Run, dataset: Dataset) -> tuple[int, float, bool]:
 
 
 def _wordings(recipe: str, options: Mapping[str, Any]) -> Any:
-    from kinject.templates import FACT, RAW
+    from kinject.templates import FACT, RAW, RAW_FROM_BEGIN
     from kinject.trainers.masked_trainer import named_wordings
 
     if recipe == "masked":
         return named_wordings(str(options.get("wordings", "paper")))
-    raw = options.get("frame", "raw" if recipe == "diffusion" else "chat") == "raw"
-    return (RAW,) if raw else (FACT,)
+    plain, default = (RAW_FROM_BEGIN, "raw") if recipe == "diffusion" else (RAW, "chat")
+    return (plain,) if options.get("frame", default) == "raw" else (FACT,)
 
 
 @cache
