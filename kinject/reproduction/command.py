@@ -24,6 +24,8 @@ DESCRIPTION = (
     "published figures, and check the paper's claims. Finished runs are not repeated."
 )
 
+REFERENCE = "masked"  # whose floating-point operations the others get under --matched_compute
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run from `recipes/reproduce.py`; errors that the user can mend end it with status 2 and one line."""
@@ -51,6 +53,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--dry_run", "--dry-run", action="store_true", help="show the runs and what they cost, and stop"
     )
     parser.add_argument(
+        "--matched_compute",
+        action="store_true",
+        help="give every method the floating-point operations of masked fine-tuning, by its number of steps",
+    )
+    parser.add_argument(
+        "--rehearsal", type=float, default=0.0, metavar="SHARE", help="share of samples that rehearse general answers"
+    )
+    parser.add_argument(
         "--keep_stale", action="store_true", help="keep results of older code instead of rerunning them"
     )
 
@@ -65,7 +75,6 @@ def run(arguments: argparse.Namespace) -> None:
     from dataclasses import replace
 
     os.environ.setdefault("TQDM_DISABLE", "1")  # there is one progress bar, ours
-    from kinject.reproduction.grid import table_runs
     from kinject.reproduction.reading import read_recipes, table_names
 
     recipes = read_recipes(find_recipes(arguments.recipes), arguments.scale)
@@ -75,7 +84,7 @@ def run(arguments: argparse.Namespace) -> None:
     if names == ["all"]:
         names = [name for name in table_names(recipes.folder) if _exists_at_scale(recipes, name)]
     tables = {name: recipes.table(name) for name in names}
-    runs = {name: table_runs(recipes, table, {}, arguments.data_dir.absolute()) for name, table in tables.items()}
+    runs = {name: plan_runs(recipes, table, arguments) for name, table in tables.items()}
     distinct = list({each.key: each for grid in runs.values() for each in grid}.values())
     launch = plan_launch(arguments, recipes.scale, recipes.folder)
     costs = _costs(distinct, recipes.scale, launch)
@@ -84,12 +93,40 @@ def run(arguments: argparse.Namespace) -> None:
         return
     require_data(distinct)
     distinct.sort(key=lambda each: -costs[each.key].flops)  # the longest first, so that none is left alone at the end
+    suffix = "-matched" * arguments.matched_compute + f"-rehearsal-{arguments.rehearsal:g}" * (arguments.rehearsal > 0)
     failures = run_with_progress(distinct, costs, launch, arguments.keep_stale)
     for name, table in tables.items():
-        print(render(recipes, name, table, runs[name], launch, arguments.output_dir / arguments.scale))
+        print(render(recipes, name + suffix, table, runs[name], launch, arguments.output_dir / arguments.scale))
     if failures:
         listed = "\n".join(f"  {name}: {problem}" for name, problem in failures.items())
         raise ConfigurationError(f"{len(failures)} of {len(distinct)} runs failed:\n{listed}")
+
+
+def plan_runs(recipes: Recipes, table: Table, arguments: argparse.Namespace) -> list[Run]:
+    """The runs of ``table`` with the options of the command line: rehearsal, and matched compute.
+
+    Raises:
+        ConfigurationError: ``--matched_compute`` at a scale without masked fine-tuning.
+    """
+    from kinject.reproduction.estimate import matched
+    from kinject.reproduction.grid import method_runs, table_runs
+
+    overrides = {"rehearsal": arguments.rehearsal} if arguments.rehearsal else {}
+    data_dir = arguments.data_dir.absolute()
+    runs = table_runs(recipes, table, overrides, data_dir)
+    if not arguments.matched_compute:
+        return runs
+    references = list(method_runs(recipes, table, REFERENCE, overrides, data_dir))
+    if not references:
+        raise ConfigurationError(
+            f"--matched_compute: scale {recipes.scale_name} has no runs of '{REFERENCE}' to match the others with."
+        )
+    return matched(runs, references, recipes.scale, processes(recipes.scale))
+
+
+def processes(scale: Scale) -> int:
+    """How many processes share a step."""
+    return int(scale.device.get("processes", 1)) if scale.launch == "accelerate" else 1
 
 
 def find_recipes(given: Path | None) -> Path:
@@ -264,10 +301,9 @@ def _notes(recipes: Recipes, runs: Sequence[Run], finished: int) -> list[str]:
 def _costs(runs: Sequence[Run], scale: Scale, launch: Launch) -> dict[str, Cost]:
     from kinject.reproduction.estimate import estimate
 
-    processes = int(scale.device.get("processes", 1)) if scale.launch == "accelerate" else 1
     logging.disable(logging.WARNING)  # what loading warns of is the runs' to say
     try:
-        return {each.key: estimate(each, scale, processes) for each in runs}
+        return {each.key: estimate(each, scale, processes(scale)) for each in runs}
     finally:
         logging.disable(logging.NOTSET)
 

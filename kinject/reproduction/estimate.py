@@ -7,19 +7,21 @@ the scale's YAML file. Operations a token are six times the weights that are mul
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kinject.errors import DataError, KinjectError
+from kinject.evaluation.general_knowledge import rehearsal_size
 from kinject.reproduction.grid import Run
 from kinject.reproduction.specification import Dataset, Scale
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+_REHEARSED = 40.0  # tokens of a general prompt with its answer
 _FRAME = 20.0  # tokens around a document, where there is no tokenizer to ask
 _TOKENS_A_WORD = 1.4
 
@@ -47,6 +49,10 @@ def estimate(run: Run, scale: Scale, processes: int = 1) -> Cost:
     """The expected cost of ``run``, on as many ``processes`` as share a step."""
     model, dataset = scale.models[run.model], scale.datasets[run.dataset]
     samples, tokens_a_sample, counted = _samples(run, dataset)
+    rehearsed = rehearsal_size(samples, float(run.options.get("rehearsal", 0.0)))
+    if rehearsed:
+        tokens_a_sample = (samples * tokens_a_sample + rehearsed * _REHEARSED) / (samples + rehearsed)
+        samples, counted = samples + rehearsed, False
     batch = int(run.options.get("per_device_train_batch_size", 8)) * processes
     batch *= int(run.options.get("gradient_accumulation_steps", 1))
     steps_an_epoch = -(-samples // batch)
@@ -57,6 +63,27 @@ def estimate(run: Run, scale: Scale, processes: int = 1) -> Cost:
     tokens = steps / steps_an_epoch * samples * tokens_a_sample
     flops = tokens * 6.0 * model.parameters
     return Cost(steps, tokens, flops, flops / float(scale.device["flops"]) / 3600, counted)
+
+
+def matched(runs: Sequence[Run], references: Sequence[Run], scale: Scale, processes: int = 1) -> list[Run]:
+    """``runs`` with as many steps as cost what the reference on the same dataset does, in floating-point operations.
+
+    Args:
+        runs: The runs to change.
+        references: One run a dataset and autoregressive model. A diffusion model is matched with the first of them.
+        scale, processes: As for `estimate`.
+    """
+    budgets: dict[tuple[str, str], float] = {}
+    for each in references:
+        flops = estimate(each, scale, processes).flops
+        budgets.setdefault((each.model, each.dataset), flops)
+        budgets.setdefault(("", each.dataset), flops)
+    return [
+        each.scaled(
+            budgets.get((each.model, each.dataset), budgets["", each.dataset]) / estimate(each, scale, processes).flops
+        )
+        for each in runs
+    ]
 
 
 def _samples(run: Run, dataset: Dataset) -> tuple[int, float, bool]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -92,21 +92,19 @@ def table_runs(recipes: Recipes, table: Table, overrides: Mapping[str, Any], dat
     methods = list(table.methods)
     for claim in table.claims:
         methods += [name for name in recipes.claims[claim].methods if name not in methods]
-    datasets = list(dict.fromkeys(panel.dataset for panel in table.panels.values()))
-    runs = [
-        run
-        for name in methods
-        for run in _method_runs(recipes, name, datasets, {**table.options, **overrides}, data_dir)
-    ]
+    runs = [run for name in methods for run in method_runs(recipes, table, name, overrides, data_dir)]
     if not runs:
         raise ConfigurationError(f"'{table.title}' has no run at scale {recipes.scale_name}; see {recipes.folder}.")
     return runs
 
 
-def _method_runs(
-    recipes: Recipes, name: str, datasets: Iterable[str], overrides: Mapping[str, Any], data_dir: Path
+def method_runs(
+    recipes: Recipes, table: Table, name: str, overrides: Mapping[str, Any], data_dir: Path
 ) -> Iterator[Run]:
+    """The runs of one method on the datasets of ``table``; arguments as in `table_runs`."""
     scale, method = recipes.scale, recipes.methods[name]
+    overrides = {**table.options, **overrides}
+    datasets = dict.fromkeys(panel.dataset for panel in table.panels.values())
     if scale.methods and name not in scale.methods:
         return
     for model_name, model in scale.models.items():

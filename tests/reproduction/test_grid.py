@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
-from kinject.reproduction.estimate import estimate
+from kinject.reproduction.estimate import estimate, matched
 from kinject.reproduction.fingerprint import bare_code, code_fingerprint, data_fingerprint
-from kinject.reproduction.grid import table_runs
+from kinject.reproduction.grid import method_runs, table_runs
 from tests.reproduction.recipes_folder import small_recipes
 
 DATA = Path("data")
@@ -92,3 +93,23 @@ def test_estimates_follow_steps_and_copies(tmp_path: Path) -> None:
     assert 1.5 < masked.tokens / ar.tokens < 2.5
     shorter = estimate(by_method["ar"].scaled(0.5), recipes.scale)
     assert shorter.tokens == ar.tokens / 2
+
+
+def test_matched_runs_cost_what_the_reference_does(tmp_path: Path) -> None:
+    recipes = small_recipes(tmp_path, {"scales/nano.yaml:options": {"num_train_epochs": 60}})
+    table = recipes.table("table5")
+    references = list(method_runs(recipes, table, "masked", {}, DATA))
+    budget = estimate(references[0], recipes.scale).flops
+    for run in matched(table_runs(recipes, table, {}, DATA), references, recipes.scale):
+        assert abs(estimate(run, recipes.scale).flops / budget - 1) < 0.05, run.label
+    stepped = table_runs(recipes, table, {"max_steps": 7}, DATA)[0]
+    assert stepped.scaled(3.0).options["max_steps"] == 21 and stepped.scaled(3.0).key != stepped.key
+
+
+def test_rehearsal_adds_its_share_to_the_samples(tmp_path: Path) -> None:
+    recipes = small_recipes(tmp_path)
+    table = recipes.table("table5")
+    plain, rehearsed = (table_runs(recipes, table, options, DATA)[0] for options in ({}, {"rehearsal": 0.5}))
+    options = {"per_device_train_batch_size": 1}
+    plain, rehearsed = (replace(run, options={**run.options, **options}) for run in (plain, rehearsed))
+    assert estimate(rehearsed, recipes.scale).steps == 2 * estimate(plain, recipes.scale).steps
