@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _REHEARSED = 40.0  # tokens of a general prompt with its answer
+_INFILLED = 0.45  # of a document, on average, is not part of an infilling sample's answer
 _FRAME = 20.0  # tokens around a document, where there is no tokenizer to ask
 _TOKENS_A_WORD = 1.4
 
@@ -95,7 +96,9 @@ def _samples(run: Run, dataset: Dataset) -> tuple[int, float, bool]:
         run.options.get("size"),
         run.options.get("world_seed", 0),
     )
-    copies = 2 if run.recipe == "masked" else 1
+    copies = 2.0 if run.recipe == "masked" else 1.0
+    infilled = float(run.options.get("infill_share", 0.0))
+    copies -= _INFILLED * infilled  # the answer is the gap alone
     reversals = 2 if run.options.get("objective") == "reverse" else 1
     tokenizer = _tokenizer(str(run.options["model_name_or_path"])) if texts else None
     if not texts:
@@ -109,7 +112,7 @@ def _samples(run: Run, dataset: Dataset) -> tuple[int, float, bool]:
     template = DocumentTemplate(tokenizer, _wordings(run.recipe, run.options), run.options.get("system_prompt"))
     length = sum(len(template.encode(text).ids) for text in texts) / len(texts)
     frames = [len(frame.before) + len(frame.between) + len(frame.after) for frame in template.frames]
-    return len(texts) * reversals, copies * length + sum(frames) / len(frames), True
+    return len(texts) * reversals, copies * length + sum(frames) / len(frames), not infilled
 
 
 def _wordings(recipe: str, options: Mapping[str, Any]) -> Any:

@@ -105,7 +105,7 @@ def method_runs(
     scale, method = recipes.scale, recipes.methods[name]
     overrides = {**table.options, **overrides}
     datasets = dict.fromkeys(panel.dataset for panel in table.panels.values())
-    if scale.methods and name not in scale.methods:
+    if name in scale.without or (scale.methods and name not in scale.methods):
         return
     for model_name, model in scale.models.items():
         if model.family != method.family:

@@ -173,6 +173,7 @@ def _read_scale(folder: Path, name: str, methods: Mapping[str, Method]) -> Scale
         ("launch", scale.launch, ("python", "accelerate")),
         *((f"models.{key}.family", model.family, FAMILIES) for key, model in scale.models.items()),
         *((f"methods.{each}", each, tuple(methods)) for each in scale.methods),
+        *((f"without.{each}", each, tuple(methods)) for each in scale.without),
         *((f"datasets.{key}", each, tuple(methods)) for key, data in scale.datasets.items() for each in data.methods),
     ):
         if value not in choices:

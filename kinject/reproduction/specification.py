@@ -90,6 +90,7 @@ class Scale:
         cores: Processor cores that one run makes use of.
         device: What hours are estimated for: `name`, and the floating-point operations a second that it gives.
         methods: The only methods of this scale; empty: all.
+        without: Methods that it leaves out.
     """
 
     models: dict[str, Model]
@@ -104,6 +105,7 @@ class Scale:
     accelerate_config: str | None = None
     cores: int = 1
     methods: list[str] = field(default_factory=list)
+    without: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
