@@ -1,17 +1,21 @@
 """Asks a language model questions in batches: an AR model greedily, a masked diffusion model by `kinject.sampling`.
 
-Prompts of similar length share a batch, padded on the left under an attention mask, and a batch stops as soon as each
-of its rows holds an end of turn. The answer is cut by token position, never by searching text for a marker. An answer
-depends on its own question alone: not on its neighbors in the batch, nor on padding.
+What all prompts begin with is encoded once. Prompts of similar length share a batch, padded before the rest under an
+attention mask, and a batch stops as soon as each of its rows holds an end of turn. The answer is cut by token position,
+never by searching text for a marker. An answer depends on its own question alone: not on its neighbors in the batch, nor
+on padding.
 """
 
 from __future__ import annotations
 
+import copy
+import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import GenerationConfig
+from transformers import DynamicCache, GenerationConfig
+from transformers.cache_utils import DynamicLayer
 
 from kinject.encoding import added_special_ids
 from kinject.errors import ConfigurationError, KinjectError
@@ -27,6 +31,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from kinject.sampling import Step
+
+_WORTH_SHARING = 8  # tokens
 
 
 def answer_questions(
@@ -145,12 +151,18 @@ def _generate(
     """The greedy answer of an AR model to every prompt, up to and without its first end id."""
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else end_ids[0]
     by_length = sorted(prompts, key=lambda question: len(prompts[question]))
+    beginning, encoded = _encode_once(model, list(prompts.values()))
     answers: dict[str, list[int]] = {}
     for start in range(0, len(by_length), batch_size):
         batch = by_length[start : start + batch_size]
         width = max(len(prompts[question]) for question in batch)
-        rows = [[pad] * (width - len(prompts[question])) + prompts[question] for question in batch]
-        mask = [[0] * (width - len(prompts[question])) + [1] * len(prompts[question]) for question in batch]
+        # Padding stands between what all begin with and the rest: (batch, width).
+        gaps = [width - len(prompts[question]) for question in batch]
+        rows = [
+            [*beginning, *[pad] * gap, *prompts[question][len(beginning) :]]
+            for gap, question in zip(gaps, batch, strict=True)
+        ]
+        mask = [[1] * len(beginning) + [0] * gap + [1] * (width - gap - len(beginning)) for gap in gaps]
         output = model.generate(
             input_ids=torch.tensor(rows, device=model.device),  # (batch, width)
             attention_mask=torch.tensor(mask, device=model.device),  # (batch, width)
@@ -162,12 +174,36 @@ def _generate(
                 use_cache=True,
             ),
             synced_gpus=is_sharded(model),
+            **({} if encoded is None else {"past_key_values": _for_rows(encoded, len(batch))}),
         )  # (batch, width + new)
         for question, row in zip(batch, output[:, width:].tolist(), strict=True):
             answers[question] = until_end(row, end_ids)
         if progress is not None:
             progress(len(answers), len(by_length))
     return answers
+
+
+def _encode_once(model: Any, prompts: Sequence[list[int]]) -> tuple[list[int], DynamicCache | None]:
+    """The ids that all ``prompts`` begin with, such as a system prompt, and their keys and values.
+
+    Nothing and `None` where that is too little, where the model keeps anything else than keys and values of every token, or
+    where its weights are sharded, so that all processes would have to do the same.
+    """
+    # Not the whole of any prompt, whose last token the answer begins with. (os.path's function compares any sequences.)
+    beginning = list(os.path.commonprefix([prompt[:-1] for prompt in prompts])) if len(prompts) > 1 else []
+    if len(beginning) < _WORTH_SHARING or is_sharded(model):
+        return [], None
+    cache = model(input_ids=torch.tensor([beginning], device=model.device), use_cache=True).get("past_key_values")
+    if not isinstance(cache, DynamicCache) or any(type(layer) is not DynamicLayer for layer in cache.layers):
+        return [], None
+    return beginning, cache
+
+
+def _for_rows(cache: DynamicCache, rows: int) -> DynamicCache:
+    """A copy of ``cache`` for a batch of ``rows``."""
+    copied = copy.deepcopy(cache)
+    copied.batch_repeat_interleave(rows)
+    return copied
 
 
 def until_end(ids: Sequence[int], end_ids: Sequence[int]) -> list[int]:

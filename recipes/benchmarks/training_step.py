@@ -9,7 +9,9 @@ the same batch size and AdamW, in turns in one process:
 - `public`: a plain loop as in the paper's code. Batches in random order, padded to the longest row; eager attention; logits
   at every position, in fp32.
 - `trl`: `trl.SFTTrainer`, without gradient checkpointing, on the tokenized rows.
-- `ours`: `MaskedSFTTrainer` with batches grouped by length, from the documents on.
+- `ours`: `MaskedSFTTrainer` with rows grouped by length, from the documents on. The rows of a step are taken in `--parts`
+  whose gradients add up to those of the whole: the loss is divided by what the step scores, so parts change nothing but
+  memory. What the step needs in one part is in the JSON as `memory_in_one_part`.
 
 `tokens/s` counts the tokens of the rows, padding not included, over the median of the passes. `memory` is what a step needs
 on top of weights and optimizer: the most that resident memory grows from its begin on, gradients included; each way runs
@@ -34,7 +36,7 @@ from typing import TYPE_CHECKING, Any
 
 from measuring import RETURN_MEMORY, Peak, environment, medians, print_table, take_turns, write_report
 
-from kinject.errors import exit_on_user_error
+from kinject.errors import ConfigurationError, exit_on_user_error
 
 if TYPE_CHECKING:
     import torch
@@ -66,8 +68,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--documents", nargs="+", default=list(WORLDS), help=f"default: {' '.join(WORLDS)}")
     parser.add_argument("--rows", type=int, default=96, help="documents, spread over --documents (default: 96)")
     parser.add_argument("--batch_size", type=int, default=16, help="rows of a step (default: 16)")
+    parser.add_argument("--parts", type=int, default=4, help="parts that ours takes a step in (default: 4)")
     parser.add_argument("--repetitions", type=int, default=3, help="passes over the rows, each way (default: 3)")
-    parser.add_argument("--quick", action="store_true", help="16 rows, batches of 8, one repetition")
+    parser.add_argument("--quick", action="store_true", help="16 rows, batches of 8 in 2 parts, one repetition")
     parser.add_argument("--json", metavar="PATH", help="write ratios and details here")
     parser.add_argument("--memory_of", choices=WAYS, help=argparse.SUPPRESS)  # what a process of its own measures
     return parser
@@ -77,8 +80,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the benchmark from the command line."""
     arguments = build_parser().parse_args(argv)
     if arguments.quick:
-        arguments.rows, arguments.batch_size, arguments.repetitions = 16, 8, 1
+        arguments.rows, arguments.batch_size, arguments.parts, arguments.repetitions = 16, 8, 2, 1
     with exit_on_user_error():
+        if arguments.batch_size % arguments.parts:
+            raise ConfigurationError(
+                f"--batch_size {arguments.batch_size} does not divide into {arguments.parts} --parts; take a multiple of them"
+            )
         if arguments.memory_of:
             print(json.dumps({"memory": peak_of_a_step(arguments)}))
             return
@@ -96,12 +103,14 @@ class Material:
         tokenizer: Its tokenizer.
         texts: The documents.
         batch_size: Rows of a step.
+        parts: What ours divides them into.
     """
 
     build: Callable[[str], Any]
     tokenizer: PreTrainedTokenizerBase
     texts: list[str]
     batch_size: int
+    parts: int = 1
 
 
 def material(name: str, arguments: argparse.Namespace) -> Material:
@@ -125,7 +134,7 @@ def material(name: str, arguments: argparse.Namespace) -> Material:
         built.set_attn_implementation(attention)
         return built
 
-    return Material(build, loaded.tokenizer, texts, arguments.batch_size)
+    return Material(build, loaded.tokenizer, texts, arguments.batch_size, arguments.parts)
 
 
 # The three ways. Each is built once; `train` then passes over all rows.
@@ -139,7 +148,13 @@ class Ours:
 
         from kinject.trainers import MaskedSFTConfig, MaskedSFTTrainer
 
-        args = MaskedSFTConfig(**settings(given), train_sampling_strategy="group_by_length")
+        options = settings(given)
+        options |= {
+            "per_device_train_batch_size": given.batch_size // given.parts,
+            "gradient_accumulation_steps": given.parts,
+            "train_sampling_strategy": "group_by_length",
+        }
+        args = MaskedSFTConfig(**options)
         data = Dataset.from_dict({"text": given.texts})
         self.clock = clock(watch)
         self.trainer: MaskedSFTTrainer = MaskedSFTTrainer(
@@ -313,11 +328,11 @@ def peak_of_a_step(arguments: argparse.Namespace) -> int:
     return peak.bytes
 
 
-def memory_alone(way: str, model: str, arguments: argparse.Namespace) -> int:
+def memory_alone(way: str, model: str, arguments: argparse.Namespace, parts: int) -> int:
     """`peak_of_a_step` in a process of its own."""
     command = [sys.executable, __file__, "--memory_of", way, "--models", model, "--documents", *arguments.documents]
     rows = min(arguments.rows, MEMORY_STEPS * arguments.batch_size)
-    command += ["--rows", str(rows), "--batch_size", str(arguments.batch_size)]
+    command += ["--rows", str(rows), "--batch_size", str(arguments.batch_size), "--parts", str(parts)]
     done = subprocess.run(command, env={**os.environ, **RETURN_MEMORY}, stdout=subprocess.PIPE, text=True, check=True)
     return int(json.loads(done.stdout.splitlines()[-1])["memory"])
 
@@ -336,8 +351,9 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
     models = {}
     for name in arguments.models:
         print(f"\n{name}", flush=True)
-        memory = {way: memory_alone(way, name, arguments) for way in WAYS}
+        memory = {way: memory_alone(way, name, arguments, arguments.parts) for way in WAYS}
         models[name] = compare_on(material(name, arguments), memory, arguments.repetitions)
+        models[name]["memory_in_one_part"] = memory_alone("ours", name, arguments, 1)
     worst: dict[str, Callable[..., float]] = {
         "tokens_per_second_vs_public_loop": min,
         "memory_vs_public_loop": max,
@@ -350,6 +366,7 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
         "documents": arguments.documents,
         "rows": arguments.rows,
         "batch_size": arguments.batch_size,
+        "parts": arguments.parts,
         "repetitions": arguments.repetitions,
         **environment(),
     }

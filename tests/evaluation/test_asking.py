@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from typing import TYPE_CHECKING
 
@@ -51,6 +52,30 @@ def test_answers_do_not_depend_on_the_batch(
     assert len(set(expected)) > 2
     answers = answer_questions(model, tiny_tokenizer, QUESTIONS, max_new_tokens=12, batch_size=batch_size)
     assert answers == expected
+
+
+@pytest.mark.parametrize("batch_size", [2, 32])
+def test_what_all_prompts_begin_with_is_encoded_once(
+    model: LlamaForCausalLM, tiny_tokenizer: PreTrainedTokenizerFast, batch_size: int
+) -> None:
+    system = "You answer in one line, whatever is asked."
+    template = QuestionTemplate(tiny_tokenizer, system)
+    alone = [
+        answer_questions(model, tiny_tokenizer, [question], max_new_tokens=12, system_prompt=system)[0]
+        for question in QUESTIONS
+    ]
+    seen: list[tuple[int, ...]] = []
+    hook = model.model.embed_tokens.register_forward_pre_hook(lambda _, args: seen.append(tuple(args[0].shape)))
+    answers = answer_questions(
+        model, tiny_tokenizer, QUESTIONS, max_new_tokens=12, batch_size=batch_size, system_prompt=system
+    )
+    hook.remove()
+    assert answers == alone and len(set(answers)) > 2
+    prompts = [template.encode(question) for question in QUESTIONS]
+    beginning = os.path.commonprefix(prompts)
+    assert len(beginning) > len(system)
+    assert seen[0] == (1, len(beginning))
+    assert max(length for _, length in seen[1:]) == max(map(len, prompts)) - len(beginning)
 
 
 def test_an_answer_ends_before_the_first_end_id(
