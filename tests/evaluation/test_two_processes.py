@@ -12,7 +12,7 @@ from kinject.results import read_results
 from tests.evaluation.test_callback import QUESTIONS
 
 
-def run_two(module: str, *arguments: str, timeout: float = 100.0) -> list[str]:
+def run_two(module: str, *arguments: str, timeout: float = 300.0) -> list[str]:
     """Run ``module`` on two processes of one gloo group, as torchrun would; what each of them printed."""
     root = Path(__file__).parents[2]
     with socket.socket() as probe:

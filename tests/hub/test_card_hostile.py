@@ -60,13 +60,13 @@ class Structure(HTMLParser):
 
 
 def run_with(text: str) -> dict[str, Any]:
-    """Results with ``text`` wherever a user or a data set can put one."""
+    """Results with ``text`` wherever a user or a data set can put one, but never as a word that kinject knows."""
     results = some_run(
         dataset=text,
         model=f"x {text}",
         model_source="directory",
-        paraphrases=text,
-        selection=text,
+        paraphrases=f"x {text}",
+        selection=f"x {text}",
         config={"system_prompt": text, "documents": [text], "nested": {"key": text}},
         document_texts=[text, text],
         baselines=[some_run(objective=text, dataset=text, model=text)],
