@@ -16,7 +16,7 @@ from kinject.errors import ConfigurationError
 from kinject.recipe import parse, parse_training
 
 ROOT = Path(__file__).parents[1]
-NO_RUNS = ("lm_eval", "scales", "tables")  # folders of other YAML files
+NO_RUNS = ("lm_eval", "scales", "sft", "tables")  # folders of other YAML files
 CONFIGS = sorted(path for path in (ROOT / "recipes").glob("*/*.yaml") if path.parent.name not in NO_RUNS)
 
 

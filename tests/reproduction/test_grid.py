@@ -88,7 +88,7 @@ def test_estimates_follow_steps_and_copies(tmp_path: Path) -> None:
     recipes = small_recipes(tmp_path)
     by_method = {run.method: run for run in table_runs(recipes, recipes.table("table5"), {}, DATA)}
     ar, masked = (estimate(by_method[method], recipes.scale) for method in ("ar", "masked"))
-    assert ar.counted and masked.counted and ar.steps == 4
+    assert ar.counted and not masked.counted and ar.steps == 4  # how much an infilling sample leaves out varies
     assert ar.flops == 6e6 * ar.tokens and ar.hours == ar.flops / 1e10 / 3600
     assert 1.5 < masked.tokens / ar.tokens < 2.5
     shorter = estimate(by_method["ar"].scaled(0.5), recipes.scale)
