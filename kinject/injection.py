@@ -17,6 +17,7 @@ from kinject.sampling_options import SamplingArguments
 
 if TYPE_CHECKING:
     from datasets import Dataset
+    from transformers import BitsAndBytesConfig
     from trl import ModelConfig
 
     from kinject.data import KnowledgeSet, Question
@@ -270,13 +271,27 @@ def load_for_training(model_args: ModelConfig, training_args: DocumentSFTConfig)
     if quantization is not None:
         options["quantization_config"] = quantization
         if is_deepspeed_zero3_enabled():
-            raise ConfigurationError(
-                "4-bit and 8-bit weights cannot be sharded by ZeRO-3. They are small, and only the adapter is trained: launch "
-                "with deepspeed_configs/ddp.yaml (or zero1, zero2), or leave out --load_in_4bit and --load_in_8bit."
-            )
-        options["device_map"] = {"": PartialState().device}  # quantized weights cannot be moved afterwards
+            _make_shardable(quantization, bf16=bool(training_args.bf16))
+        else:
+            options["device_map"] = {"": PartialState().device}  # quantized weights cannot be moved afterwards
     conversion = training_args.conversion_options() if isinstance(training_args, DiffusionSFTConfig) else {}
     return load_model(model_args.model_name_or_path, **conversion, **options)
+
+
+def _make_shardable(quantization: BitsAndBytesConfig, bf16: bool) -> None:
+    """Let ZeRO-3 shard 4-bit weights: it shards tensors of its own type only, so they are stored as numbers of that type.
+
+    Raises:
+        ConfigurationError: 8-bit weights, which have no such storage.
+    """
+    if not quantization.load_in_4bit:
+        raise ConfigurationError(
+            "ZeRO-3 cannot shard 8-bit weights; pass --load_in_4bit instead of --load_in_8bit, or launch with "
+            "deepspeed_configs/ddp.yaml."
+        )
+    import torch
+
+    quantization.bnb_4bit_quant_storage = torch.bfloat16 if bf16 else torch.float32
 
 
 def recorded_answers(questions: Sequence[Question], answers: Sequence[str]) -> list[dict[str, str]]:

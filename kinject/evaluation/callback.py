@@ -17,6 +17,7 @@ from transformers import Trainer, TrainerCallback
 from kinject.errors import ConfigurationError
 from kinject.evaluation.best_weights import BestWeights, from_main_process
 from kinject.evaluation.cost import flops_per_token, peak_memory_bytes
+from kinject.evaluation.gathering import is_fsdp, whole_model
 from kinject.evaluation.schedule import question_steps
 from kinject.evaluation.scores import DIRECTIONS, READINGS, macro, score_answers
 from kinject.results import new_results, read_results, write_results
@@ -169,6 +170,11 @@ class QuestionAnsweringCallback(TrainerCallback):
                 "ZeRO-3 has sharded the model, and only its trainer can gather it to ask questions; add this callback with "
                 "callback.attach(trainer) instead of callbacks=[...]"
             )
+        if self._select_on != "none" and hasattr(model, "peft_config") and is_fsdp(model):
+            raise ConfigurationError(
+                f"select_on={self._select_on!r} cannot load an adapter back that FSDP has sharded; use select_on='none', or "
+                "launch with deepspeed_configs/ddp.yaml or zero3.yaml"
+            )
         if args.include_num_input_tokens_seen == "no":
             args.include_num_input_tokens_seen = "non_padding"
         output_dir = Path(str(args.output_dir))
@@ -270,8 +276,6 @@ class QuestionAnsweringCallback(TrainerCallback):
         return [by_question[question] for question in questions]
 
     def _ask_model(self, model: Any, questions: Sequence[str]) -> list[str]:
-        from kinject.evaluation.gathering import whole_model
-
         with nullcontext(model) if self.trainer is None else whole_model(self.trainer) as whole:
             if self._ask is not None:
                 return self._ask(whole, questions)

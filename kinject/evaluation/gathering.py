@@ -53,13 +53,16 @@ def whole_weights(model: Any, wrapped: Any = None) -> Iterator[Any]:
 
 def is_sharded(model: nn.Module) -> bool:
     """Whether a forward pass of ``model`` needs other processes, for weights that this one does not hold."""
-    from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
-
     if not distributed.is_available() or not distributed.is_initialized() or distributed.get_world_size() == 1:
         return False
-    if any(isinstance(module, (FSDPModule, FullyShardedDataParallel)) for module in model.modules()):
-        return True
-    return model not in _gathered and _by_zero3(model)
+    return is_fsdp(model) or (model not in _gathered and _by_zero3(model))
+
+
+def is_fsdp(model: nn.Module) -> bool:
+    """Whether FSDP, of either version, wraps ``model`` or a part of it."""
+    from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
+
+    return any(isinstance(module, (FSDPModule, FullyShardedDataParallel)) for module in model.modules())
 
 
 def load_weights(model: nn.Module, kept: nn.Module) -> None:

@@ -136,7 +136,7 @@ class DocumentSFTTrainer(ShardedTrainer):
         self.data_collator = self._collator(
             frames=frames,
             pad_token_id=self._tokenizer.pad_token_id,
-            seed=_data_seed(args),
+            seed=args.seed if args.data_seed is None else args.data_seed,
             masking=self._masking(base.config.get_text_config().vocab_size),
             pad_to_multiple_of=int(args.pad_to_multiple_of) if args.pad_to_multiple_of else None,
             packing=packing,
@@ -376,10 +376,6 @@ def _vocabulary_size(model: str | PreTrainedModel | PeftModel, args: DocumentSFT
 def _sample_length(frame: Frame, document_length: int) -> int:
     copies = 2 if frame.has_copy else 1
     return len(frame.before) + len(frame.between) + len(frame.after) + copies * document_length
-
-
-def _data_seed(args: DocumentSFTConfig) -> int:
-    return args.seed if args.data_seed is None else args.data_seed
 
 
 def _number_samples(batch: dict[str, list[Any]], indices: list[int]) -> dict[str, list[int]]:

@@ -20,6 +20,11 @@ INJECTIONS = {
         "--model_name_or_path nano-diffusion --retention false --use_peft true --lora_r 8",
         "adapter_model.safetensors",
     ),
+    "nano-ar-qlora": (
+        "masked",
+        "--model_name_or_path nano-ar --retention false --use_peft true --lora_r 8 --load_in_4bit true",
+        "adapter_model.safetensors",
+    ),
 }
 
 

@@ -1,0 +1,34 @@
+"""FSDP2 on gloo by hand, since accelerate falls back to plain data parallel on a CPU; and what we tell it on a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.distributed.test_configs import CONFIGS, launch_environment
+from tests.evaluation.test_two_processes import run_two
+from tests.trainers.conftest import make_trainer
+
+__all__ = ["make_trainer"]
+
+
+def test_a_sharded_step_is_that_of_one_process_and_weights_load_back(tmp_path: Path) -> None:
+    printed = run_two("tests.distributed.fsdp2", str(tmp_path), timeout=300.0)
+    assert all(f"process {rank} done" in printed[rank] for rank in range(2))
+
+
+def test_gradients_are_reduced_in_fp32(make_trainer: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = make_trainer(bf16=True)
+    assert trainer._build_accelerator_args().get("fsdp_plugin") is None
+    for name, value in launch_environment(CONFIGS / "fsdp2.yaml", monkeypatch).items():
+        if name.startswith(("FSDP_", "ACCELERATE_USE_FSDP")):
+            monkeypatch.setenv(name, value)
+    plugin = trainer._build_accelerator_args()["fsdp_plugin"]
+    plugin.set_mixed_precision("bf16")  # accelerate's own, for what is not said yet
+    assert plugin.fsdp_version == 2 and plugin.state_dict_type is not None
+    assert plugin.mixed_precision_policy.param_dtype == torch.bfloat16
+    assert plugin.mixed_precision_policy.reduce_dtype == torch.float32
