@@ -230,7 +230,8 @@ class DocumentSFTTrainer(ShardedTrainer):
         if self.args.train_sampling_strategy != "group_by_length" or not isinstance(dataset, Dataset):
             return super()._get_train_sampler(train_dataset)
         group_size = self.args.train_batch_size * self.args.world_size
-        return LengthGroupedSampler(dataset["length"], group_size, _data_seed(self.args))
+        collator: Any = self.data_collator
+        return LengthGroupedSampler(dataset["length"], group_size, collator.seed)
 
     def _set_signature_columns_if_needed(self) -> None:
         if self._signature_columns is None:
