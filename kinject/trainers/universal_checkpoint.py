@@ -7,6 +7,7 @@ DeepSpeed refuses them as they are, and brings a converter: every weight and opt
 from __future__ import annotations
 
 import io
+import shutil
 from argparse import Namespace
 from contextlib import redirect_stdout
 from os import PathLike
@@ -43,9 +44,11 @@ def to_universal(checkpoint: str | PathLike[str]) -> None:
 
     folder = _sharded_folder(checkpoint)
     assert folder is not None
+    universal = folder.with_name(f"{folder.name}_universal")
+    shutil.rmtree(universal, ignore_errors=True)  # of a run that was killed while it converted
     options = Namespace(
         input_folder=str(folder),
-        output_folder=str(folder.with_name(f"{folder.name}_universal")),
+        output_folder=str(universal),
         num_extract_workers=1,
         num_merge_workers=1,
         keep_temp_folder=False,
