@@ -99,3 +99,14 @@ def test_a_sharded_checkpoint_of_two_processes_resumes_on_one(
             assert found[case]["losses"] == pytest.approx(alone[1][case]["losses"], abs=1e-4)
             checkpoint = runs / stage / case / "checkpoint-3"
             assert not list(checkpoint.glob("*universal*"))  # what was made of it for one process is gone
+
+
+def test_offloading_to_the_host_changes_no_loss(runs: Path, alone: Alone) -> None:
+    pytest.importorskip("deepspeed", reason="the deepspeed extra is not installed")
+    folder = runs / "zero3_offload"
+    folder.mkdir()
+    launch("zero3_offload", str(folder), "2", "train")
+    for process in seen_by_all(folder, "train"):
+        for case in CASES:
+            assert process[case]["world_size"] == 2
+            assert process[case]["losses"] == pytest.approx(alone[1][case]["losses"], abs=1e-4)
