@@ -66,11 +66,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Compare a training step with the public loop's way and with trl.")
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS, help="default: both")
     parser.add_argument("--documents", nargs="+", default=list(WORLDS), help=f"default: {' '.join(WORLDS)}")
-    parser.add_argument("--rows", type=int, default=96, help="documents, spread over --documents (default: 96)")
+    parser.add_argument("--rows", type=int, default=48, help="documents, spread over --documents (default: 48)")
     parser.add_argument("--batch_size", type=int, default=16, help="rows of a step (default: 16)")
     parser.add_argument("--parts", type=int, default=4, help="parts that ours takes a step in (default: 4)")
     parser.add_argument("--repetitions", type=int, default=3, help="passes over the rows, each way (default: 3)")
-    parser.add_argument("--quick", action="store_true", help="16 rows, batches of 8 in 2 parts, one repetition")
+    parser.add_argument("--quick", action="store_true", help="8 rows, batches of 4 in 2 parts, one repetition")
     parser.add_argument("--json", metavar="PATH", help="write ratios and details here")
     parser.add_argument("--memory_of", choices=WAYS, help=argparse.SUPPRESS)  # what a process of its own measures
     return parser
@@ -80,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the benchmark from the command line."""
     arguments = build_parser().parse_args(argv)
     if arguments.quick:
-        arguments.rows, arguments.batch_size, arguments.parts, arguments.repetitions = 16, 8, 2, 1
+        arguments.rows, arguments.batch_size, arguments.parts, arguments.repetitions = 8, 4, 2, 1
     with exit_on_user_error():
         if arguments.batch_size % arguments.parts:
             raise ConfigurationError(

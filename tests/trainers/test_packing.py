@@ -55,6 +55,26 @@ def test_packed_loss_and_gradients_equal_the_padded_ones(
     assert items[0] == items[1]
 
 
+@pytest.mark.parametrize("option", ["packing", "padding_free"])
+def test_a_packed_run_ends_where_a_padded_one_does(
+    make_trainer: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, option: str
+) -> None:
+    # As above, the mask of the whole row stands in for attention that a GPU would have.
+    monkeypatch.setattr("kinject.trainers.document_trainer.check_isolation", lambda *_: False)
+    settings = {"num_train_epochs": 2, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
+    runs = [make_trainer(**{option: packs}, learning_rate=1e-3, **settings) for packs in (True, False)]
+    for trainer in runs:
+        trainer.train()
+    packed_run, padded_run = runs
+    assert "position_ids" in next(iter(packed_run.get_train_dataloader()))
+    assert packed_run.state.num_input_tokens_seen == padded_run.state.num_input_tokens_seen > 0
+    for name in ("loss", "num_tokens", "mask_ratio", "mean_token_accuracy"):
+        logged = [[entry[name] for entry in run.state.log_history if name in entry] for run in runs]
+        assert logged[0] == pytest.approx(logged[1], abs=1e-4) and len(logged[0]) == 4
+    for one, two in zip(packed_run.model.parameters(), padded_run.model.parameters(), strict=True):
+        torch.testing.assert_close(one, two, atol=2e-4, rtol=0)
+
+
 def test_boundaries_mask_as_positions_do(make_trainer: Callable[..., Any]) -> None:
     trainer = make_trainer()
     trainer.data_collator.packing = "boundaries"
