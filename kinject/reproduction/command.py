@@ -262,7 +262,7 @@ def render(recipes: Recipes, name: str, table: Table, runs: Sequence[Run], launc
     from kinject.reproduction.rendering import as_latex, as_markdown
     from kinject.reproduction.runner import finished_results
     from kinject.reproduction.tables import as_csv, collect
-    from kinject.results import summary, write_json, write_text
+    from kinject.results import write_json, write_text
 
     results = [(each, found) for each in runs if (found := finished_results(launch.directory(each))) is not None]
     findings = Findings(results, recipes.scale.weights, recipes.scale.reading)
@@ -275,11 +275,21 @@ def render(recipes: Recipes, name: str, table: Table, runs: Sequence[Run], launc
     write_text(folder / f"{name}.md", markdown)
     write_text(folder / f"{name}.csv", as_csv(rendered))
     write_text(folder / f"{name}.tex", as_latex(rendered))
-    write_json(folder / f"{name}.json", [{"method": each.method, **summary(found)} for each, found in results])
+    write_json(folder / f"{name}.json", [{"method": each.method, **_figures_only(found)} for each, found in results])
     files = [folder / f"{name}{ending}" for ending in (".md", ".csv", ".tex", ".json")]
     for kind in table.figures:
         files += draw(kind, recipes, rendered, findings, folder / f"{name}-{kind}.png")
     return f"\n{markdown}\n{', '.join(map(str, files))}"
+
+
+def _figures_only(results: Mapping[str, Any]) -> dict[str, Any]:
+    """What may be committed of ``results``: no documents, questions or answers."""
+    from kinject.results import summary
+
+    kept = summary(results)
+    retention = kept.get("retention") or {}
+    shown = {when: {key: value for key, value in each.items() if key != "right"} for when, each in retention.items()}
+    return {**kept, "retention": shown} if shown else kept
 
 
 def _notes(recipes: Recipes, runs: Sequence[Run], finished: int) -> list[str]:
@@ -291,7 +301,7 @@ def _notes(recipes: Recipes, runs: Sequence[Run], finished: int) -> list[str]:
         else "best evaluation by the macro mean on the test questions, as in the paper"
     )
     notes = [
-        f"Scale {recipes.scale_name}; {finished} of {len(runs)} runs finished; {len(scale.seeds)} seeds: mean ± standard "
+        f"Scale {recipes.scale_name}; {finished} of {len(runs)} runs finished; {len(scale.seeds)} seed{'s' * (len(scale.seeds) > 1)}: mean ± standard "
         f"deviation [95 % interval: Student's t over seeds, with one seed the bootstrap over questions]; {weights}.",
         "Published figures are ROUGE-1 recall (arXiv 2510.09885); 'difference' is our recall less theirs.",
     ]

@@ -40,8 +40,9 @@ def draw(kind: str, recipes: Recipes, rendered: Rendered, findings: Findings, pa
     if not drawn:
         return []
     axes[0].set_ylabel(_READING_NAMES[findings.reading])
-    if axes[-1].get_legend_handles_labels()[0]:
-        axes[-1].legend(fontsize="small", frameon=False)
+    labeled = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    if labeled:
+        figure.legend(labeled.values(), labeled, loc="outside right upper", fontsize="small", frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     files = [path.with_suffix(ending) for ending in (".png", ".svg")]
     for file in files:

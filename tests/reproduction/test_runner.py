@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from kinject.reproduction.command import main
+from kinject.reproduction.command import _figures_only, main
 from kinject.reproduction.estimate import estimate
 from kinject.reproduction.grid import Run, table_runs
 from kinject.reproduction.runner import Launch, checkpoints, finished_results, run_grid, state
@@ -170,3 +170,11 @@ def test_configuration_of_accelerate_must_exist(tmp_path: Path, capsys: pytest.C
     with pytest.raises(SystemExit):
         main(["table5", "--recipes", str(tmp_path / "recipes"), "--accelerate_config", str(tmp_path / "no.yaml")])
     assert "no.yaml: no such file" in capsys.readouterr().err
+
+
+def test_what_is_written_for_committing_holds_no_text(finished: tuple[Path, Run]) -> None:
+    folder, run = finished
+    found = read_results(launch(folder).directory(run))
+    assert found["answers"]
+    written = json.dumps(_figures_only({**found, "retention": {"before": {"answered": 1.0, "right": ["Who?"]}}}))
+    assert "Who?" not in written and not any(each["question"] in written for each in found["answers"])
