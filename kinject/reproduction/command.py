@@ -300,12 +300,12 @@ def _notes(recipes: Recipes, runs: Sequence[Run], finished: int) -> list[str]:
         if scale.weights == "last"
         else "best evaluation by the macro mean on the test questions, as in the paper"
     )
-    notes = [
-        f"Scale {recipes.scale_name}; {finished} of {len(runs)} runs finished; {len(scale.seeds)} seed{'s' * (len(scale.seeds) > 1)}: mean ± standard "
-        f"deviation [95 % interval: Student's t over seeds, with one seed the bootstrap over questions]; {weights}.",
+    seeds = f"{len(scale.seeds)} seeds" if len(scale.seeds) > 1 else "1 seed"
+    return [
+        f"Scale {recipes.scale_name}; {finished} of {len(runs)} runs finished; {seeds}: mean ± standard deviation [95 % "
+        f"interval: Student's t over seeds, with one seed the bootstrap over questions]; {weights}.",
         "Published figures are ROUGE-1 recall (arXiv 2510.09885); 'difference' is our recall less theirs.",
     ]
-    return notes
 
 
 def _costs(runs: Sequence[Run], scale: Scale, launch: Launch) -> dict[str, Cost]:
