@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers.trainer_utils import get_last_checkpoint
 
 from kinject.trainers.card_writing import CardWritingTrainer
+from kinject.trainers.checkpointing import last_whole_checkpoint
 from kinject.trainers.universal_checkpoint import needs_conversion, to_universal, universal_folder
 
 
@@ -50,12 +50,12 @@ class ShardedTrainer(CardWritingTrainer):
         """As the library's, and a DeepSpeed checkpoint may come from another number of processes.
 
         Args:
-            resume_from_checkpoint: A checkpoint, or whether to take the last one in `output_dir`.
+            resume_from_checkpoint: A checkpoint, or whether to take the last whole one in `output_dir`.
             args, kwargs: Passed on to [`transformers.Trainer.train`].
         """
         checkpoint = resume_from_checkpoint
         if checkpoint is True:
-            checkpoint = get_last_checkpoint(str(self.args.output_dir))
+            checkpoint = last_whole_checkpoint(str(self.args.output_dir))
         if isinstance(checkpoint, str) and self.is_deepspeed_enabled:
             config = self.accelerator.state.deepspeed_plugin.deepspeed_config
             config.pop("checkpoint", None)
@@ -64,7 +64,7 @@ class ShardedTrainer(CardWritingTrainer):
                     to_universal(checkpoint)
                 self.accelerator.wait_for_everyone()
                 config["checkpoint"] = {"load_universal": True}
-        return super().train(resume_from_checkpoint, *args, **kwargs)
+        return super().train(checkpoint, *args, **kwargs)
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
         """As the library's; remembers which parameters decay."""
