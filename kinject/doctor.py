@@ -135,7 +135,7 @@ def _configuration(objective: str, arguments: Sequence[str]) -> Iterator[Finding
         yield Finding("fact", "documents", says)
     else:
         try:
-            knowledge = _documents(script)
+            knowledge = script.load_knowledge()
         except KinjectError as error:
             yield Finding("error", "documents", str(error))
         else:
@@ -167,19 +167,6 @@ def _output_dir(name: str) -> Finding:
         )
     held = "holds the results of an earlier run" if (path / "results.json").is_file() else "can be written"
     return Finding("ok", "output_dir", f"{name} {held}; {shutil.disk_usage(parent).free / 1e9:.0f} GB are free")
-
-
-def _documents(script: Any) -> KnowledgeSet:
-    from kinject.data import load_knowledge
-
-    return load_knowledge(
-        script.documents,
-        script.questions,
-        paraphrases=script.paraphrases,
-        facts=script.facts,
-        size=script.size,
-        seed=script.world_seed,
-    )
 
 
 def _model(model: Any, training: Any, knowledge: KnowledgeSet | None) -> Iterator[Finding]:

@@ -81,6 +81,24 @@ class InjectionArguments(SamplingArguments):
         default=False, metadata={"help": "Show the documents and the answers in the model card, not only their number."}
     )
 
+    def load_knowledge(self) -> KnowledgeSet:
+        """The documents and questions that these arguments name.
+
+        Raises:
+            ConfigurationError: a setting that does not go with them.
+            DataError: documents or questions that cannot be used.
+        """
+        from kinject.data import load_knowledge
+
+        return load_knowledge(
+            self.documents,
+            self.questions,
+            paraphrases=self.paraphrases,
+            facts=self.facts,
+            size=self.size,
+            seed=self.world_seed,
+        )
+
 
 def inject(
     trainer_class: type[DocumentSFTTrainer],
@@ -106,7 +124,6 @@ def inject(
     """
     from trl import get_peft_config
 
-    from kinject.data import load_knowledge
     from kinject.evaluation.callback import QuestionAnsweringCallback
     from kinject.evaluation.gathering import whole_model
     from kinject.evaluation.general_knowledge import few_shot_examples, held_out
@@ -117,14 +134,7 @@ def inject(
     sampling = arguments.sampling_config(arguments.max_new_tokens)
     output_dir = prepare_output_dir(training_args.output_dir)
     baselines = [summary(read_results(run)) for run in arguments.baselines or ()]
-    knowledge = load_knowledge(
-        arguments.documents,
-        arguments.questions,
-        paraphrases=arguments.paraphrases,
-        facts=arguments.facts,
-        size=arguments.size,
-        seed=arguments.world_seed,
-    )
+    knowledge = arguments.load_knowledge()
     loaded = load_for_training(model_args, training_args)
     results = new_results(
         objective=objective,
