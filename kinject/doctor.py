@@ -150,7 +150,6 @@ def _packages_for(training: Any, model: Any) -> Iterator[Finding]:
     needed = {
         "bitsandbytes": ("load_in_4bit and load_in_8bit", model.load_in_4bit or model.load_in_8bit),
         "deepspeed": ("deepspeed", bool(training.deepspeed)),
-        "liger_kernel": ("use_liger_kernel", training.use_liger_kernel),
         "flash_attn": ("attn_implementation", "flash_attention" in str(model.attn_implementation)),
     }
     for module, (setting, asked) in needed.items():

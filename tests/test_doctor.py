@@ -62,14 +62,14 @@ def test_a_configuration_that_could_run_is_looked_at_without_running(tmp_path: P
         (["--size", "0"], "documents", "size"),
         (["--model_name_or_path", "./nowhere"], "model", "'./nowhere': no such directory"),
         (["--mask_token", "two words"], "model", "is not one token"),
-        (["--use_liger_kernel", "true"], "use_liger_kernel", "needs liger_kernel, which is not installed"),
+        (["--load_in_4bit", "true"], "load_in_4bit and load_in_8bit", "needs bitsandbytes, which is not installed"),
     ],
 )
 def test_what_would_stop_a_run_is_an_error(
     options: list[str], what: str, says: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     find_spec = doctor.util.find_spec
-    monkeypatch.setattr(doctor.util, "find_spec", lambda name: None if name == "liger_kernel" else find_spec(name))
+    monkeypatch.setattr(doctor.util, "find_spec", lambda name: None if name == "bitsandbytes" else find_spec(name))
     found = by_name(examine("masked", [*NANO, "--output_dir", str(tmp_path), *options]), what)
     assert found.state == "error" and says in found.says
 
