@@ -91,12 +91,15 @@ def test_a_hub_that_is_down_at_the_start_is_asked_again_at_the_end(
     [
         ({"hub_model_id": "bob/people"}, "may not write to bob/people .* Nothing was trained yet"),
         ({"hub_strategy": "all_checkpoints"}, "hub_strategy 'all_checkpoints' would publish optimizer states"),
-        ({"hub_token": "hf_mistyped"}, "the access token is not accepted"),
+        ({"config": "hub_token: hf_mistyped"}, "the access token is not accepted"),
     ],
 )
 def test_what_cannot_be_pushed_is_not_trained(
     online: User, base: str, tmp_path: Path, options: dict[str, str], message: str
 ) -> None:
+    if "config" in options:  # where a token may stand, unlike on the command line
+        (tmp_path / "settings.yaml").write_text(options["config"], encoding="utf-8")
+        options = {"config": str(tmp_path / "settings.yaml")}
     with pytest.raises((ConfigurationError, HubError), match=message):
         run(base, tmp_path / "out", **options)
     assert not (tmp_path / "out" / "results.json").exists()
