@@ -175,9 +175,9 @@ def inject(
     )
     results["config"] = changed_settings(arguments, training_args, model_args)  # as the trainer completed them
     callback.attach(trainer)
-    known = held_out(arguments.documents)._asdict()
-    before = None
+    known, before = {}, None
     if arguments.retention:
+        known = held_out(arguments.documents)._asdict()
         with whole_model(trainer) as model:
             before = measure_retention(model, loaded.tokenizer, **known)
     trainer.train(resume_from_checkpoint=_checkpoint(training_args))

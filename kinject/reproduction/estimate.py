@@ -145,12 +145,13 @@ def _texts(documents: str, paraphrases: str, facts: Any, size: int | None, seed:
 @cache
 def _tokenizer(name: str) -> PreTrainedTokenizerBase | None:
     """The tokenizer of a model that lies here; `None` for one that would have to be fetched."""
-    from kinject.models import load_model
     from kinject.models.loading import EMBEDDED_MODEL, NANO_MODELS
+    from kinject.models.lookup import look_up
 
     if name not in (EMBEDDED_MODEL, *NANO_MODELS) and not Path(name).is_dir():
         return None
     try:
-        return load_model(name).tokenizer
+        found = look_up(name)
     except KinjectError:
         return None
+    return None if found is None else found[0]

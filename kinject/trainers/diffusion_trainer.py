@@ -175,10 +175,8 @@ class DiffusionSFTTrainer(DocumentSFTTrainer):
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         super()._save(output_dir, state_dict)
-        adapted = hasattr(
-            self.accelerator.unwrap_model(self.model), "peft_config"
-        )  # a whole model's config.json says it
-        if adapted and self.args.should_save:
+        adapted = hasattr(self.accelerator.unwrap_model(self.model), "peft_config")
+        if adapted and self.args.should_save:  # a whole model's config.json says it
             write_diffusion_settings(output_dir or str(self.args.output_dir), self.model)
 
     def _log_scores(self, mode: str, scores: TokenScores, attention_mask: torch.Tensor) -> None:
