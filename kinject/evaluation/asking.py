@@ -14,25 +14,23 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import DynamicCache, GenerationConfig
-from transformers.cache_utils import DynamicLayer
+from transformers import GenerationConfig
 
 from kinject.encoding import added_special_ids
 from kinject.errors import ConfigurationError, KinjectError
 from kinject.evaluation.gathering import is_sharded
 from kinject.evaluation.in_step import in_step
 from kinject.models.diffusion import diffusion_settings, is_diffusion, text_config
+from kinject.models.shared_beginning import WORTH_SHARING, encode_beginning
 from kinject.sampling import SamplingConfig, sample
 from kinject.templates import QuestionTemplate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from transformers import PreTrainedTokenizerBase
+    from transformers import DynamicCache, PreTrainedTokenizerBase
 
     from kinject.sampling import Step
-
-_WORTH_SHARING = 8  # tokens
 
 
 def answer_questions(
@@ -191,12 +189,10 @@ def _encode_once(model: Any, prompts: Sequence[list[int]]) -> tuple[list[int], D
     """
     # Not the whole of any prompt, whose last token the answer begins with. (os.path's function compares any sequences.)
     beginning = list(os.path.commonprefix([prompt[:-1] for prompt in prompts])) if len(prompts) > 1 else []
-    if len(beginning) < _WORTH_SHARING or is_sharded(model):
+    if len(beginning) < WORTH_SHARING or is_sharded(model):
         return [], None
-    cache = model(input_ids=torch.tensor([beginning], device=model.device), use_cache=True).get("past_key_values")
-    if not isinstance(cache, DynamicCache) or any(type(layer) is not DynamicLayer for layer in cache.layers):
-        return [], None
-    return beginning, cache
+    cache = encode_beginning(model, torch.tensor([beginning], device=model.device))
+    return ([], None) if cache is None else (beginning, cache)
 
 
 def _for_rows(cache: DynamicCache, rows: int) -> DynamicCache:

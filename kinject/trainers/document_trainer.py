@@ -22,6 +22,7 @@ from kinject.trainers.document_config import DocumentSFTConfig
 from kinject.trainers.length_grouping import LengthGroupedSampler
 from kinject.trainers.packing import check_isolation, document_of_each
 from kinject.trainers.sharded_training import ShardedTrainer
+from kinject.trainers.shared_prompts import SharedPrompts
 from kinject.trainers.splitting import split_document
 from kinject.trainers.supervised_positions import SupervisedPositions
 
@@ -127,6 +128,7 @@ class DocumentSFTTrainer(ShardedTrainer):
             small = peft_config is not None or parameter_count(base) < 1e9
             args.learning_rate = 1e-4 if small else self._large_learning_rate
         self._supervised = SupervisedPositions(base)
+        self._shared_prompts = SharedPrompts(self, base)
         # The loss is summed over supervised tokens and divided by their number in the whole accumulated batch, whatever
         # the model's own forward accepts; this makes accumulation exact for every architecture.
         self.model_accepts_loss_kwargs = True
@@ -258,6 +260,7 @@ class DocumentSFTTrainer(ShardedTrainer):
         position_ids = inputs.get("position_ids")  # only a packed batch has them
         targets = inputs.pop("labels")[:, 1:]  # (batch, length - 1); the last position predicts nothing
         rows, positions = (targets != IGNORED).nonzero(as_tuple=True)
+        positions = positions - self._shared_prompts.take_out(inputs, positions)
         with self._supervised.at(rows, positions):
             inputs["shift_labels"] = targets[rows, positions][None]
             loss = super().compute_loss(model, inputs, num_items_in_batch=num_items_in_batch)
