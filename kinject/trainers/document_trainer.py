@@ -260,9 +260,9 @@ class DocumentSFTTrainer(ShardedTrainer):
         position_ids = inputs.get("position_ids")  # only a packed batch has them
         targets = inputs.pop("labels")[:, 1:]  # (batch, length - 1); the last position predicts nothing
         rows, positions = (targets != IGNORED).nonzero(as_tuple=True)
+        inputs["shift_labels"] = targets[rows, positions][None]
         positions = positions - self._shared_prompts.take_out(inputs, positions)
         with self._supervised.at(rows, positions):
-            inputs["shift_labels"] = targets[rows, positions][None]
             loss = super().compute_loss(model, inputs, num_items_in_batch=num_items_in_batch)
         if mask_ratio is not None:
             if position_ids is not None:
