@@ -1,9 +1,8 @@
 """Asks a language model questions in batches: an AR model greedily, a masked diffusion model by `kinject.sampling`.
 
 What all prompts begin with is encoded once. Prompts of similar length share a batch, padded before the rest under an
-attention mask, and a batch stops as soon as each of its rows holds an end of turn. The answer is cut by token position,
-never by searching text for a marker. An answer depends on its own question alone: not on its neighbors in the batch, nor
-on padding.
+attention mask; rows that hold an end of turn leave it. The answer is cut by token position, never by searching text for a
+marker. An answer depends on its own question alone: not on its neighbors in the batch, nor on padding.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from kinject.errors import ConfigurationError, KinjectError
 from kinject.evaluation.gathering import is_sharded
 from kinject.evaluation.in_step import in_step
 from kinject.models.diffusion import diffusion_settings, is_diffusion, text_config
-from kinject.models.shared_beginning import WORTH_SHARING, encode_beginning
+from kinject.models.shared_beginning import encode_beginning
 from kinject.sampling import SamplingConfig, sample
 from kinject.templates import QuestionTemplate
 
@@ -31,6 +30,8 @@ if TYPE_CHECKING:
     from transformers import DynamicCache, PreTrainedTokenizerBase
 
     from kinject.sampling import Step
+
+_TOKENS_BETWEEN_LEAVING = 8  # rows that have ended leave a batch so often
 
 
 def answer_questions(
@@ -150,6 +151,7 @@ def _generate(
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else end_ids[0]
     by_length = sorted(prompts, key=lambda question: len(prompts[question]))
     beginning, encoded = _encode_once(model, list(prompts.values()))
+    config = GenerationConfig(do_sample=False, eos_token_id=list(end_ids), pad_token_id=pad, use_cache=True)
     answers: dict[str, list[int]] = {}
     for start in range(0, len(by_length), batch_size):
         batch = by_length[start : start + batch_size]
@@ -161,35 +163,65 @@ def _generate(
             for gap, question in zip(gaps, batch, strict=True)
         ]
         mask = [[1] * len(beginning) + [0] * gap + [1] * (width - gap - len(beginning)) for gap in gaps]
-        output = model.generate(
-            input_ids=torch.tensor(rows, device=model.device),  # (batch, width)
-            attention_mask=torch.tensor(mask, device=model.device),  # (batch, width)
-            generation_config=GenerationConfig(
-                do_sample=False,
-                max_new_tokens=max_new_tokens,
-                eos_token_id=list(end_ids),
-                pad_token_id=pad,
-                use_cache=True,
-            ),
-            synced_gpus=is_sharded(model),
-            **({} if encoded is None else {"past_key_values": _for_rows(encoded, len(batch))}),
-        )  # (batch, width + new)
-        for question, row in zip(batch, output[:, width:].tolist(), strict=True):
-            answers[question] = until_end(row, end_ids)
+        cache = None if encoded is None else _for_rows(encoded, len(batch))
+        written = _continue(model, torch.tensor(rows), torch.tensor(mask), cache, config, max_new_tokens)
+        answers |= dict(zip(batch, written, strict=True))
         if progress is not None:
             progress(len(answers), len(by_length))
     return answers
 
 
+def _continue(
+    model: Any,
+    ids: torch.Tensor,
+    mask: torch.Tensor,
+    cache: DynamicCache | None,
+    config: GenerationConfig,
+    max_new_tokens: int,
+) -> list[list[int]]:
+    """What ``model`` writes after each row, up to and without the first end id.
+
+    Args:
+        model: an AR model.
+        ids: prompts, `(batch, width)`.
+        mask: 1 where they are attended to, `(batch, width)`.
+        cache: keys and values of the first of them. If given, rows that have ended leave the batch every few tokens.
+        config: how tokens are chosen, and the end ids.
+        max_new_tokens: tokens after which a row ends in any case.
+    """
+    ids, mask = ids.to(model.device), mask.to(model.device)
+    width, end_ids = ids.shape[1], config.eos_token_id
+    continued: list[list[int]] = [[] for _ in ids]
+    writing = list(range(len(ids)))  # the rows of the batch, by their number
+    while writing:
+        room = width + max_new_tokens - ids.shape[1]
+        config.max_new_tokens = room if cache is None else min(_TOKENS_BETWEEN_LEAVING, room)
+        options = {} if cache is None else {"past_key_values": cache}  # which generate() extends
+        ids = model.generate(
+            input_ids=ids, attention_mask=mask, generation_config=config, synced_gpus=is_sharded(model), **options
+        )  # (rows, width + new)
+        for number, row in zip(writing, ids[:, width:].tolist(), strict=True):
+            continued[number] = until_end(row, end_ids)
+        new = ids.shape[1] - width
+        stay = [index for index, number in enumerate(writing) if len(continued[number]) == new < max_new_tokens]
+        writing = [writing[index] for index in stay]
+        if cache is not None and stay:
+            kept = torch.tensor(stay, device=ids.device)
+            cache.batch_select_indices(kept)
+            ids, mask = ids[kept], mask[kept]
+            mask = torch.cat([mask, mask.new_ones(len(stay), ids.shape[1] - mask.shape[1])], dim=1)
+    return continued
+
+
 def _encode_once(model: Any, prompts: Sequence[list[int]]) -> tuple[list[int], DynamicCache | None]:
     """The ids that all ``prompts`` begin with, such as a system prompt, and their keys and values.
 
-    Nothing and `None` where that is too little, where the model keeps anything else than keys and values of every token, or
+    Nothing and `None` where there are none, where the model keeps anything else than keys and values of every token, or
     where its weights are sharded, so that all processes would have to do the same.
     """
     # Not the whole of any prompt, whose last token the answer begins with. (os.path's function compares any sequences.)
-    beginning = list(os.path.commonprefix([prompt[:-1] for prompt in prompts])) if len(prompts) > 1 else []
-    if len(beginning) < WORTH_SHARING or is_sharded(model):
+    beginning = list(os.path.commonprefix([prompt[:-1] for prompt in prompts]))
+    if not beginning or is_sharded(model):
         return [], None
     cache = encode_beginning(model, torch.tensor([beginning], device=model.device))
     return ([], None) if cache is None else (beginning, cache)

@@ -8,8 +8,6 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-WORTH_SHARING = 8  # tokens; below that a second forward costs more than it saves
-
 
 def encode_beginning(model: Any, ids: torch.Tensor) -> DynamicCache | None:
     """Keys and values of a beginning.

@@ -9,12 +9,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from transformers import PreTrainedModel
+
 from kinject.evaluation.gathering import is_sharded
-from kinject.models.shared_beginning import WORTH_SHARING, encode_beginning
+from kinject.models.shared_beginning import encode_beginning
 
 if TYPE_CHECKING:
     import torch
     from transformers import Trainer
+
+WORTH_SHARING = 8  # tokens; for less a second forward costs more than it saves
+# The second is its older name.
+_CHECKPOINTING = (
+    "is_activation_checkpointing"
+    if hasattr(PreTrainedModel, "is_activation_checkpointing")
+    else "is_gradient_checkpointing"
+)
 
 
 class SharedPrompts:
@@ -50,7 +60,7 @@ class SharedPrompts:
         """
         input_ids = inputs["input_ids"]
         rows = len(input_ids)
-        if not self._possible or self._model.is_gradient_checkpointing or is_sharded(self._model):
+        if not self._possible or getattr(self._model, _CHECKPOINTING) or is_sharded(self._model):
             return 0
         if rows == 1 or not len(supervised):
             return 0

@@ -145,6 +145,7 @@ def teach(loaded: LoadedModel, knowledge: KnowledgeSet, epochs: int) -> None:
             num_train_epochs=epochs,
             per_device_train_batch_size=8,
             learning_rate=1e-4,
+            bf16=False,  # training in bf16 would leave the model answering in it, where near ties fall either way
             gradient_checkpointing=False,
             train_sampling_strategy="group_by_length",
             report_to="none",
