@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kinject.reproduction.findings import Findings
-from kinject.reproduction.specification import Check, Claim, Panel
+from kinject.reproduction.specification import DIRECTIONS, Check, Claim, Panel
 
 
 @dataclass(frozen=True)
@@ -51,22 +51,30 @@ def check_claims(claims: Sequence[Claim], findings: Findings, panels: Sequence[P
 
 def _check(check: Check, model: str, panel: Panel, findings: Findings) -> tuple[bool | None, str]:
     """Whether a comparison holds, and its numbers in words."""
-    score = findings.score([model], check.method, panel, check.direction)
+    score = _mean(findings, model, check.method, panel, check.direction)
     at_least = check.at_least is not None
     bound = check.at_least if at_least else check.at_most
     relation = ">=" if at_least else "<="
     text = f"{check.direction} of {check.method}"
     if isinstance(bound, str):
-        other = findings.score([model], bound, panel, check.direction)
+        other = _mean(findings, model, bound, panel, check.direction)
         margin = f" {'+' if check.plus > 0 else '-'} {abs(check.plus):.2f}" if check.plus else ""
         name = f"{bound}{margin}"
-        limit = None if other is None else other.mean + check.plus
-        shown = "not measured" if other is None else f"{other.mean:.2f}{margin}"
+        limit = None if other is None else other + check.plus
+        shown = "not measured" if other is None else f"{other:.2f}{margin}"
         expected = f"{relation} {name} ({shown})"
     else:
         limit = float(bound or 0.0) + check.plus
         expected = f"{relation} {limit:.2f}"
     if score is None or limit is None:
-        return None, f"{text} {'not measured' if score is None else f'{score.mean:.2f}'}, expected {expected}"
-    holds = score.mean >= limit - 1e-9 if at_least else score.mean <= limit + 1e-9
-    return holds, f"{text} {score.mean:.2f}, expected {expected}"
+        return None, f"{text} {'not measured' if score is None else f'{score:.2f}'}, expected {expected}"
+    holds = score >= limit - 1e-9 if at_least else score <= limit + 1e-9
+    return holds, f"{text} {score:.2f}, expected {expected}"
+
+
+def _mean(findings: Findings, model: str, method: str, panel: Panel, direction: str) -> float | None:
+    """The mean over seeds; `macro` is the mean of both directions."""
+    directions = DIRECTIONS if direction == "macro" else (direction,)
+    scores = [findings.score([model], method, panel, each) for each in directions]
+    found = [score.mean for score in scores if score is not None]
+    return sum(found) / len(found) if len(found) == len(directions) else None

@@ -69,11 +69,7 @@ class Run:
 
     def scaled(self, factor: float) -> Run:
         """The same run with ``factor`` times as many steps."""
-        options = dict(self.options)
-        if int(options.get("max_steps", -1)) > 0:
-            options["max_steps"] = max(1, round(options["max_steps"] * factor))
-        else:
-            options["num_train_epochs"] = round(float(options["num_train_epochs"]) * factor, 4)
+        options = _scaled(self.options, factor)
         return Run(self.model, self.dataset, self.method, self.seed, self.recipe, options, self.data)
 
 
@@ -146,4 +142,11 @@ def _resolved(
     if int(options.get("max_steps", -1)) <= 0:
         # As many times fewer epochs show as many samples.
         options["num_train_epochs"] = float(options["num_train_epochs"]) / dataset.wordings[method.paraphrases]
-    return options
+    return options if method.steps == 1 else _scaled(options, method.steps)
+
+
+def _scaled(options: Mapping[str, Any], factor: float) -> dict[str, Any]:
+    """``options`` with ``factor`` times as many steps."""
+    if int(options.get("max_steps", -1)) > 0:
+        return {**options, "max_steps": max(1, round(options["max_steps"] * factor))}
+    return {**options, "num_train_epochs": round(float(options["num_train_epochs"]) * factor, 4)}

@@ -193,8 +193,10 @@ def _read_claims(path: Path, methods: Mapping[str, Method]) -> dict[str, Claim]:
             where = f"{path}: {name}, check {number}"
             if (check.at_least is None) == (check.at_most is None):
                 raise ConfigurationError(f"{where}: expected either at_least or at_most.")
-            if check.direction not in DIRECTIONS:
-                raise ConfigurationError(f"{where}: direction is '{check.direction}'; expected forward or backward.")
+            if check.direction not in (*DIRECTIONS, "macro"):
+                raise ConfigurationError(
+                    f"{where}: direction is '{check.direction}'; expected forward, backward or macro."
+                )
         for method in claims[str(name)].methods:
             if method not in methods:
                 raise ConfigurationError(f"{path}: {name}: unknown method '{method}'.")

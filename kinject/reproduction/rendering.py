@@ -62,6 +62,7 @@ def _score_block(rendered: Rendered, rows: Sequence[Row]) -> tuple[list[str], li
         header += [f"{direction}, {_NAMES[reading]}" for reading in rendered.readings]
         header += ["published", "difference"] if published else []
     header += ["still known"] if retained else []
+    header += ["tokens"]
     body = []
     for row in rows:
         line = [row.label]
@@ -76,6 +77,7 @@ def _score_block(rendered: Rendered, rows: Sequence[Row]) -> tuple[list[str], li
             line += _compared(cell) if published else []
         if retained:
             line.append(" → ".join(number(each.mean) for each in row.retained) if row.retained else "-")
+        line.append(f"{row.cost['tokens']:,.0f}" if row.cost else "-")
         body.append(line)
     return header, body
 

@@ -19,6 +19,7 @@ class Method:
         recipe: `ar`, `masked` or `diffusion`: the script, and the name of a model's YAML file.
         paraphrases: `none`, `same_order` or `permute_order`.
         options: Settings that make it this method.
+        steps: How many times the steps of the recipe it takes.
         ratio: The mask ratio that a figure over ratios puts it at.
     """
 
@@ -26,6 +27,7 @@ class Method:
     recipe: str
     paraphrases: str = "none"
     options: dict[str, Any] = field(default_factory=dict)
+    steps: float = 1.0
     ratio: float | None = None
 
     @property
@@ -154,7 +156,7 @@ class Check:
     """One comparison: a method's score in a direction against a number, or against another method's score.
 
     Attributes:
-        method, direction: The score that is checked.
+        method, direction: The score that is checked; `macro` is the mean of both directions.
         at_least, at_most: A number, or the name of a method whose score in the same direction is meant.
         plus: Added to that score.
     """

@@ -12,6 +12,16 @@ from kinject.trainers.infilling import InfillUnit
 
 Corruption = Literal["mask", "random", "keep"]
 LossScope = Literal["document", "masked"]
+PAPER = {
+    "mask_ratio": "uniform(0.05, 0.95)",
+    "mask_ratio_per": "batch",
+    "mask_unit": "token",
+    "corruption": "mask",
+    "wordings": "paper",
+    "loss_on": "document",
+    "infill_share": 0.0,
+}
+"""What `recipe="paper"` sets (arXiv 2510.09885, section 3)."""
 
 
 @dataclass
@@ -19,9 +29,16 @@ class MaskedSFTConfig(CorruptionSFTConfig):
     """Configuration of [`MaskedSFTTrainer`]: what is hidden in the prompt's copy, and which tokens are scored.
 
     The defaults are the paper's (arXiv 2510.09885, section 3) except that the ratio is drawn for each sample, so that
-    a mask never depends on its batch; `mask_ratio_per="batch"` is the paper's choice.
+    a mask never depends on its batch; `recipe="paper"` takes one a batch, too.
     """
 
+    recipe: str | None = field(
+        default=None,
+        metadata={
+            "help": "'paper': the objective as published, whatever else is set: mask_ratio uniform(0.05, 0.95), one a batch, "
+            "of single tokens, the paper's prompt, loss on the document, no infilling. Default: as the settings say."
+        },
+    )
     corruption: str = field(
         default="mask",
         metadata={
@@ -69,9 +86,14 @@ class MaskedSFTConfig(CorruptionSFTConfig):
 
     def __post_init__(self) -> None:
         """Refuse unknown choices before anything is loaded."""
+        if self.recipe == "paper":
+            vars(self).update(PAPER)
         super().__post_init__()
         self.require_choices(
-            corruption=get_args(Corruption), loss_on=get_args(LossScope), infill_unit=get_args(InfillUnit)
+            **({} if self.recipe is None else {"recipe": ("paper",)}),
+            corruption=get_args(Corruption),
+            loss_on=get_args(LossScope),
+            infill_unit=get_args(InfillUnit),
         )
         parse_mask_ratio(self.infill_ratio)
         if not 0.0 <= self.infill_share <= 1.0:  # also catches NaN

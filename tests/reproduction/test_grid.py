@@ -35,6 +35,14 @@ def test_later_settings_win_and_paraphrases_share_the_samples(tmp_path: Path) ->
     assert (ar["num_train_epochs"], by_method["ar+paraphrases"]["num_train_epochs"]) == (4.0, 0.5)
 
 
+def test_a_method_may_take_other_steps_than_its_recipe(tmp_path: Path) -> None:
+    recipes = small_recipes(tmp_path, {"methods.yaml:ar.steps": 2, "methods.yaml:ar+paraphrases.steps": 0.5})
+    epochs = {
+        run.method: run.options["num_train_epochs"] for run in table_runs(recipes, recipes.table("table5"), {}, DATA)
+    }
+    assert epochs == {"ar": 8.0, "ar+paraphrases": 0.25, "masked": 4.0}
+
+
 def test_methods_and_wordings_that_a_scale_does_not_have_are_left_out(tmp_path: Path) -> None:
     recipes = small_recipes(tmp_path, {"scales/nano.yaml:datasets.people.wordings": {"none": 1}})
     assert {run.method for run in table_runs(recipes, recipes.table("table5"), {}, DATA)} == {"ar", "masked"}

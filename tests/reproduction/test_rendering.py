@@ -67,7 +67,7 @@ def test_csv_holds_every_figure_in_full(tmp_path: Path) -> None:
 def test_latex_is_escaped(tmp_path: Path) -> None:
     text = as_latex(rendered(*found(tmp_path, {"methods.yaml:ar.label": "AR & 100 % of_it"})))
     assert r"AR \& 100 \% of\_it & .85 $\pm$ .07" in text
-    assert text.count(r"\begin{tabular}{lrrrrrrrr}") == text.count(r"\end{tabular}") == 1
+    assert text.count(r"\begin{tabular}{lrrrrrrrrr}") == text.count(r"\end{tabular}") == 1
 
 
 def test_the_best_evaluation_counts_where_the_scale_says_so(tmp_path: Path) -> None:
@@ -135,6 +135,12 @@ def test_a_claim_holds_or_not_with_its_numbers(tmp_path: Path) -> None:
     checks = [{"method": "masked", "direction": "backward", "at_most": 0.5}]
     fails = verdict(*found(tmp_path / "fails", {"claims.yaml:masked_helps.checks": checks}))
     assert fails.holds is False and "does not hold" in str(fails) and "0.80, expected <= 0.50" in str(fails)
+
+
+def test_a_claim_on_the_macro_mean_takes_both_directions(tmp_path: Path) -> None:
+    checks = [{"method": "masked", "direction": "macro", "at_least": "ar", "plus": 0.3}]
+    holds = verdict(*found(tmp_path, {"claims.yaml:masked_helps.checks": checks}))
+    assert holds.holds is True and "macro of masked 0.85, expected >= ar + 0.30 (0.48 + 0.30)" in str(holds)
 
 
 def test_a_claim_with_a_check_that_was_not_measured_is_open(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kinject.errors import ConfigurationError, DataError
+from kinject.reproduction.reading import read_recipes
 from kinject.templates import DocumentTemplate
+from kinject.trainers.masked_config import PAPER
 from kinject.trainers.splitting import split_document
 from tests.conftest import build_tokenizer
 
@@ -88,6 +91,7 @@ def test_reverse_learns_each_document_and_its_reversal(make_trainer: Callable[..
         ({"mask_ratio": "uniform(0.5, 1.5)"}, "1.5"),
         ({"mask_unit": "letter"}, "mask_unit is 'letter'; expected one of token, word, span, mixed"),
         ({"loss_on": "prompt"}, "loss_on is 'prompt'; expected one of document, masked"),
+        ({"recipe": "book"}, "recipe is 'book'; expected one of paper"),
         ({"corruption": "swap"}, "corruption is 'swap'; expected one of mask, random, keep"),
         ({"wordings": "nowhere.yaml"}, "wordings 'nowhere.yaml'.*no such file"),
         ({"packing": True}, "packing"),
@@ -98,6 +102,19 @@ def test_reverse_learns_each_document_and_its_reversal(make_trainer: Callable[..
 def test_unusable_settings_are_named(make_trainer: Callable[..., Any], settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         make_trainer(**settings)
+
+
+def test_the_papers_recipe_wins_over_other_settings(make_trainer: Callable[..., Any]) -> None:
+    others = {"mask_ratio": "fixed(0.5)", "mask_unit": "span", "wordings": "rotating", "infill_share": 0.5}
+    args = make_trainer(recipe="paper", **others).args
+    assert (args.mask_ratio, args.mask_ratio_per, args.mask_unit) == ("uniform(0.05, 0.95)", "batch", "token")
+    assert (args.wordings, args.infill_share, args.loss_on) == ("paper", 0.0, "document")
+
+
+def test_the_grids_paper_recipe_is_the_options() -> None:
+    method = read_recipes(Path(__file__).parents[2] / "recipes", "nano").methods["masked_paper"]
+    assert method.options == {name: PAPER[name] for name in method.options}
+    assert set(PAPER) - set(method.options) == {"corruption", "loss_on"}  # which no recipe changes
 
 
 def test_wordings_come_from_a_yaml_file(make_trainer: Callable[..., Any], tmp_path: Any) -> None:
