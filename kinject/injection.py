@@ -6,6 +6,7 @@ Recipes and the command line only choose a trainer and parse arguments; everythi
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -169,7 +170,7 @@ def inject(
     trainer = trainer_class(
         loaded.model,
         training_args,
-        train_dataset=_with_rehearsal(knowledge, loaded, arguments, training_args.system_prompt),
+        train_dataset=_with_rehearsal(knowledge, loaded, arguments, training_args),
         processing_class=loaded.tokenizer,
         peft_config=get_peft_config(model_args),
     )
@@ -201,9 +202,12 @@ def inject(
 
 
 def _with_rehearsal(
-    knowledge: KnowledgeSet, loaded: LoadedModel, arguments: InjectionArguments, system_prompt: str | None
+    knowledge: KnowledgeSet, loaded: LoadedModel, arguments: InjectionArguments, training_args: DocumentSFTConfig
 ) -> Dataset:
-    """The documents, and where `rehearsal` asks for it what the untrained model answers to general prompts."""
+    """The documents, and where `rehearsal` asks for it what the untrained model answers to general prompts.
+
+    Every epoch rehearses others, as far as there are prompts: the same few again and again keep little but themselves.
+    """
     from kinject.evaluation.asking import answer_questions
     from kinject.evaluation.gathering import whole_weights
     from kinject.evaluation.general_knowledge import rehearsal_prompts, rehearsal_size, with_rehearsal
@@ -211,7 +215,8 @@ def _with_rehearsal(
     count = rehearsal_size(len(knowledge.documents), arguments.rehearsal)
     if not count:
         return knowledge.to_dataset()
-    prompts = rehearsal_prompts(arguments.documents, count)
+    epochs = math.ceil(training_args.num_train_epochs) if training_args.max_steps <= 0 else training_args.max_steps
+    prompts = rehearsal_prompts(arguments.documents, count * max(1, epochs))
     with whole_weights(loaded.model) as model:
         answers = answer_questions(
             model,
@@ -219,7 +224,7 @@ def _with_rehearsal(
             prompts,
             max_new_tokens=arguments.max_new_tokens,
             batch_size=arguments.question_batch_size,
-            system_prompt=system_prompt,
+            system_prompt=training_args.system_prompt,
             sampling=arguments.sampling_config(arguments.max_new_tokens) if loaded.is_diffusion else None,
         )
     return with_rehearsal(knowledge.to_dataset(), prompts, answers, count)

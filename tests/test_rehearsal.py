@@ -60,6 +60,28 @@ def test_empty_answers_are_left_out_and_the_others_taken_in_turn() -> None:
     assert with_rehearsal(documents, ["A?"], [""], 3).column_names == documents.column_names
 
 
+def test_every_epoch_rehearses_others_beside_all_documents(tmp_path: Path) -> None:
+    loaded = load_model("nano-ar")
+    documents = load_knowledge("fictional:nano", size=4).to_dataset()
+    said = [f"Answer {number}." for number in range(7)]
+    rows = with_rehearsal(documents, [f"Who is {number}?" for number in range(7)], said, 3)
+    assert rows["turn"][4:] == [0, 0, 0, 1, 1, 1]  # the seventh would make an epoch longer than others
+    for strategy in ("random", "group_by_length"):
+        options = {"report_to": "none", "shuffle_dataset": False, "bf16": False, "num_train_epochs": 3}
+        args = MaskedSFTConfig(
+            str(tmp_path), **options, per_device_train_batch_size=2, train_sampling_strategy=strategy, max_steps=-1
+        )
+        trainer = MaskedSFTTrainer(loaded.model, args, train_dataset=rows, processing_class=loaded.tokenizer)
+        sampler = trainer._get_train_sampler()
+        shown = []
+        for epoch in range(3):
+            sampler.set_epoch(epoch)
+            shown.append(list(sampler))
+        assert [sorted(epoch) for epoch in shown] == [[0, 1, 2, 3, *new] for new in ([4, 5, 6], [7, 8, 9], [4, 5, 6])]
+        assert shown[0][:4] != sorted(shown[0])[:4] or shown[1][:4] != sorted(shown[1])[:4]
+        assert len(sampler) == 7 and len(trainer.get_train_dataloader()) == 4
+
+
 @pytest.mark.parametrize(
     ("model", "trainer_class", "config_class"),
     [("nano-ar", MaskedSFTTrainer, MaskedSFTConfig), ("nano-diffusion", DiffusionSFTTrainer, DiffusionSFTConfig)],

@@ -58,20 +58,23 @@ def rehearsal_size(documents: int, share: float) -> int:
 def with_rehearsal(
     dataset: datasets.Dataset, prompts: Sequence[str], answers: Sequence[str], count: int
 ) -> datasets.Dataset:
-    """``dataset`` of documents, followed by ``count`` rows of the model's own ``answers`` to ``prompts``, in turn.
+    """``dataset`` of documents, followed by rows of the model's own ``answers`` to ``prompts``, ``count`` for each epoch.
 
-    Empty answers are left out. Every objective learns such a row as a plain question with its answer.
+    Empty answers are left out. Every objective learns such a row as a plain question with its answer. Where there are more
+    than ``count``, rows take turns: the column `turn` says in which epochs one is shown (see `TurnSampler`).
     """
     import datasets
 
     said = [(prompt, answer.strip()) for prompt, answer in zip(prompts, answers, strict=True) if answer.strip()]
     if not said or not count:
         return dataset
-    rows = [said[index % len(said)] for index in range(count)]
+    turns = max(1, len(said) // count)  # whole ones, so that epochs are equally long
+    rows = [said[index % len(said)] for index in range(turns * count)]
     columns = {
         "prompt": [prompt for prompt, _ in rows],
         "completion": [answer for _, answer in rows],
-        "rehearsal": [True] * count,
+        "rehearsal": [True] * len(rows),
+        "turn": [index // count for index in range(len(rows))],
     }
     return datasets.concatenate_datasets([dataset, datasets.Dataset.from_dict(columns)])
 

@@ -21,10 +21,12 @@ from kinject.trainers.collator import DocumentCollator, Masking
 from kinject.trainers.document_config import DocumentSFTConfig
 from kinject.trainers.length_grouping import LengthGroupedSampler
 from kinject.trainers.packing import check_isolation, document_of_each
+from kinject.trainers.rows import question_and_answer
 from kinject.trainers.sharded_training import ShardedTrainer
 from kinject.trainers.shared_prompts import SharedPrompts
 from kinject.trainers.splitting import split_document
 from kinject.trainers.supervised_positions import SupervisedPositions
+from kinject.trainers.turns import ALWAYS, TurnSampler
 
 if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel
@@ -35,7 +37,9 @@ if TYPE_CHECKING:
     from kinject.trainers.collator import Packing
     from kinject.trainers.infilling import Gap
 
-PREPARED_COLUMNS = ["document_ids", "word_ids", "entity_positions", "frames", "length", "sample", "fixed_masks"]
+PREPARED_COLUMNS = [
+    *("document_ids", "word_ids", "entity_positions", "frames", "length", "sample", "fixed_masks", "turn"),
+]
 
 
 class _EpochCallback(TrainerCallback):
@@ -218,6 +222,7 @@ class DocumentSFTTrainer(ShardedTrainer):
                     prepared["length"].append(max(_sample_length(frame, len(document.ids)) for frame in frames))
                     prepared["sample"].append(0)
                     prepared["fixed_masks"].append(fixed_masks)
+                    prepared["turn"].append(row["turn"] if row.get("rehearsal") else ALWAYS)
             return prepared
 
         # Not cached: the fingerprint of a bound method is not stable, and preparing costs less than hashing it.
@@ -227,13 +232,18 @@ class DocumentSFTTrainer(ShardedTrainer):
         return dataset.shuffle(seed=args.seed) if args.shuffle_dataset else dataset
 
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler[int] | None:
-        """The library's sampler; `group_by_length` groups also small data sets, as a pure function of seed and epoch."""
+        """The library's sampler; `group_by_length` groups also small data sets, and what is rehearsed takes turns."""
         dataset = self.train_dataset if train_dataset is None else train_dataset
-        if self.args.train_sampling_strategy != "group_by_length" or not isinstance(dataset, Dataset):
+        if not isinstance(dataset, Dataset):
             return super()._get_train_sampler(train_dataset)
+        lengths = dataset["length"] if self.args.train_sampling_strategy == "group_by_length" else None
         group_size = self.args.train_batch_size * self.args.world_size
-        collator: Any = self.data_collator
-        return LengthGroupedSampler(dataset["length"], group_size, collator.seed)
+        seed = self.data_collator.seed  # type: ignore[union-attr]
+        if max(dataset["turn"]) > 0:
+            return TurnSampler(dataset["turn"], seed, lengths, group_size)
+        if lengths is None:
+            return super()._get_train_sampler(train_dataset)
+        return LengthGroupedSampler(lengths, group_size, seed)
 
     def _set_signature_columns_if_needed(self) -> None:
         if self._signature_columns is None:
@@ -336,7 +346,7 @@ class DocumentSFTTrainer(ShardedTrainer):
         """The samples of one row: encoded document, and frames of its own if it is a question with an answer."""
         where = f"row {index} of the {dataset_name} data set"
         if row.get("messages") or row.get("prompt"):
-            prompt, answer = _question_and_answer(row, where)
+            prompt, answer = question_and_answer(row, where)
             if row.get("rehearsal"):  # what the model said itself is said again as it is, whatever the objective
                 row_template = self._rehearsal_template(args)
             frames = row_template.row_frames(prompt)
@@ -384,18 +394,3 @@ def _sample_length(frame: Frame, document_length: int) -> int:
 
 def _number_samples(batch: dict[str, list[Any]], indices: list[int]) -> dict[str, list[int]]:
     return {"sample": indices}
-
-
-def _question_and_answer(row: Mapping[str, Any], where: str) -> tuple[str | list[dict[str, str]], str]:
-    """Prompt (text, or messages up to the last answer) and answer of a prompt/completion or chat row."""
-    if row.get("messages"):
-        messages = list(row["messages"])
-        if messages[-1]["role"] != "assistant":
-            raise DataError(f"{where}: the last of 'messages' must be the assistant's, the answer to learn.")
-        prompt, answer = messages[:-1], messages[-1]["content"]
-    else:
-        prompt, completion = row["prompt"], row.get("completion")
-        answer = completion[-1]["content"] if isinstance(completion, list) and completion else completion
-    if not isinstance(answer, str) or not answer.strip():
-        raise DataError(f"{where}: the answer ('completion', or the last message) is missing or empty.")
-    return prompt, answer
