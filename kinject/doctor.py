@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from kinject.errors import KinjectError
+from kinject.launch import processor_is_fast_in_bf16
 
 if TYPE_CHECKING:
     from kinject.data import KnowledgeSet
@@ -60,9 +61,8 @@ def _environment() -> Iterator[Finding]:
     yield Finding("fact", "system", f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores")
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     if accelerator is None:
-        capabilities = torch.cpu.get_capabilities()
-        fast = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-        yield Finding("fact", "device", f"cpu, {'bf16' if fast else 'fp32'} by default; no accelerator is available")
+        precision = "bf16" if processor_is_fast_in_bf16() else "fp32"
+        yield Finding("fact", "device", f"cpu, {precision} by default; no accelerator is available")
     else:
         yield Finding("fact", "device", f"{torch.accelerator.device_count()} x {accelerator.type}")
     found = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")

@@ -1,4 +1,4 @@
-"""Notices a launcher that was told to start several processes and, without a word, started one."""
+"""What a run is started on: notices a launcher that silently started one process, and processors that are slow in bf16."""
 
 from __future__ import annotations
 
@@ -25,3 +25,11 @@ def check_processes() -> None:
             "MULTI_CPU. Launch with --config_file deepspeed_configs/cpu/ddp.yaml (MULTI_GPU with use_cpu), or with "
             "torchrun; for one process say --num_processes 1."
         )
+
+
+def processor_is_fast_in_bf16() -> bool:
+    """Whether the processor has instructions for bf16; others emulate it at a fraction of fp32's speed."""
+    import torch
+
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))

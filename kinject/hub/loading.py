@@ -61,7 +61,9 @@ def load(name: str, *, revision: str | None = None, token: str | None = None, **
 
 def is_repository(name: str) -> bool:
     """Whether ``name`` is a Hub id, not a directory."""
-    return not Path(name).exists() and not name.startswith((".", "/", "~")) and name.count("/") == 1
+    from kinject.models.loading import is_hub_id
+
+    return not Path(name).exists() and is_hub_id(name)
 
 
 def look_up(name: str, *, revision: str | None = None, token: str | None = None) -> None:

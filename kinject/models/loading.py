@@ -79,6 +79,11 @@ def load_model(
     return loaded
 
 
+def is_hub_id(name: str) -> bool:
+    """Whether ``name`` has the form of a Hub id, user/name."""
+    return not name.startswith((".", "/", "~")) and name.count("/") == 1
+
+
 def _load(name: str, **model_options: Any) -> LoadedModel:
     if name in (EMBEDDED_MODEL, EMBEDDED_HUB_ID):
         return _load_embedded(**model_options)
@@ -86,7 +91,7 @@ def _load(name: str, **model_options: Any) -> LoadedModel:
         return _load_nano(name, **model_options)
     path = Path(name)
     is_local = path.exists()
-    if not is_local and (name.startswith((".", "/", "~")) or name.count("/") != 1):
+    if not is_local and not is_hub_id(name):
         raise ConfigurationError(
             f"model '{name}': no such directory. Expected a directory with a model or adapter, a Hub id such as "
             f"user/name, or one of {', '.join((EMBEDDED_MODEL, *NANO_MODELS))}."

@@ -16,6 +16,7 @@ from kinject.models.loading import (
     EMBEDDED_PACKAGE,
     NANO_DIRECTORY,
     NANO_MODELS,
+    is_hub_id,
 )
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def look_up(name: str) -> tuple[PreTrainedTokenizerBase, int] | None:
         else:
             path = EMBEDDED_HUB_ID
     local = Path(path).is_dir()
-    if not local and (path.startswith((".", "/", "~")) or path.count("/") != 1):
+    if not local and not is_hub_id(path):
         raise ConfigurationError(f"model '{name}': no such directory, and no Hub id such as user/name.")
     adapter = adapter_config(path, local_files_only=True) if not options else None
     if adapter is not None:

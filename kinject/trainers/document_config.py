@@ -9,7 +9,7 @@ from transformers.utils import is_liger_kernel_available
 from trl import SFTConfig
 
 from kinject.errors import ConfigurationError
-from kinject.launch import check_processes
+from kinject.launch import check_processes, processor_is_fast_in_bf16
 
 
 @dataclass
@@ -55,9 +55,7 @@ class DocumentSFTConfig(SFTConfig):
         check_processes()
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()  # bf16 on the processor needs it said
         if self.bf16 is None and not self.fp16 and self.use_cpu:
-            # trl's default is bf16; processors without these instructions emulate it at a fraction of fp32's speed.
-            capabilities = torch.cpu.get_capabilities()
-            self.bf16 = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+            self.bf16 = processor_is_fast_in_bf16()  # trl's default is bf16
         if self.include_num_input_tokens_seen in (False, "no"):
             self.include_num_input_tokens_seen = "non_padding"  # results.json states the tokens of every evaluation
         if self.dataloader_num_workers is None:
