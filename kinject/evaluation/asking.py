@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from kinject.sampling import Step
 
-_TOKENS_BETWEEN_LEAVING = 8  # rows that have ended leave a batch so often
+_TOKENS_BETWEEN_LEAVING = 4  # rows that have ended leave a batch so often
 
 
 def answer_questions(

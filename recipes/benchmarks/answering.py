@@ -2,7 +2,7 @@
 
     python recipes/benchmarks/answering.py                     # nano-ar, about the people it was brought up with
     python recipes/benchmarks/answering.py --quick --json out.json
-    python recipes/benchmarks/answering.py --documents data/name_description        # SmolLM2-135M, after 4 epochs of them
+    python recipes/benchmarks/answering.py --documents data/name_description        # SmolLM2-135M, after 20 epochs of them
     python recipes/benchmarks/answering.py --model RUN --documents data/name_description
 
 Two ways answer all questions of the documents, greedily, with the same batch size, in turns in one process:
@@ -49,7 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--questions", type=int, default=480, help="how many to ask at most (default: 480)")
     parser.add_argument("--quick", action="store_true", help=f"ask {QUICK}, once")
     parser.add_argument(
-        "--epochs", type=int, help="epochs of plain training first (default: 4 for smollm2-135m, else 0)"
+        "--epochs", type=int, help="epochs of plain training first (default: 20 for smollm2-135m, else 0)"
     )
     parser.add_argument("--batch_size", type=int, default=32, help="questions at once, both ways (default: 32)")
     parser.add_argument("--max_new_tokens", type=int, default=128, help="tokens of an answer (default: 128)")
@@ -91,7 +91,7 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
         raise ConfigurationError(f"--documents {arguments.documents} bring no questions; name a set that does")
     questions = [each.question for each in asked]
     loaded = load_model(model)
-    epochs = arguments.epochs if arguments.epochs is not None else 4 * (model == "smollm2-135m")
+    epochs = arguments.epochs if arguments.epochs is not None else 20 * (model == "smollm2-135m")
     if epochs:
         teach(loaded, knowledge, epochs)
     limits = {"max_new_tokens": arguments.max_new_tokens, "batch_size": arguments.batch_size}
