@@ -36,7 +36,7 @@ def test_a_push_that_is_killed_is_completed_by_the_same_command(ada: User, tmp_p
     expected = pushed(ada, directory, "ada/whole")
     requests = len(ada.hub.requests)
     assert requests > 5
-    for number, last in enumerate(random.Random(0).sample(range(1, requests), KILLS)):
+    for number, last in enumerate(random.Random(0).choices(range(1, requests), k=KILLS)):
         ada.hub.requests.clear()
         process = push(ada, directory, f"ada/killed-{number}")
         while process.poll() is None and len(ada.hub.requests) < last:
