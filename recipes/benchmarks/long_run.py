@@ -5,7 +5,7 @@
 
 Trains with saves and questions as often, and looks at the process after every step. Prints a table of the four quarters
 of the run; `--json` writes `ratios` of the last quarter to the second (the first still fills caches): `memory` (resident
-set), `open_files`, and `step_seconds` (without questions and saves), each a ratio of medians.
+set), `open_files`, and `step_seconds` (processor time, without questions and saves), each a ratio of medians.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ QUICK = 200  # steps
 
 @dataclass(frozen=True)
 class Sample:
-    """The process after a step: resident bytes, open files, and the seconds that the step took."""
+    """The process after a step: resident bytes, open files, and the seconds of processor time that the step took."""
 
     memory: int
     open_files: int
@@ -57,10 +57,10 @@ def watch(samples: list[Sample]) -> Any:
         began = 0.0
 
         def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
-            self.began = time.perf_counter()
+            self.began = time.process_time()
 
         def on_step_end(self, *args: Any, **kwargs: Any) -> None:
-            seconds = time.perf_counter() - self.began
+            seconds = time.process_time() - self.began
             samples.append(Sample(process.memory_info().rss, process.num_fds(), seconds))
 
     return Watch()
