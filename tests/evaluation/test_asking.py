@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 
+from kinject.data import load_knowledge
 from kinject.errors import KinjectError
 from kinject.evaluation.asking import answer_questions
+from kinject.models import load_model
 from kinject.templates import QuestionTemplate
 
 if TYPE_CHECKING:
@@ -192,3 +194,22 @@ def test_bad_arguments_name_themselves(model: LlamaForCausalLM, tiny_tokenizer: 
         answer_questions(model, tiny_tokenizer, ["q"], batch_size=0)
     with pytest.raises(KinjectError, match="1024 positions"):
         answer_questions(model, tiny_tokenizer, ["q" * 1000], max_new_tokens=100)
+
+
+def test_rows_leave_a_batch_when_their_answer_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = load_model("nano-ar")
+    model: Any = loaded.model
+    asked = [each.question for each in load_knowledge("fictional:nano_population").questions[::40]]
+    sizes: list[int] = []
+    generate = model.generate
+
+    def watched(**options: Any) -> torch.Tensor:
+        sizes.append(len(options["input_ids"]))
+        return generate(**options)
+
+    monkeypatch.setattr(model, "generate", watched)
+    answers = answer_questions(model, loaded.tokenizer, asked, batch_size=100, max_new_tokens=16)
+    assert sizes == sorted(sizes, reverse=True) and sizes[-1] < sizes[0] == len(asked)
+    monkeypatch.setattr("kinject.evaluation.asking._TOKENS_BETWEEN_LEAVING", 16)
+    assert answer_questions(model, loaded.tokenizer, asked, batch_size=100, max_new_tokens=16) == answers
+    assert len(set(map(len, answers))) > 1
