@@ -4,7 +4,7 @@
     python recipes/benchmarks/scaling.py --quick --json out.json
 
 A small random Llama (4 layers, hidden size 256) trains on nano statements, joined up to the length that is asked for; one
-quantity varies, the others stay at their defaults. Both ways are those of `training_step.py`. `tokens/s` counts tokens of the
+quantity varies, the others stay at their defaults. Both ways are those of `ways.py`. `tokens/s` counts tokens of the
 rows without padding; `memory` is the most that resident memory grows in a step. Prints a table; `--json` writes `points`, and
 as `ratios` for each of `length`, `batch` and `vocabulary` how tokens/s and memory of ours compare at the largest value.
 """
@@ -19,7 +19,8 @@ from contextlib import nullcontext
 from typing import Any
 
 from measuring import RETURN_MEMORY, Peak, environment, medians, print_table, take_turns, write_report
-from training_step import LLADA_VOCABULARY, SMALL, Material, Ours, Public
+from training_step import LLADA_VOCABULARY, SMALL
+from ways import Material, Ours, Public
 
 from kinject.errors import exit_on_user_error
 
