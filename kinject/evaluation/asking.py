@@ -1,14 +1,11 @@
 """Asks a language model questions in batches: an AR model greedily, a masked diffusion model by `kinject.sampling`.
 
-What all prompts begin with is encoded once. Prompts of similar length share a batch, padded before the rest under an
-attention mask; rows that hold an end of turn leave it. The answer is cut by token position, never by searching text for a
-marker. An answer depends on its own question alone: not on its neighbors in the batch, nor on padding.
+The answer is cut by token position, never by searching text for a marker. It depends on its own question alone: not on its
+neighbors in the batch, nor on padding.
 """
 
 from __future__ import annotations
 
-import copy
-import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -17,21 +14,18 @@ from transformers import GenerationConfig
 
 from kinject.encoding import added_special_ids
 from kinject.errors import ConfigurationError, KinjectError
-from kinject.evaluation.gathering import is_sharded
+from kinject.evaluation.generating import generate_answers, until_end
 from kinject.evaluation.in_step import in_step
 from kinject.models.diffusion import diffusion_settings, is_diffusion, text_config
-from kinject.models.shared_beginning import encode_beginning
 from kinject.sampling import SamplingConfig, sample
 from kinject.templates import QuestionTemplate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from transformers import DynamicCache, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
     from kinject.sampling import Step
-
-_TOKENS_BETWEEN_LEAVING = 4  # rows that have ended leave a batch so often
 
 
 def answer_questions(
@@ -54,11 +48,12 @@ def answer_questions(
         tokenizer: its tokenizer.
         questions: the questions as the user's turn. Equal questions are asked once.
         max_new_tokens: length at which an answer is cut. The paper takes 128.
-        batch_size: questions per batch.
+        batch_size: questions per batch. An AR model takes up more where answers stay short of ``max_new_tokens``, in no
+            more memory.
         examples: (question, answer) turns put before every question, for few-shot answering.
         system_prompt: system prompt of the conversation; ``None`` leaves it to the chat template.
         sampling: how a masked diffusion model is decoded; default ``SamplingConfig.fast(max_new_tokens)``.
-        progress: called as ``progress(answered, total)`` after every batch, counting distinct questions.
+        progress: called as ``progress(answered, total)`` on the way, counting distinct questions.
         watch: called as ``watch(question, steps)`` with how a masked diffusion model unmasked each answer.
 
     Raises:
@@ -85,7 +80,16 @@ def answer_questions(
             )
         elif sampling is None and watch is None:
             _check_length(model, max(map(len, prompts.values()), default=0), max_new_tokens)
-            new_tokens = _generate(model, tokenizer, prompts, template.end_ids, max_new_tokens, batch_size, progress)
+            written = generate_answers(
+                model,
+                list(prompts.values()),
+                end_ids=template.end_ids,
+                pad_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else template.end_ids[0],
+                max_new_tokens=max_new_tokens,
+                batch_size=batch_size,
+                progress=progress,
+            )
+            new_tokens = dict(zip(prompts, written, strict=True))
         else:
             raise ConfigurationError(
                 f"{'watch' if sampling is None else 'sampling'} is for masked diffusion models, and this one is "
@@ -136,108 +140,6 @@ def _sample(
         for question, steps in zip(prompts, sampled.history, strict=True):
             watch(question, steps)
     return {question: until_end(ids, end_ids) for question, ids in zip(prompts, sampled.ids, strict=True)}
-
-
-def _generate(
-    model: Any,
-    tokenizer: PreTrainedTokenizerBase,
-    prompts: dict[str, list[int]],
-    end_ids: Sequence[int],
-    max_new_tokens: int,
-    batch_size: int,
-    progress: Callable[[int, int], None] | None,
-) -> dict[str, list[int]]:
-    """The greedy answer of an AR model to every prompt, up to and without its first end id."""
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else end_ids[0]
-    by_length = sorted(prompts, key=lambda question: len(prompts[question]))
-    beginning, encoded = _encode_once(model, list(prompts.values()))
-    config = GenerationConfig(do_sample=False, eos_token_id=list(end_ids), pad_token_id=pad, use_cache=True)
-    answers: dict[str, list[int]] = {}
-    for start in range(0, len(by_length), batch_size):
-        batch = by_length[start : start + batch_size]
-        width = max(len(prompts[question]) for question in batch)
-        # Padding stands between what all begin with and the rest: (batch, width).
-        gaps = [width - len(prompts[question]) for question in batch]
-        rows = [
-            [*beginning, *[pad] * gap, *prompts[question][len(beginning) :]]
-            for gap, question in zip(gaps, batch, strict=True)
-        ]
-        mask = [[1] * len(beginning) + [0] * gap + [1] * (width - gap - len(beginning)) for gap in gaps]
-        cache = None if encoded is None else _for_rows(encoded, len(batch))
-        written = _continue(model, torch.tensor(rows), torch.tensor(mask), cache, config, max_new_tokens)
-        answers |= dict(zip(batch, written, strict=True))
-        if progress is not None:
-            progress(len(answers), len(by_length))
-    return answers
-
-
-def _continue(
-    model: Any,
-    ids: torch.Tensor,
-    mask: torch.Tensor,
-    cache: DynamicCache | None,
-    config: GenerationConfig,
-    max_new_tokens: int,
-) -> list[list[int]]:
-    """What ``model`` writes after each row, up to and without the first end id.
-
-    Args:
-        model: an AR model.
-        ids: prompts, `(batch, width)`.
-        mask: 1 where they are attended to, `(batch, width)`.
-        cache: keys and values of the first of them. If given, rows that have ended leave the batch every few tokens.
-        config: how tokens are chosen, and the end ids.
-        max_new_tokens: tokens after which a row ends in any case.
-    """
-    ids, mask = ids.to(model.device), mask.to(model.device)
-    width, end_ids = ids.shape[1], config.eos_token_id
-    continued: list[list[int]] = [[] for _ in ids]
-    writing = list(range(len(ids)))  # the rows of the batch, by their number
-    while writing:
-        room = width + max_new_tokens - ids.shape[1]
-        config.max_new_tokens = room if cache is None else min(_TOKENS_BETWEEN_LEAVING, room)
-        options = {} if cache is None else {"past_key_values": cache}  # which generate() extends
-        ids = model.generate(
-            input_ids=ids, attention_mask=mask, generation_config=config, synced_gpus=is_sharded(model), **options
-        )  # (rows, width + new)
-        for number, row in zip(writing, ids[:, width:].tolist(), strict=True):
-            continued[number] = until_end(row, end_ids)
-        new = ids.shape[1] - width
-        stay = [index for index, number in enumerate(writing) if len(continued[number]) == new < max_new_tokens]
-        writing = [writing[index] for index in stay]
-        if cache is not None and stay:
-            kept = torch.tensor(stay, device=ids.device)
-            cache.batch_select_indices(kept)
-            ids, mask = ids[kept], mask[kept]
-            mask = torch.cat([mask, mask.new_ones(len(stay), ids.shape[1] - mask.shape[1])], dim=1)
-    return continued
-
-
-def _encode_once(model: Any, prompts: Sequence[list[int]]) -> tuple[list[int], DynamicCache | None]:
-    """The ids that all ``prompts`` begin with, such as a system prompt, and their keys and values.
-
-    Nothing and `None` where there are none, where the model keeps anything else than keys and values of every token, or
-    where its weights are sharded, so that all processes would have to do the same.
-    """
-    # Not the whole of any prompt, whose last token the answer begins with. (os.path's function compares any sequences.)
-    beginning = list(os.path.commonprefix([prompt[:-1] for prompt in prompts]))
-    if not beginning or is_sharded(model):
-        return [], None
-    cache = encode_beginning(model, torch.tensor([beginning], device=model.device))
-    return ([], None) if cache is None else (beginning, cache)
-
-
-def _for_rows(cache: DynamicCache, rows: int) -> DynamicCache:
-    """A copy of ``cache`` for a batch of ``rows``."""
-    copied = copy.deepcopy(cache)
-    copied.batch_repeat_interleave(rows)
-    return copied
-
-
-def until_end(ids: Sequence[int], end_ids: Sequence[int]) -> list[int]:
-    """``ids`` up to and without the first that ends an answer."""
-    stop = next((position for position, token in enumerate(ids) if token in end_ids), len(ids))
-    return list(ids[:stop])
 
 
 def _check_length(model: Any, longest: int, max_new_tokens: int) -> None:

@@ -18,7 +18,8 @@ from lm_eval.api.registry import register_model
 
 from kinject.encoding import begin_of_text_ids
 from kinject.errors import ConfigurationError
-from kinject.evaluation.asking import answer_ends, evaluating, until_end
+from kinject.evaluation.asking import answer_ends, evaluating
+from kinject.evaluation.generating import until_end
 from kinject.evaluation.likelihood import answer_log_likelihood
 from kinject.models import load_model
 from kinject.sampling import sample

@@ -161,7 +161,8 @@ def answer_in_full(loaded: LoadedModel, questions: Sequence[str], max_new_tokens
     import torch
     from transformers import GenerationConfig
 
-    from kinject.evaluation.asking import evaluating, until_end
+    from kinject.evaluation.asking import evaluating
+    from kinject.evaluation.generating import until_end
     from kinject.templates import QuestionTemplate
 
     template = QuestionTemplate(loaded.tokenizer)

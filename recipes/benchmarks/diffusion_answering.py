@@ -133,7 +133,8 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def answer(loaded: LoadedModel, questions: Sequence[str], way: Way, batch_size: int) -> None:
     """Answer ``questions`` in one ``way``, on the clock from text to text."""
-    from kinject.evaluation.asking import answer_ends, evaluating, until_end
+    from kinject.evaluation.asking import answer_ends, evaluating
+    from kinject.evaluation.generating import until_end
     from kinject.sampling import sample
     from kinject.templates import QuestionTemplate
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -109,7 +110,7 @@ def test_equal_questions_order_and_progress(model: LlamaForCausalLM, tiny_tokeni
         progress=lambda done, total: seen.append((done, total)),
     )
     assert twice[: len(QUESTIONS)] == twice[: len(QUESTIONS) - 1 : -1]
-    assert seen == [(4, 6), (6, 6)]
+    assert seen == sorted(seen) and seen[-1] == (6, 6) and {total for _, total in seen} == {6}
     assert answer_questions(model, tiny_tokenizer, []) == []
 
 
@@ -196,20 +197,67 @@ def test_bad_arguments_name_themselves(model: LlamaForCausalLM, tiny_tokenizer: 
         answer_questions(model, tiny_tokenizer, ["q" * 1000], max_new_tokens=100)
 
 
-def test_rows_leave_a_batch_when_their_answer_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    loaded = load_model("nano-ar")
-    model: Any = loaded.model
-    asked = [each.question for each in load_knowledge("fictional:nano_population").questions[::40]]
-    sizes: list[int] = []
-    generate = model.generate
+@pytest.fixture
+def shapes(nano: Any, monkeypatch: pytest.MonkeyPatch) -> list[torch.Size]:
+    """The shapes of the rows that `generate` was called with."""
+    seen: list[torch.Size] = []
+    generate = nano.model.generate
 
     def watched(**options: Any) -> torch.Tensor:
-        sizes.append(len(options["input_ids"]))
+        seen.append(options["input_ids"].shape)
         return generate(**options)
 
-    monkeypatch.setattr(model, "generate", watched)
-    answers = answer_questions(model, loaded.tokenizer, asked, batch_size=100, max_new_tokens=16)
-    assert sizes == sorted(sizes, reverse=True) and sizes[-1] < sizes[0] == len(asked)
-    monkeypatch.setattr("kinject.evaluation.asking._TOKENS_BETWEEN_LEAVING", 16)
-    assert answer_questions(model, loaded.tokenizer, asked, batch_size=100, max_new_tokens=16) == answers
+    monkeypatch.setattr(nano.model, "generate", watched)
+    return seen
+
+
+@pytest.fixture
+def nano() -> Any:
+    """A model with answers of several lengths."""
+    return load_model("nano-ar")
+
+
+POPULATION = [each.question for each in load_knowledge("fictional:nano_population").questions[::40]]
+
+
+def test_rows_leave_when_their_answer_has_ended(
+    nano: Any, shapes: list[torch.Size], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = answer_questions(nano.model, nano.tokenizer, POPULATION, batch_size=100, max_new_tokens=16)
+    sizes = [rows for rows, _ in shapes]
+    assert sizes == sorted(sizes, reverse=True) and sizes[-1] < sizes[0] == len(POPULATION)
+    monkeypatch.setattr("kinject.evaluation.generating._TOKENS_AT_ONCE", 16)
+    assert answer_questions(nano.model, nano.tokenizer, POPULATION, batch_size=100, max_new_tokens=16) == answers
     assert len(set(map(len, answers))) > 1
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 8])
+def test_waiting_questions_take_the_place_of_answered_ones(
+    nano: Any, shapes: list[torch.Size], batch_size: int
+) -> None:
+    alone = [answer_questions(nano.model, nano.tokenizer, [each], max_new_tokens=16)[0] for each in POPULATION]
+    shapes.clear()
+    answers = answer_questions(nano.model, nano.tokenizer, POPULATION, batch_size=batch_size, max_new_tokens=16)
+    assert answers == alone
+    template = QuestionTemplate(nano.tokenizer)
+    longest = max(len(template.encode(each)) for each in POPULATION)
+    assert max(rows * width for rows, width in shapes) <= batch_size * (longest + 16)  # memory
+    sizes = [rows for rows, _ in shapes]
+    assert any(before < after for before, after in pairwise(sizes))
+    assert max(sizes) > batch_size or batch_size == 1  # short answers leave room
+
+
+def test_no_more_is_kept_where_answers_are_long(nano: Any, shapes: list[torch.Size]) -> None:
+    with torch.no_grad():  # no end of a turn is ever the most likely token
+        for end in QuestionTemplate(nano.tokenizer).end_ids:
+            nano.model.get_input_embeddings().weight[end] = 0
+            nano.model.get_output_embeddings().weight[end] = 0
+    alone = [answer_questions(nano.model, nano.tokenizer, [each], max_new_tokens=60)[0] for each in POPULATION[:12]]
+    shapes.clear()
+    answers = answer_questions(nano.model, nano.tokenizer, POPULATION[:12], batch_size=4, max_new_tokens=60)
+    assert answers == alone
+    template = QuestionTemplate(nano.tokenizer)
+    longest = max(len(template.encode(each)) for each in POPULATION[:12])
+    assert max(rows * width for rows, width in shapes) <= 4 * (longest + 60)
+    sizes = [rows for rows, _ in shapes]
+    assert max(sizes) > 4 and max(sizes[len(sizes) // 2 :]) == 4  # it was tried, and given up

@@ -1,0 +1,271 @@
+"""Greedy answers of an AR model to many prompts.
+
+What all prompts begin with is encoded once. Rows whose answer has ended leave, and waiting prompts take their place:
+prompts are encoded in batches, and join the others with their keys and values, padded after what all begin with. This is
+continuous batching (Orca, OSDI 2022), a few tokens at a time. An answer depends on its own prompt alone.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import GenerationConfig
+
+from kinject.evaluation.gathering import is_sharded
+from kinject.models.shared_beginning import encode_beginning
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from transformers import DynamicCache
+
+_TOKENS_AT_ONCE = 4  # after so many, rows that have ended leave and others join
+
+
+def generate_answers(
+    model: Any,
+    prompts: Sequence[list[int]],
+    *,
+    end_ids: Sequence[int],
+    pad_id: int,
+    max_new_tokens: int,
+    batch_size: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[list[int]]:
+    """The greedy answer of ``model`` to every prompt, up to and without its first end id.
+
+    Args:
+        model: an AR model.
+        prompts: token ids, none empty.
+        end_ids: what ends an answer.
+        pad_id: stands where nothing is attended to.
+        max_new_tokens: length at which an answer is cut.
+        batch_size: prompts that are encoded at once. As many tokens are kept at once as this many prompts have with answers
+            of full length, so that more rows are written at once where answers are short.
+        progress: called as ``progress(answered, total)``.
+    """
+    writer = _Writer(model, prompts, end_ids, pad_id, max_new_tokens, batch_size)
+    while writer.waiting or writer.rows.numbers:
+        writer.write()
+        if progress is not None:
+            progress(len(writer.answers), len(prompts))
+    return [writer.answers[number] for number in range(len(prompts))]
+
+
+def until_end(ids: Sequence[int], end_ids: Sequence[int]) -> list[int]:
+    """``ids`` up to and without the first that ends an answer."""
+    stop = next((position for position, token in enumerate(ids) if token in end_ids), len(ids))
+    return list(ids[:stop])
+
+
+@dataclass
+class _Rows:
+    """Rows that are being written.
+
+    Attributes:
+        numbers: Which prompt each continues.
+        ids: What all begin with, padding, and the rest of each, `(rows, width)`.
+        mask: 0 where there is padding, else 1, `(rows, width)`.
+        cache: Keys and values of all but their last token; `None` before there are any, or where a model keeps others.
+    """
+
+    numbers: list[int]
+    ids: torch.Tensor
+    mask: torch.Tensor
+    cache: DynamicCache | None
+
+    @property
+    def width(self) -> int:
+        """Tokens of a row, padding included."""
+        return int(self.ids.shape[1])
+
+    def keep(self, indices: Sequence[int]) -> None:
+        """Let all other rows go."""
+        kept = torch.tensor(indices, device=self.ids.device, dtype=torch.long)
+        self.numbers = [self.numbers[index] for index in indices]
+        self.ids, self.mask = self.ids[kept], self.mask[kept]
+        if self.cache is not None and indices:
+            self.cache.batch_select_indices(kept)
+
+    def pad(self, start: int, width: int, pad_id: int) -> None:
+        """Bring the rows to ``width`` by padding from ``start`` on; narrower only as far as all have padding there."""
+        by = width - self.width
+        self.ids = _stretched(self.ids, start, by, 1, pad_id)
+        self.mask = _stretched(self.mask, start, by, 1, 0)
+        for layer in _layers(self.cache):
+            layer.keys, layer.values = (_stretched(each, start, by, 2) for each in (layer.keys, layer.values))
+
+    def join(self, others: _Rows) -> None:
+        """Put ``others`` of the same width behind these."""
+        self.numbers += others.numbers
+        self.ids, self.mask = torch.cat([self.ids, others.ids]), torch.cat([self.mask, others.mask])
+        for layer, other in zip(_layers(self.cache), _layers(others.cache), strict=True):
+            layer.keys, layer.values = torch.cat([layer.keys, other.keys]), torch.cat([layer.values, other.values])
+
+
+class _Writer:
+    """Writes all answers, a few tokens at a time.
+
+    Attributes:
+        waiting: The prompts without a row, by their number, short ones first.
+        rows: The others that are unanswered.
+        answers: What is answered.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        prompts: Sequence[list[int]],
+        end_ids: Sequence[int],
+        pad_id: int,
+        max_new_tokens: int,
+        batch_size: int,
+    ) -> None:
+        self._model, self._prompts = model, prompts
+        self._pad_id, self._max_new_tokens, self._batch_size = pad_id, max_new_tokens, batch_size
+        self._config = GenerationConfig(
+            do_sample=False, eos_token_id=list(end_ids), pad_token_id=pad_id, use_cache=True
+        )
+        self._beginning, self._encoded = _encode_once(model, prompts)
+        self._most_tokens = batch_size * (max(map(len, prompts), default=0) + max_new_tokens)
+        self._most_rows = len(prompts)
+        self.waiting = deque(sorted(range(len(prompts)), key=lambda number: len(prompts[number])))
+        self._written: dict[int, list[int]] = {}
+        self.answers: dict[int, list[int]] = {}
+        self.rows = self._new_rows([])
+
+    def write(self) -> None:
+        """Take up waiting prompts where there is room, write some tokens, and let rows go that have ended."""
+        if (
+            self._encoded is None
+        ):  # of caches that are not tokens in a row nothing can be said but that whole batches work
+            self.rows = self._new_rows(self._take(min(self._batch_size, len(self.waiting))))
+            self._generate(self.rows, self._max_new_tokens)
+        else:
+            self._put_back()
+            room = self._room()
+            if room and (not self.rows.numbers or 4 * room >= self._batch_size or room == len(self.waiting)):
+                self._join(self._new_rows(self._take(room)))
+            else:
+                longest = max(len(self._written[number]) for number in self.rows.numbers)
+                self._generate(self.rows, min(_TOKENS_AT_ONCE, self._max_new_tokens - longest))
+        self._let_go()
+
+    def _room(self) -> int:
+        """How many waiting prompts can be taken up at once: a batch at most, and no more than there is memory for."""
+        there = len(self.rows.numbers)
+        for count in range(min(self._batch_size, len(self.waiting), self._most_rows - there), 0, -1):
+            width = max(self.rows.width, len(self._prompts[self.waiting[count - 1]]) + 1)
+            if (there + count) * (width + _TOKENS_AT_ONCE) <= self._most_tokens:
+                return count
+        return 0
+
+    def _put_back(self) -> None:
+        """Put back the last rows if all get too long together; answers are long then, and a batch of them is enough."""
+        if len(self.rows.numbers) * (self.rows.width + _TOKENS_AT_ONCE) > self._most_tokens:
+            back = self.rows.numbers[self._batch_size :]
+            self.rows.keep(range(min(self._batch_size, len(self.rows.numbers))))
+            self.waiting.extendleft(reversed(back))
+            self._most_rows = self._batch_size
+
+    def _take(self, count: int) -> list[int]:
+        return [self.waiting.popleft() for _ in range(count)]
+
+    def _new_rows(self, numbers: list[int]) -> _Rows:
+        """Rows of these prompts, with the cache of what all begin with."""
+        start = len(self._beginning)
+        width = max((len(self._prompts[number]) for number in numbers), default=start)
+        gaps = [width - len(self._prompts[number]) for number in numbers]
+        ids = [
+            [*self._beginning, *[self._pad_id] * gap, *self._prompts[number][start:]]
+            for gap, number in zip(gaps, numbers, strict=True)
+        ]
+        mask = [[1] * start + [0] * gap + [1] * (width - gap - start) for gap in gaps]
+        cache = copy.deepcopy(self._encoded) if numbers else None
+        if cache is not None:
+            cache.batch_repeat_interleave(len(numbers))
+        self._written |= {number: [] for number in numbers}
+        tensors = (torch.tensor(each, dtype=torch.long).view(len(numbers), width) for each in (ids, mask))
+        return _Rows(numbers, *(each.to(self._model.device) for each in tensors), cache)
+
+    def _join(self, rows: _Rows) -> None:
+        """Encode the prompts of new ``rows``, which writes their first token, and put them behind the others."""
+        self._generate(rows, 1)
+        if not self.rows.numbers:
+            self.rows = rows
+            return
+        width = max(self.rows.width, rows.width)
+        for each in (self.rows, rows):
+            each.pad(len(self._beginning), width, self._pad_id)
+        self.rows.join(rows)
+
+    def _generate(self, rows: _Rows, count: int) -> None:
+        """Write at most ``count`` tokens in all ``rows``."""
+        self._config.max_new_tokens = count
+        options = {} if rows.cache is None else {"past_key_values": rows.cache}  # which generate() extends
+        before = rows.width
+        rows.ids = self._model.generate(
+            input_ids=rows.ids,
+            attention_mask=rows.mask,
+            generation_config=self._config,
+            synced_gpus=is_sharded(self._model),
+            **options,
+        )  # (rows, width + new)
+        rows.mask = torch.cat([rows.mask, rows.mask.new_ones(len(rows.numbers), rows.width - before)], dim=1)
+        for number, new in zip(rows.numbers, rows.ids[:, before:].tolist(), strict=True):
+            self._written[number] += new
+
+    def _let_go(self) -> None:
+        """Keep the answers that have ended, and let their rows go."""
+        stay = []
+        for index, number in enumerate(self.rows.numbers):
+            answer = until_end(self._written[number], self._config.eos_token_id)
+            if len(answer) == len(self._written[number]) < self._max_new_tokens:
+                stay.append(index)
+            else:
+                self.answers[number] = answer
+        if len(stay) == len(self.rows.numbers):
+            return
+        if not stay:
+            self.rows = self._new_rows([])
+            return
+        self.rows.keep(stay)
+        start = len(self._beginning)
+        padded = int((self.rows.mask[:, start:].any(0)).int().argmax())  # columns in which all have padding
+        self.rows.pad(start, self.rows.width - padded, self._pad_id)
+
+
+def _encode_once(model: Any, prompts: Sequence[list[int]]) -> tuple[list[int], DynamicCache | None]:
+    """The ids that all ``prompts`` begin with, such as a system prompt, and their keys and values.
+
+    Nothing and `None` where there are none, where the model keeps anything else than keys and values of every token, or
+    where its weights are sharded, so that all processes would have to do the same.
+    """
+    # Not the whole of any prompt, whose last token the answer begins with. (os.path's function compares any sequences.)
+    beginning = list(os.path.commonprefix([prompt[:-1] for prompt in prompts]))
+    if not beginning or is_sharded(model):
+        return [], None
+    cache = encode_beginning(model, torch.tensor([beginning], device=model.device))
+    return ([], None) if cache is None else (beginning, cache)
+
+
+def _layers(cache: DynamicCache | None) -> list[Any]:
+    """What holds `keys` and `values`, each `(rows, heads, tokens, size)`."""
+    return [] if cache is None else list(cache.layers)
+
+
+def _stretched(tensor: torch.Tensor, start: int, by: int, dim: int, value: int = 0) -> torch.Tensor:
+    """``tensor`` with ``by`` more entries of ``value`` from ``start`` on; with fewer where ``by`` is negative."""
+    if not by:
+        return tensor
+    head, tail = tensor.split([start, tensor.shape[dim] - start], dim)
+    if by < 0:
+        return torch.cat([head, tail.narrow(dim, -by, tail.shape[dim] + by)], dim)
+    shape = list(tensor.shape)
+    shape[dim] = by
+    return torch.cat([head, tensor.new_full(shape, value), tail], dim)
