@@ -190,8 +190,11 @@ class _Writer:
         if cache is not None:
             cache.batch_repeat_interleave(len(numbers))
         self._written |= {number: [] for number in numbers}
-        tensors = (torch.tensor(each, dtype=torch.long).view(len(numbers), width) for each in (ids, mask))
-        return _Rows(numbers, *(each.to(self._model.device) for each in tensors), cache)
+        ids_there, mask_there = (
+            torch.tensor(each, dtype=torch.long).view(len(numbers), width).to(self._model.device)
+            for each in (ids, mask)
+        )
+        return _Rows(numbers, ids_there, mask_there, cache)
 
     def _join(self, rows: _Rows) -> None:
         """Encode the prompts of new ``rows``, which writes their first token, and put them behind the others."""
