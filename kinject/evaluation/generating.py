@@ -141,39 +141,42 @@ class _Writer:
 
     def write(self) -> None:
         """Take up waiting prompts where there is room, write some tokens, and let rows go that have ended."""
-        if (
-            self._encoded is None
-        ):  # of caches that are not tokens in a row nothing can be said but that whole batches work
+        if self._encoded is None:  # other caches cannot be cut and joined; whole batches work with all of them
             self.rows = self._new_rows(self._take(min(self._batch_size, len(self.waiting))))
             self._generate(self.rows, self._max_new_tokens)
         else:
-            self._put_back()
             room = self._room()
             if room and (not self.rows.numbers or 4 * room >= self._batch_size or room == len(self.waiting)):
                 self._join(self._new_rows(self._take(room)))
             else:
-                longest = max(len(self._written[number]) for number in self.rows.numbers)
-                self._generate(self.rows, min(_TOKENS_AT_ONCE, self._max_new_tokens - longest))
+                self._put_back()
+                self._generate(self.rows, self._at_once())
         self._let_go()
+
+    def _at_once(self) -> int:
+        """How many tokens are written before anything else is looked at; the first one stands where a prompt was encoded."""
+        longest = max((len(self._written[number]) for number in self.rows.numbers), default=1)
+        return min(_TOKENS_AT_ONCE, self._max_new_tokens - longest)
 
     def _room(self) -> int:
         """How many waiting prompts can be taken up at once: a batch at most, and no more than there is memory for."""
-        there = len(self.rows.numbers)
+        there, at_once = len(self.rows.numbers), min(_TOKENS_AT_ONCE, self._max_new_tokens - 1)
         for count in range(min(self._batch_size, len(self.waiting), self._most_rows - there), 0, -1):
             width = max(self.rows.width, len(self._prompts[self.waiting[count - 1]]) + 1)
-            if (there + count) * (width + _TOKENS_AT_ONCE) <= self._most_tokens:
+            if (there + count) * (width + at_once) <= self._most_tokens:
                 return count
         return 0
 
     def _put_back(self) -> None:
         """Put back the last rows if all get too long together; answers are long then, and a batch of them is enough."""
-        if len(self.rows.numbers) * (self.rows.width + _TOKENS_AT_ONCE) > self._most_tokens:
+        if len(self.rows.numbers) * (self.rows.width + self._at_once()) > self._most_tokens:
             back = self.rows.numbers[self._batch_size :]
-            self.rows.keep(range(min(self._batch_size, len(self.rows.numbers))))
+            self.rows.keep(range(self._batch_size))
             self.waiting.extendleft(reversed(back))
             self._most_rows = self._batch_size
 
     def _take(self, count: int) -> list[int]:
+        """The next prompts that wait."""
         return [self.waiting.popleft() for _ in range(count)]
 
     def _new_rows(self, numbers: list[int]) -> _Rows:

@@ -48,12 +48,13 @@ def reference_answer(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 4, 32])
+@pytest.mark.parametrize("length", [1, 2, 4, 5, 12])
 def test_answers_do_not_depend_on_the_batch(
-    model: LlamaForCausalLM, tiny_tokenizer: PreTrainedTokenizerFast, batch_size: int
+    model: LlamaForCausalLM, tiny_tokenizer: PreTrainedTokenizerFast, batch_size: int, length: int
 ) -> None:
-    expected = [reference_answer(model, tiny_tokenizer, question, 12) for question in QUESTIONS]
+    expected = [reference_answer(model, tiny_tokenizer, question, length) for question in QUESTIONS]
     assert len(set(expected)) > 2
-    answers = answer_questions(model, tiny_tokenizer, QUESTIONS, max_new_tokens=12, batch_size=batch_size)
+    answers = answer_questions(model, tiny_tokenizer, QUESTIONS, max_new_tokens=length, batch_size=batch_size)
     assert answers == expected
 
 
