@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _TOKENS_AT_ONCE = 4  # after so many, rows that have ended leave and others join
 
 
+@torch.no_grad()
 def generate_answers(
     model: Any,
     prompts: Sequence[list[int]],
@@ -133,7 +134,7 @@ class _Writer:
         )
         self._beginning, self._encoded = _encode_once(model, prompts)
         self._most_tokens = batch_size * (max(map(len, prompts), default=0) + max_new_tokens)
-        self._most_rows = len(prompts)
+        self._longest_answer = 0
         self.waiting = deque(sorted(range(len(prompts)), key=lambda number: len(prompts[number])))
         self._written: dict[int, list[int]] = {}
         self.answers: dict[int, list[int]] = {}
@@ -146,34 +147,39 @@ class _Writer:
             self._generate(self.rows, self._max_new_tokens)
         else:
             room = self._room()
-            if room and (not self.rows.numbers or 4 * room >= self._batch_size or room == len(self.waiting)):
+            if room and (not self.rows.numbers or 2 * room >= self._batch_size or room == len(self.waiting)):
                 self._join(self._new_rows(self._take(room)))
             else:
                 self._put_back()
                 self._generate(self.rows, self._at_once())
         self._let_go()
 
+    def _written_at_most(self) -> int:
+        """Tokens of the longest answer that is being written; the first stands where its prompt was encoded."""
+        return max((len(self._written[number]) for number in self.rows.numbers), default=1)
+
     def _at_once(self) -> int:
-        """How many tokens are written before anything else is looked at; the first one stands where a prompt was encoded."""
-        longest = max((len(self._written[number]) for number in self.rows.numbers), default=1)
-        return min(_TOKENS_AT_ONCE, self._max_new_tokens - longest)
+        """Tokens that are written before anything else is looked at."""
+        return min(_TOKENS_AT_ONCE, self._max_new_tokens - self._written_at_most())
 
     def _room(self) -> int:
-        """How many waiting prompts can be taken up at once: a batch at most, and no more than there is memory for."""
-        there, at_once = len(self.rows.numbers), min(_TOKENS_AT_ONCE, self._max_new_tokens - 1)
-        for count in range(min(self._batch_size, len(self.waiting), self._most_rows - there), 0, -1):
-            width = max(self.rows.width, len(self._prompts[self.waiting[count - 1]]) + 1)
-            if (there + count) * (width + at_once) <= self._most_tokens:
+        """How many waiting prompts can be taken up at once: a batch at most, and no more than there is memory for.
+
+        Answers are expected to get as long as the longest so far, and before any has ended, of full length.
+        """
+        expected = max(self._longest_answer, self._written_at_most()) if self.answers else self._max_new_tokens
+        for count in range(min(self._batch_size, len(self.waiting)), 0, -1):
+            width = max(self.rows.width + self._at_once(), len(self._prompts[self.waiting[count - 1]]) + expected)
+            if (len(self.rows.numbers) + count) * width <= self._most_tokens:
                 return count
         return 0
 
     def _put_back(self) -> None:
-        """Put back the last rows if all get too long together; answers are long then, and a batch of them is enough."""
-        if len(self.rows.numbers) * (self.rows.width + self._at_once()) > self._most_tokens:
-            back = self.rows.numbers[self._batch_size :]
-            self.rows.keep(range(self._batch_size))
-            self.waiting.extendleft(reversed(back))
-            self._most_rows = self._batch_size
+        """Put back the last rows if all together get longer than was expected."""
+        fit = self._most_tokens // (self.rows.width + self._at_once())
+        if len(self.rows.numbers) > fit:
+            self.waiting.extendleft(reversed(self.rows.numbers[fit:]))
+            self.rows.keep(range(fit))
 
     def _take(self, count: int) -> list[int]:
         """The next prompts that wait."""
@@ -235,6 +241,7 @@ class _Writer:
                 stay.append(index)
             else:
                 self.answers[number] = answer
+                self._longest_answer = max(self._longest_answer, len(answer))
         if len(stay) == len(self.rows.numbers):
             return
         if not stay:

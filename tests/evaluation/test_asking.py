@@ -13,6 +13,7 @@ import torch
 from kinject.data import load_knowledge
 from kinject.errors import KinjectError
 from kinject.evaluation.asking import answer_questions
+from kinject.evaluation.generating import generate_answers, until_end
 from kinject.models import load_model
 from kinject.templates import QuestionTemplate
 
@@ -248,17 +249,30 @@ def test_waiting_questions_take_the_place_of_answered_ones(
     assert max(sizes) > batch_size or batch_size == 1  # short answers leave room
 
 
-def test_no_more_is_kept_where_answers_are_long(nano: Any, shapes: list[torch.Size]) -> None:
+def test_no_more_is_kept_where_answers_are_long(
+    nano: Any, shapes: list[torch.Size], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    template = QuestionTemplate(nano.tokenizer)
+    prompts = [template.encode(each) for each in POPULATION[:12]]
     with torch.no_grad():  # no end of a turn is ever the most likely token
-        for end in QuestionTemplate(nano.tokenizer).end_ids:
+        for end in template.end_ids:
             nano.model.get_input_embeddings().weight[end] = 0
             nano.model.get_output_embeddings().weight[end] = 0
-    alone = [answer_questions(nano.model, nano.tokenizer, [each], max_new_tokens=60)[0] for each in POPULATION[:12]]
+    options: dict[str, Any] = {"end_ids": template.end_ids, "pad_id": template.end_ids[0], "max_new_tokens": 60}
+    alone = [generate_answers(nano.model, [each], batch_size=1, **options)[0] for each in prompts]
+    assert {len(each) for each in alone} == {60}
+    most = 4 * (max(map(len, prompts)) + 60)
     shapes.clear()
-    answers = answer_questions(nano.model, nano.tokenizer, POPULATION[:12], batch_size=4, max_new_tokens=60)
-    assert answers == alone
-    template = QuestionTemplate(nano.tokenizer)
-    longest = max(len(template.encode(each)) for each in POPULATION[:12])
-    assert max(rows * width for rows, width in shapes) <= 4 * (longest + 60)
+    assert generate_answers(nano.model, prompts, batch_size=4, **options) == alone
+    assert max(rows for rows, _ in shapes) == 4
+    # One answer ends early, after which short ones are expected of all the others.
+    first = next(each for each in alone[0][2:] if all(each not in other for other in alone[1:]))
+    options["end_ids"] = (*template.end_ids, first)
+    shapes.clear()
+    assert generate_answers(nano.model, prompts, batch_size=4, **options) == [
+        until_end(alone[0], [first]),
+        *alone[1:],
+    ]
     sizes = [rows for rows, _ in shapes]
-    assert max(sizes) > 4 and max(sizes[len(sizes) // 2 :]) == 4  # it was tried, and given up
+    assert max(sizes) > 4 and any(before > after + 1 for before, after in pairwise(sizes))  # taken up, and put back
+    assert max(rows * width for rows, width in shapes) <= most
