@@ -5,15 +5,15 @@
     python recipes/benchmarks/answering.py --documents data/name_description        # SmolLM2-135M, after 20 epochs of them
     python recipes/benchmarks/answering.py --model RUN --documents data/name_description
 
-Two ways answer all questions of the documents, greedily, with the same batch size, in turns in one process:
+Two ways answer all questions of the documents, greedily, in the memory of the same batch size, in turns in one process:
 
 - `public`: as the paper's code does. Batches in the order of the questions; 128 tokens for each, whatever they say; the
   answer is cut at its end afterwards.
-- `ours`: `kinject.evaluation.answer_questions`.
+- `ours`: `kinject.evaluation.answer_questions`, which takes up more questions than a batch where answers are short.
 
 How much there is to gain depends on how long the answers are, so the model should have learned to end them. nano-ar has; a
-finished run has; anything else is first taught the documents themselves, one statement an answer (`--epochs`). Prints a
-table; `--json` writes `ratios`: `wall` (seconds, public over ours) and `same_answers`, the part of answers that are equal.
+finished run has; anything else is first taught the documents by masked fine-tuning (`--epochs`). Prints a table; `--json`
+writes `ratios`: `wall` (seconds, public over ours) and `same_answers`, the part of answers that are equal.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--questions", type=int, default=480, help="how many to ask at most (default: 480)")
     parser.add_argument("--quick", action="store_true", help=f"ask {QUICK}, once")
     parser.add_argument(
-        "--epochs", type=int, help="epochs of plain training first (default: 20 for smollm2-135m, else 0)"
+        "--epochs", type=int, help="epochs of masked fine-tuning first (default: 20 for smollm2-135m, else 0)"
     )
     parser.add_argument("--batch_size", type=int, default=32, help="questions at once, both ways (default: 32)")
     parser.add_argument("--max_new_tokens", type=int, default=128, help="tokens of an answer (default: 128)")
@@ -136,22 +136,24 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def teach(loaded: LoadedModel, knowledge: KnowledgeSet, epochs: int) -> None:
-    """Train ``loaded`` on the documents as they are, so that it answers with a statement and then stops."""
-    from kinject.trainers import PlainSFTConfig, PlainSFTTrainer
+    """Inject the documents into ``loaded`` by masked fine-tuning, so that it answers with a statement and then stops."""
+    from kinject.trainers import MaskedSFTConfig, MaskedSFTTrainer
 
     with tempfile.TemporaryDirectory() as directory:
-        args = PlainSFTConfig(
+        args = MaskedSFTConfig(
             directory,
+            mask_ratio="stratified(0.1, 1.0)",
+            mask_unit="mixed",
+            wordings="rotating",
             num_train_epochs=epochs,
-            per_device_train_batch_size=8,
-            learning_rate=1e-4,
+            per_device_train_batch_size=5,
+            learning_rate=3e-4,
             bf16=False,  # training in bf16 would leave the model answering in it, where near ties fall either way
             gradient_checkpointing=False,
-            train_sampling_strategy="group_by_length",
             report_to="none",
             save_strategy="no",
         )
-        PlainSFTTrainer(
+        MaskedSFTTrainer(
             loaded.model, args, train_dataset=knowledge.to_dataset(), processing_class=loaded.tokenizer
         ).train()
 
