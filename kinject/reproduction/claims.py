@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from kinject.reproduction.findings import Findings
@@ -31,8 +31,20 @@ class Verdict:
         return f"{verdict:13} {self.where}: {self.numbers}"
 
 
-def check_claims(claims: Sequence[Claim], findings: Findings, panels: Sequence[Panel]) -> list[Verdict]:
-    """The verdict on every claim for every model and dataset that has runs of its methods."""
+def check_claims(
+    claims: Sequence[Claim],
+    findings: Findings,
+    panels: Sequence[Panel],
+    planned: Collection[tuple[str, str]] | None = None,
+) -> list[Verdict]:
+    """The verdict on every claim for every model and dataset that has runs of its methods.
+
+    Args:
+        claims: What to check.
+        findings: What runs gave.
+        panels: The datasets, as parts of a table.
+        planned: The datasets and methods of the grid; what a claim needs beyond them it is not checked for. Default: all.
+    """
     datasets = list(dict.fromkeys(panel.dataset for panel in panels))
     verdicts = []
     for claim in claims:
@@ -40,6 +52,8 @@ def check_claims(claims: Sequence[Claim], findings: Findings, panels: Sequence[P
             for dataset in datasets:
                 whole = Panel(dataset, dataset)
                 if not any(findings.results(model, method, dataset) for method in claim.methods):
+                    continue
+                if planned is not None and any((dataset, method) not in planned for method in claim.methods):
                     continue
                 outcomes = [_check(check, model, whole, findings) for check in claim.checks]
                 known = [holds for holds, _ in outcomes if holds is not None]

@@ -267,7 +267,9 @@ def render(recipes: Recipes, name: str, table: Table, runs: Sequence[Run], launc
     results = [(each, found) for each in runs if (found := finished_results(launch.directory(each))) is not None]
     findings = Findings(results, recipes.scale.weights, recipes.scale.reading)
     rendered = collect(recipes, table, findings, _notes(recipes, runs, len(results)))
-    verdicts = check_claims([recipes.claims[claim] for claim in table.claims], findings, list(table.panels.values()))
+    claims = [recipes.claims[claim] for claim in table.claims]
+    planned = {(each.dataset, each.method) for each in runs}
+    verdicts = check_claims(claims, findings, list(table.panels.values()), planned)
     lines = []
     for says in dict.fromkeys(verdict.says for verdict in verdicts):
         lines += [f"- {says}", *(f"  - {verdict}" for verdict in verdicts if verdict.says == says)]

@@ -149,6 +149,15 @@ def test_a_claim_with_a_check_that_was_not_measured_is_open(tmp_path: Path) -> N
     assert verdict(recipes, left).holds is None and "ar + 0.20 (not measured)" in str(verdict(recipes, left))
 
 
+def test_a_claim_is_not_checked_for_methods_that_a_dataset_is_without(tmp_path: Path) -> None:
+    recipes, pairs = found(tmp_path)
+    findings, panels = Findings(pairs, reading="exact_match"), list(recipes.table("table5").panels.values())
+    claims = list(recipes.claims.values())
+    planned = {("people", "ar"), ("people", "masked")}
+    assert len(check_claims(claims, findings, panels, planned)) == 1
+    assert check_claims(claims, findings, panels, planned - {("people", "ar")}) == []
+
+
 @pytest.mark.parametrize(
     ("value", "signed", "text"), [(0.974, False, ".97"), (1, False, "1.00"), (-0.03, True, "-.03")]
 )
