@@ -168,8 +168,9 @@ class _Writer:
         Answers are expected to get as long as the longest so far, and before any has ended, of full length.
         """
         expected = max(self._longest_answer, self._written_at_most()) if self.answers else self._max_new_tokens
+        grown = self.rows.width + self._at_once()
         for count in range(min(self._batch_size, len(self.waiting)), 0, -1):
-            width = max(self.rows.width + self._at_once(), len(self._prompts[self.waiting[count - 1]]) + expected)
+            width = max(grown, len(self._prompts[self.waiting[count - 1]]) + expected)
             if (len(self.rows.numbers) + count) * width <= self._most_tokens:
                 return count
         return 0

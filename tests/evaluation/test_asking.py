@@ -249,9 +249,7 @@ def test_waiting_questions_take_the_place_of_answered_ones(
     assert max(sizes) > batch_size or batch_size == 1  # short answers leave room
 
 
-def test_no_more_is_kept_where_answers_are_long(
-    nano: Any, shapes: list[torch.Size], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_more_is_kept_where_answers_are_long(nano: Any, shapes: list[torch.Size]) -> None:
     template = QuestionTemplate(nano.tokenizer)
     prompts = [template.encode(each) for each in POPULATION[:12]]
     with torch.no_grad():  # no end of a turn is ever the most likely token
