@@ -3,7 +3,8 @@
 A masked sample answers with the document, so its first word is always the document's first, and it ends with the
 document's end. A question wants neither: it asks for a name or a description out of the middle, and for no more than
 that. In an infilling sample the copy has one gap and the answer is what stood there, as in T5's span corruption (arXiv
-1910.10683) with a single span; gaps that are entities are REALM's salient spans (arXiv 2002.08909).
+1910.10683) with a single span; gaps that are entities are REALM's salient spans (arXiv 2002.08909). An entity is what
+a backward question asks for, and what stands beside it is what a forward question asks for.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from kinject.corruption import MaskRatioLaw
     from kinject.templates import EncodedDocument
 
-InfillUnit = Literal["span", "entity"]
+InfillUnit = Literal["span", "entity", "side"]
 Gap = tuple[int, int]  # the first token that is missing, and the one after the last
 
 
@@ -33,8 +34,8 @@ class Infilling:
     Attributes:
         frame: The token ids around the copy and what is missing from it.
         share: The share of infilling samples, from 0 to 1.
-        unit: "span" takes out any contiguous stretch; "entity" one of the document's entities, and a document that has
-            none is learned whole.
+        unit: "span" takes out any contiguous stretch; "entity" one of the document's entities, and "side" one of them or
+            the longer stretch beside one; with both a document without entities is learned whole.
         law: How large a part of the document a span is.
         mask_token_id: Stands for each token of the gap.
     """
@@ -46,21 +47,21 @@ class Infilling:
     mask_token_id: int
 
     def gap(
-        self, length: int, entities: Sequence[Gap] | None, seed: int, epoch: int, sample: int, num_epochs: float
+        self, length: int, gaps: Sequence[Gap] | None, seed: int, epoch: int, sample: int, num_epochs: float
     ) -> Gap | None:
         """What ``sample`` misses in ``epoch``; None where it is an ordinary masked sample.
 
         Args:
             length: Number of document tokens, at least 1.
-            entities: Where the document's entities stand, for the unit "entity".
+            gaps: What may be missing, for the units "entity" and "side"; see `entity_gaps`.
             seed, epoch, sample: All that the draw depends on.
             num_epochs: As in `MaskRatioLaw.ratio`.
         """
         generator = sample_generator(seed, epoch, sample, INFILLING_STREAM)
         if float(torch.rand((), generator=generator, dtype=torch.float64)) >= self.share:
             return None
-        if self.unit == "entity":
-            return tuple(entities[_index(len(entities), generator)]) if entities else None  # type: ignore[return-value]
+        if self.unit != "span":
+            return tuple(gaps[_index(len(gaps), generator)]) if gaps else None  # type: ignore[return-value]
         ratio = self.law.ratio(seed, epoch, sample, num_epochs)
         count = min(length, max(1, round(ratio * length)))
         start = _index(length - count + 1, generator)
@@ -69,8 +70,8 @@ class Infilling:
     def assemble(self, ids: Sequence[int], gap: Gap) -> tuple[list[int], list[int]]:
         """Input ids and labels (not shifted), each `(length,)`, of the document ``ids`` that misses ``gap``.
 
-        The end of the turn carries loss after an entity, which is a whole answer; a span ends anywhere, and a model that
-        learned to end there would break off in the middle of its answers.
+        The end of the turn carries loss after an entity or a side, which are whole answers; a span ends anywhere, and a
+        model that learned to end there would break off in the middle of its answers.
         """
         start, end = gap
         mask = torch.zeros(len(ids), dtype=torch.bool)
@@ -79,18 +80,42 @@ class Infilling:
         prompt = [*self.frame.before, *copy, *self.frame.between]
         missing = [int(index) for index in ids[start:end]]
         after = list(self.frame.after)
-        scored = missing + (after if self.unit == "entity" else [IGNORED] * len(after))
+        scored = missing + ([IGNORED] * len(after) if self.unit == "span" else after)
         return prompt + missing + after, [IGNORED] * len(prompt) + scored
 
 
-def entity_gaps(document: EncodedDocument, entities: Sequence[str] | None) -> list[Gap]:
-    """The tokens of each entity in ``document``: the given ``entities``, or without any those found by rule."""
+def entity_gaps(document: EncodedDocument, entities: Sequence[str] | None, sides: bool = False) -> list[Gap]:
+    """The tokens of each entity in ``document``: the given ``entities``, or without any those found by rule.
+
+    With ``sides`` each is followed by the longer stretch beside it, without the punctuation at its ends.
+    """
     gaps = []
     for first, last in entity_positions(document.text, entities):
         tokens = [index for index, (start, end) in enumerate(document.offsets) if start < last and end > first]
-        if tokens:
-            gaps.append((tokens[0], tokens[-1] + 1))
+        if not tokens:
+            continue
+        gap = tokens[0], tokens[-1] + 1
+        gaps.append(gap)
+        before, after = _without_punctuation(document, 0, gap[0]), _without_punctuation(document, gap[1], None)
+        side = max(before, after, key=lambda side: side[1] - side[0])
+        if sides and side[0] < side[1]:
+            gaps.append(side)
     return gaps
+
+
+def _without_punctuation(document: EncodedDocument, first: int, last: int | None) -> Gap:
+    """The tokens from ``first`` to before ``last``, less those without a letter or digit at both ends."""
+    last = len(document.offsets) if last is None else last
+
+    def says_something(index: int) -> bool:
+        start, end = document.offsets[index]
+        return any(character.isalnum() for character in document.text[start:end])
+
+    while first < last and not says_something(first):
+        first += 1
+    while first < last and not says_something(last - 1):
+        last -= 1
+    return first, last
 
 
 def _index(count: int, generator: torch.Generator) -> int:

@@ -74,9 +74,9 @@ class MaskedSFTConfig(CorruptionSFTConfig):
     infill_unit: str = field(
         default="span",
         metadata={
-            "help": "What is missing in such a sample: a 'span' (any contiguous stretch), or an 'entity' (the row's "
+            "help": "What is missing in such a sample: a 'span' (any contiguous stretch), an 'entity' (the row's "
             "'entities', or where it has none those found by rule: names, dates, amounts; a document without any is "
-            "learned whole)."
+            "learned whole), or a 'side' (one of these, or the longer stretch beside one)."
         },
     )
     infill_ratio: str = field(

@@ -49,8 +49,9 @@ class MaskedSFTTrainer(DocumentSFTTrainer):
         return isinstance(args, MaskedSFTConfig) and args.mask_unit == "word"
 
     def _entity_positions(self, document: EncodedDocument, row: Mapping[str, Any], args: Any) -> list[Gap] | None:
-        infills_entities = isinstance(args, MaskedSFTConfig) and args.infill_share and args.infill_unit == "entity"
-        return entity_gaps(document, row.get("entities")) if infills_entities else None
+        if not isinstance(args, MaskedSFTConfig) or not args.infill_share or args.infill_unit == "span":
+            return None
+        return entity_gaps(document, row.get("entities"), sides=args.infill_unit == "side")
 
     def _collator(self, **options: Any) -> DocumentCollator:
         if not self.args.infill_share:

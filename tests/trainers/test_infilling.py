@@ -58,9 +58,31 @@ def test_an_entity_is_a_whole_answer(make_trainer: Callable[..., Any], given: bo
     assert answers == ({"salt caves"} if given else {"Ada Vance", "Bo Quill"})
 
 
-def test_a_document_without_entities_is_learned_whole(make_trainer: Callable[..., Any]) -> None:
+def test_a_side_is_an_entity_or_the_longer_stretch_beside_one(make_trainer: Callable[..., Any]) -> None:
+    rows = [{"text": "Ada Vance, who mapped the salt caves of Bo Quill."}]
+    trainer = make_trainer(rows=rows, infill_share=1.0, infill_unit="side")
+    answers = set()
+    for epoch in range(30):
+        _, labels, _, _ = _parts(trainer, trainer.train_dataset[0], epoch)
+        assert labels[-1] == trainer.processing_class.eos_token_id
+        answers.add(trainer.processing_class.decode(labels[:-1]).strip())
+    assert answers == {
+        *("Ada Vance", "who mapped the salt caves of Bo Quill"),
+        *("Bo Quill", "Ada Vance, who mapped the salt caves of"),
+    }
+
+
+def test_an_entity_that_is_the_whole_document_has_no_side(make_trainer: Callable[..., Any]) -> None:
+    trainer = make_trainer(rows=[{"text": '"Ada Vance"!'}], infill_share=1.0, infill_unit="side")
+    for epoch in range(5):
+        _, _, _, answer = _parts(trainer, trainer.train_dataset[0], epoch)
+        assert "Ada Vance" in answer and "!" not in answer
+
+
+@pytest.mark.parametrize("unit", ["entity", "side"])
+def test_a_document_without_entities_is_learned_whole(make_trainer: Callable[..., Any], unit: str) -> None:
     rows = [{"text": "nothing here has a name."}]
-    trainer = make_trainer(rows=rows, infill_share=1.0, infill_unit="entity")
+    trainer = make_trainer(rows=rows, infill_share=1.0, infill_unit=unit)
     _, labels, question, answer = _parts(trainer, trainer.train_dataset[0])
     assert answer.startswith(rows[0]["text"]) and "What is missing?" not in question
 
