@@ -210,7 +210,12 @@ def _with_rehearsal(
     """
     from kinject.evaluation.asking import answer_questions
     from kinject.evaluation.gathering import whole_weights
-    from kinject.evaluation.general_knowledge import rehearsal_prompts, rehearsal_size, with_rehearsal
+    from kinject.evaluation.general_knowledge import (
+        rehearsal_prompts,
+        rehearsal_size,
+        to_sentence_end,
+        with_rehearsal,
+    )
 
     count = rehearsal_size(len(knowledge.documents), arguments.rehearsal)
     if not count:
@@ -227,6 +232,11 @@ def _with_rehearsal(
             system_prompt=training_args.system_prompt,
             sampling=arguments.sampling_config(arguments.max_new_tokens) if loaded.is_diffusion else None,
         )
+    lengths = [len(loaded.tokenizer(answer, add_special_tokens=False)["input_ids"]) for answer in answers]
+    answers = [
+        to_sentence_end(answer) if length >= arguments.max_new_tokens - 1 else answer
+        for answer, length in zip(answers, lengths, strict=True)
+    ]
     return with_rehearsal(knowledge.to_dataset(), prompts, answers, count)
 
 

@@ -13,6 +13,7 @@ from kinject.evaluation.general_knowledge import (
     held_out,
     rehearsal_prompts,
     rehearsal_size,
+    to_sentence_end,
     with_rehearsal,
 )
 from kinject.models import load_model
@@ -51,6 +52,20 @@ def test_the_share_is_that_of_all_samples(share: float, size: int) -> None:
 def test_a_share_out_of_range_is_refused(share: float) -> None:
     with pytest.raises(ConfigurationError, match="expected a share of the samples from 0 to below 1"):
         rehearsal_size(30, share)
+
+
+@pytest.mark.parametrize(
+    ("answer", "kept"),
+    [
+        ("Paris", "Paris"),
+        ("It is Paris. It lies on the", "It is Paris."),
+        ("1. Sleep early\n2. Do not", "1. Sleep early\n2. Do not"),
+        ('She said "go!" and then', 'She said "go!"'),
+        ("About 3.5 of them", "About 3.5 of them"),
+    ],
+)
+def test_a_cut_answer_ends_with_its_last_whole_sentence(answer: str, kept: str) -> None:
+    assert to_sentence_end(answer) == kept
 
 
 def test_empty_answers_are_left_out_and_the_others_taken_in_turn() -> None:

@@ -7,6 +7,7 @@ even numbers are measured, the others rehearsed or shown as examples, so that no
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -77,6 +78,15 @@ def with_rehearsal(
         "turn": [index // count for index in range(len(rows))],
     }
     return datasets.concatenate_datasets([dataset, datasets.Dataset.from_dict(columns)])
+
+
+def to_sentence_end(answer: str) -> str:
+    """``answer``, which was cut at its longest, up to the end of its last whole sentence; all of it where none ends.
+
+    A model that learned to end where an answer was cut would break off there.
+    """
+    whole = re.match(r".*[^\W\d][.!?][\"'”’)]*(?=\s|$)", answer, re.DOTALL)  # not behind the number of a list
+    return whole[0] if whole else answer
 
 
 def few_shot_examples(count: int, documents: str | None = None) -> list[tuple[str, str]]:
