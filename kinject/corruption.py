@@ -20,7 +20,7 @@ import torch
 
 from kinject.errors import ConfigurationError
 
-MaskUnit = Literal["token", "word", "span", "mixed"]
+MaskUnit = Literal["token", "word", "entity", "span", "mixed"]
 
 MASK_STREAM = 0
 RATIO_STREAM = 1
@@ -211,23 +211,24 @@ def draw_mask(
         length: number of document tokens.
         ratio: mask ratio t in [0, 1]; 0 hides nothing and 1 everything, whatever the unit.
         generator: see `sample_generator`.
-        unit: "token" hides tokens independently (the paper); "word" hides whole words; "span" hides one contiguous run
+        unit: "token" hides tokens independently (the paper); "word" hides whole words; "entity" also whole entities (a
+            name is never given away by a part of it); "span" hides one contiguous run
             that may wrap around the end of the document (so its ends are hidden as often as its middle); "mixed" is
             "token" or "span" with probability 1/2 each.
-        word_ids: (length,) the word of each token, for unit "word": tokens of equal id share their fate.
+        word_ids: (length,) the word or entity of each token, for these units: tokens of equal id share their fate.
 
     Returns:
         (length,) bool, true where hidden.
 
     Raises:
-        ConfigurationError: ratio outside [0, 1], unknown unit, or unit "word" without one word id per token.
+        ConfigurationError: ratio outside [0, 1], unknown unit, or unit "word" or "entity" without one word id per token.
     """
     _check_ratio("draw_mask", "ratio", ratio)
     if unit == "mixed":
         unit = "token" if _unit_draw(generator) < 0.5 else "span"
     if unit == "token":
         mask = torch.rand(length, generator=generator, dtype=torch.float64) < ratio
-    elif unit == "word":
+    elif unit in ("word", "entity"):
         mask = _word_mask(length, ratio, generator, word_ids)
     elif unit == "span":
         mask = _span_mask(length, ratio, generator)
@@ -239,7 +240,9 @@ def draw_mask(
 def _word_mask(length: int, ratio: float, generator: torch.Generator, word_ids: Sequence[int] | None) -> torch.Tensor:
     if word_ids is None or len(word_ids) != length:
         given = "none" if word_ids is None else str(len(word_ids))
-        raise ConfigurationError(f"mask unit 'word' needs one word id per token: {length} expected, {given} given")
+        raise ConfigurationError(
+            f"mask units 'word' and 'entity' need one word id per token: {length} expected, {given} given"
+        )
     words, index = torch.unique(torch.as_tensor(word_ids, dtype=torch.long), return_inverse=True)
     hidden = torch.rand(len(words), generator=generator, dtype=torch.float64) < ratio
     return hidden[index]

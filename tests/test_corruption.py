@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from typing import Literal
 
 import pytest
 import torch
@@ -245,14 +246,15 @@ def test_mixed_draws_both_kinds() -> None:
     assert 60 < runs.count(1) < 140
 
 
-def test_the_word_unit_needs_word_ids() -> None:
+@pytest.mark.parametrize("unit", ["word", "entity"])
+def test_units_of_words_need_word_ids(unit: Literal["word", "entity"]) -> None:
     for word_ids in (None, [0, 1]):
         with pytest.raises(ConfigurationError, match="one word id per token: 3 expected"):
-            draw_mask(3, 0.5, sample_generator(0, 0, 0), "word", word_ids)
+            draw_mask(3, 0.5, sample_generator(0, 0, 0), unit, word_ids)
 
 
 def test_an_unknown_unit_lists_the_units() -> None:
-    with pytest.raises(ConfigurationError, match="'sentence', expected one of token, word, span, mixed"):
+    with pytest.raises(ConfigurationError, match="'sentence', expected one of token, word, entity, span, mixed"):
         draw_mask(3, 0.5, sample_generator(0, 0, 0), "sentence")  # type: ignore[arg-type]
 
 

@@ -57,7 +57,7 @@ class Masking:
 
 @dataclass
 class DocumentCollator:
-    """Collates rows `{document_ids, sample, fixed_masks[, word_ids][, entity_positions][, frames]}`, padded or packed.
+    """Collates rows `{document_ids, sample, fixed_masks[, word_ids][, gaps][, frames]}`, padded or packed.
 
     `frames` are the token ids around plain documents, one entry a wording; a row with `frames` of its own (a question
     with its answer) uses those. Masked objectives pass `masking`, and `infilling` where some samples are of that kind.
@@ -134,7 +134,7 @@ class DocumentCollator:
             return None
         seed, epoch = self._seed_and_epoch(row)
         length = len(row["document_ids"])
-        return self.infilling.gap(length, row.get("entity_positions"), seed, epoch, row["sample"], self.num_epochs)
+        return self.infilling.gap(length, row.get("gaps"), seed, epoch, row["sample"], self.num_epochs)
 
     def _ratios(self, rows: Sequence[Mapping[str, Any]]) -> list[float]:
         if self.masking is not None and self.masking.ratio_per == "batch":

@@ -29,8 +29,9 @@ class CorruptionSFTConfig(DocumentSFTConfig):
     mask_unit: str = field(
         default="token",
         metadata={
-            "help": "What is hidden together: 'token', 'word', 'span' (one contiguous stretch), or 'mixed' (half of the "
-            "samples tokens, half of them a span)."
+            "help": "What is hidden together: 'token', 'word', 'entity' (whole words, and whole names, dates and amounts: the "
+            "row's 'entities', or else found by rule), 'span' (one contiguous stretch), or 'mixed' (half of the samples "
+            "tokens, half of them a span)."
         },
     )
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from kinject.trainers.infilling import Gap
 
 PREPARED_COLUMNS = [
-    *("document_ids", "word_ids", "entity_positions", "frames", "length", "sample", "fixed_masks", "turn"),
+    *("document_ids", "word_ids", "gaps", "frames", "length", "sample", "fixed_masks", "turn"),
 ]
 
 
@@ -167,11 +167,12 @@ class DocumentSFTTrainer(ShardedTrainer):
         """What is hidden in the prompt's copy; `None` for objectives without a copy."""
         return None
 
-    def _needs_word_ids(self, args: DocumentSFTConfig) -> bool:
-        return False
+    def _word_ids(self, document: EncodedDocument, row: Mapping[str, Any], args: Any) -> list[int] | None:
+        """The word of each token of ``document``, for objectives that hide words as a whole."""
+        return None
 
-    def _entity_positions(self, document: EncodedDocument, row: Mapping[str, Any], args: Any) -> list[Gap] | None:
-        """Where entities stand among the tokens of ``document``, for objectives that need to know."""
+    def _gaps(self, document: EncodedDocument, row: Mapping[str, Any], args: Any) -> list[Gap] | None:
+        """What an infilling sample of ``document`` may miss, for objectives that need to be told."""
         return None
 
     def _collator(self, **options: Any) -> DocumentCollator:
@@ -215,8 +216,8 @@ class DocumentSFTTrainer(ShardedTrainer):
                     where = f"row {index} of the {dataset_name} data set"
                     self._require_embeddings(document.ids, where, processing_class)
                     prepared["document_ids"].append(document.ids)
-                    prepared["word_ids"].append(document.word_ids if self._needs_word_ids(args) else None)
-                    prepared["entity_positions"].append(self._entity_positions(document, row, args))
+                    prepared["word_ids"].append(self._word_ids(document, row, args))
+                    prepared["gaps"].append(self._gaps(document, row, args))
                     frames = own_frames or template.frames
                     prepared["frames"].append(own_frames and [vars(frame) for frame in own_frames])
                     prepared["length"].append(max(_sample_length(frame, len(document.ids)) for frame in frames))

@@ -16,15 +16,13 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from kinject.corruption import INFILLING_STREAM, mask_tokens, sample_generator
-from kinject.data.reversal import entity_positions
 from kinject.templates import IGNORED, Frame
 
 if TYPE_CHECKING:
     from kinject.corruption import MaskRatioLaw
-    from kinject.templates import EncodedDocument
+    from kinject.trainers.entities import Gap
 
 InfillUnit = Literal["span", "entity", "side"]
-Gap = tuple[int, int]  # the first token that is missing, and the one after the last
 
 
 @dataclass(frozen=True)
@@ -82,40 +80,6 @@ class Infilling:
         after = list(self.frame.after)
         scored = missing + ([IGNORED] * len(after) if self.unit == "span" else after)
         return prompt + missing + after, [IGNORED] * len(prompt) + scored
-
-
-def entity_gaps(document: EncodedDocument, entities: Sequence[str] | None, sides: bool = False) -> list[Gap]:
-    """The tokens of each entity in ``document``: the given ``entities``, or without any those found by rule.
-
-    With ``sides`` each is followed by the longer stretch beside it, without the punctuation at its ends.
-    """
-    gaps = []
-    for first, last in entity_positions(document.text, entities):
-        tokens = [index for index, (start, end) in enumerate(document.offsets) if start < last and end > first]
-        if not tokens:
-            continue
-        gap = tokens[0], tokens[-1] + 1
-        gaps.append(gap)
-        before, after = _without_punctuation(document, 0, gap[0]), _without_punctuation(document, gap[1], None)
-        side = max(before, after, key=lambda side: side[1] - side[0])
-        if sides and side[0] < side[1]:
-            gaps.append(side)
-    return gaps
-
-
-def _without_punctuation(document: EncodedDocument, first: int, last: int | None) -> Gap:
-    """The tokens from ``first`` to before ``last``, less those without a letter or digit at both ends."""
-    last = len(document.offsets) if last is None else last
-
-    def says_something(index: int) -> bool:
-        start, end = document.offsets[index]
-        return any(character.isalnum() for character in document.text[start:end])
-
-    while first < last and not says_something(first):
-        first += 1
-    while first < last and not says_something(last - 1):
-        last -= 1
-    return first, last
 
 
 def _index(count: int, generator: torch.Generator) -> int:

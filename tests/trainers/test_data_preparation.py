@@ -89,7 +89,7 @@ def test_reverse_learns_each_document_and_its_reversal(make_trainer: Callable[..
     ("settings", "message"),
     [
         ({"mask_ratio": "uniform(0.5, 1.5)"}, "1.5"),
-        ({"mask_unit": "letter"}, "mask_unit is 'letter'; expected one of token, word, span, mixed"),
+        ({"mask_unit": "letter"}, "mask_unit is 'letter'; expected one of token, word, entity, span, mixed"),
         ({"loss_on": "prompt"}, "loss_on is 'prompt'; expected one of document, masked"),
         ({"recipe": "book"}, "recipe is 'book'; expected one of paper"),
         ({"corruption": "swap"}, "corruption is 'swap'; expected one of mask, random, keep"),
