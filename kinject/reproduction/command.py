@@ -266,7 +266,7 @@ def render(recipes: Recipes, name: str, table: Table, runs: Sequence[Run], launc
 
     results = [(each, found) for each in runs if (found := finished_results(launch.directory(each))) is not None]
     findings = Findings(results, recipes.scale.weights, recipes.scale.reading)
-    rendered = collect(recipes, table, findings, _notes(recipes, runs, len(results)))
+    rendered = collect(recipes, table, findings, _notes(recipes, table, runs, len(results)))
     claims = [recipes.claims[claim] for claim in table.claims]
     planned = {(each.dataset, each.method) for each in runs}
     verdicts = check_claims(claims, findings, list(table.panels.values()), planned)
@@ -294,7 +294,7 @@ def _figures_only(results: Mapping[str, Any]) -> dict[str, Any]:
     return {**kept, "retention": shown} if shown else kept
 
 
-def _notes(recipes: Recipes, runs: Sequence[Run], finished: int) -> list[str]:
+def _notes(recipes: Recipes, table: Table, runs: Sequence[Run], finished: int) -> list[str]:
     """What the table does not show."""
     scale = recipes.scale
     weights = (
@@ -303,6 +303,11 @@ def _notes(recipes: Recipes, runs: Sequence[Run], finished: int) -> list[str]:
         else "best evaluation by the macro mean on the test questions, as in the paper"
     )
     seeds = f"{len(scale.seeds)} seeds" if len(scale.seeds) > 1 else "1 seed"
+    if table.cost:
+        return [
+            f"Scale {recipes.scale_name}; {finished} of {len(runs)} runs finished; means over {seeds}.",
+            "Published are the FLOPs and the memory of a step as multiples of AR's (arXiv 2510.09885).",
+        ]
     return [
         f"Scale {recipes.scale_name}; {finished} of {len(runs)} runs finished; {seeds}: mean ± standard deviation [95 % "
         f"interval: Student's t over seeds, with one seed the bootstrap over questions]; {weights}.",
