@@ -30,7 +30,7 @@ from kinject.templates import (
 from tests.chat_templates import CASES, CONTROL_TOKENS, ChatCase, tokenizer_of
 
 cases = st.sampled_from(CASES)
-units: st.SearchStrategy[MaskUnit] = st.sampled_from(["token", "word", "span", "mixed"])
+units: st.SearchStrategy[MaskUnit] = st.sampled_from(["token", "word", "entity", "span", "mixed"])
 documents = st.lists(
     st.one_of(
         st.text(st.characters(exclude_categories=["Cs"]), max_size=15),
