@@ -303,16 +303,19 @@ def _notes(recipes: Recipes, table: Table, runs: Sequence[Run], finished: int) -
         else "best evaluation by the macro mean on the test questions, as in the paper"
     )
     seeds = f"{len(scale.seeds)} seeds" if len(scale.seeds) > 1 else "1 seed"
+    shown = f"Scale {recipes.scale_name}; {finished} of {len(runs)} runs finished; "
     if table.cost:
         return [
-            f"Scale {recipes.scale_name}; {finished} of {len(runs)} runs finished; means over {seeds}.",
+            f"{shown}means over {seeds}.",
             "Published are the FLOPs and the memory of a step as multiples of AR's (arXiv 2510.09885).",
         ]
-    return [
-        f"Scale {recipes.scale_name}; {finished} of {len(runs)} runs finished; {seeds}: mean ± standard deviation [95 % "
-        f"interval: Student's t over seeds, with one seed the bootstrap over questions]; {weights}.",
-        "Published figures are ROUGE-1 recall (arXiv 2510.09885); 'difference' is our recall less theirs.",
+    notes = [
+        f"{shown}{seeds}: mean ± standard deviation [95 % interval: Student's t over seeds, with one seed the bootstrap "
+        f"over questions]; {weights}."
     ]
+    if table.published is not None:
+        notes.append("Published figures are ROUGE-1 recall (arXiv 2510.09885); 'difference' is our recall less theirs.")
+    return notes
 
 
 def _costs(runs: Sequence[Run], scale: Scale, launch: Launch) -> dict[str, Cost]:
