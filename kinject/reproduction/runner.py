@@ -47,8 +47,9 @@ class Launch:
     accelerate_config: Path | None = None
 
     def directory(self, run: Run) -> Path:
-        """Where ``run`` lies."""
-        return self.runs / run.name
+        """Where ``run`` lies: in its own directory, or in that of a method of another name with the same settings."""
+        own = self.runs / run.name
+        return own if own.exists() else next(iter(sorted(self.runs.glob(f"*-{run.key}"))), own)
 
     def command(self, run: Run, *options: str) -> list[str]:
         """The command of ``run``, with further ``options``."""

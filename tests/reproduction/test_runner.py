@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,14 @@ def test_a_finished_run_is_done_and_trained_on_what_was_estimated(finished: tupl
     scale = small_recipes(folder / "again").scale
     found = read_results(directory)["train"]
     assert (found["steps"], found["tokens"]) == (estimate(run, scale).steps, round(estimate(run, scale).tokens))
+
+
+def test_methods_with_the_same_settings_share_a_run(finished: tuple[Path, Run]) -> None:
+    folder, run = finished
+    other = replace(run, method="the same by another name")
+    assert other.key == run.key and other.name != run.name
+    assert launch(folder).directory(other) == launch(folder).directory(run)
+    assert launch(folder).directory(replace(other, options={**run.options, "seed": 99})).name.startswith("nano_ar")
 
 
 def test_a_finished_run_is_not_repeated_until_the_code_changes(finished: tuple[Path, Run], tmp_path: Path) -> None:
