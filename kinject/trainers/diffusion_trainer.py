@@ -20,14 +20,11 @@ from kinject.trainers.diffusion_collator import DiffusionCollator
 from kinject.trainers.diffusion_config import DiffusionSFTConfig
 from kinject.trainers.document_config import DocumentSFTConfig
 from kinject.trainers.document_trainer import DocumentSFTTrainer
-from kinject.trainers.entities import hidden_words
 from kinject.trainers.supervised_positions import TokenScores, token_scores
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-    from kinject.encoding import EncodedDocument
 
 
 class DiffusionSFTTrainer(DocumentSFTTrainer):
@@ -93,9 +90,6 @@ class DiffusionSFTTrainer(DocumentSFTTrainer):
 
     def _row_wordings(self, args: DocumentSFTConfig) -> Sequence[Wording]:
         return (ANSWER,)
-
-    def _word_ids(self, document: EncodedDocument, row: Mapping[str, Any], args: Any) -> list[int] | None:
-        return hidden_words(document, row, args.mask_unit) if isinstance(args, DiffusionSFTConfig) else None
 
     def _masking(self, vocab_size: int) -> Masking:
         return Masking(

@@ -18,7 +18,9 @@ from kinject.evaluation.cost import parameter_count
 from kinject.models.diffusion import is_diffusion, text_config
 from kinject.templates import ANSWER, IGNORED, DocumentTemplate, Wording
 from kinject.trainers.collator import DocumentCollator, Masking
+from kinject.trainers.corruption_config import CorruptionSFTConfig
 from kinject.trainers.document_config import DocumentSFTConfig
+from kinject.trainers.entities import hidden_words
 from kinject.trainers.length_grouping import LengthGroupedSampler
 from kinject.trainers.packing import check_isolation, document_of_each
 from kinject.trainers.rows import question_and_answer
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
     from kinject.encoding import EncodedDocument
     from kinject.templates import Frame
     from kinject.trainers.collator import Packing
-    from kinject.trainers.infilling import Gap
+    from kinject.trainers.entities import Gap
 
 PREPARED_COLUMNS = [
     *("document_ids", "word_ids", "gaps", "frames", "length", "sample", "fixed_masks", "turn"),
@@ -167,10 +169,6 @@ class DocumentSFTTrainer(ShardedTrainer):
         """What is hidden in the prompt's copy; `None` for objectives without a copy."""
         return None
 
-    def _word_ids(self, document: EncodedDocument, row: Mapping[str, Any], args: Any) -> list[int] | None:
-        """The word of each token of ``document``, for objectives that hide words as a whole."""
-        return None
-
     def _gaps(self, document: EncodedDocument, row: Mapping[str, Any], args: Any) -> list[Gap] | None:
         """What an infilling sample of ``document`` may miss, for objectives that need to be told."""
         return None
@@ -207,6 +205,7 @@ class DocumentSFTTrainer(ShardedTrainer):
         template = self._document_template(processing_class, args)
         row_template = DocumentTemplate(processing_class, self._row_wordings(args), args.system_prompt)
         fixed_masks = dataset_name != "train"
+        mask_unit = args.mask_unit if isinstance(args, CorruptionSFTConfig) else None
 
         def prepare(batch: dict[str, list[Any]], indices: list[int]) -> dict[str, list[Any]]:
             prepared: dict[str, list[Any]] = {name: [] for name in PREPARED_COLUMNS}
@@ -216,7 +215,7 @@ class DocumentSFTTrainer(ShardedTrainer):
                     where = f"row {index} of the {dataset_name} data set"
                     self._require_embeddings(document.ids, where, processing_class)
                     prepared["document_ids"].append(document.ids)
-                    prepared["word_ids"].append(self._word_ids(document, row, args))
+                    prepared["word_ids"].append(hidden_words(document, row, mask_unit))
                     prepared["gaps"].append(self._gaps(document, row, args))
                     frames = own_frames or template.frames
                     prepared["frames"].append(own_frames and [vars(frame) for frame in own_frames])

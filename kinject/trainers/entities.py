@@ -14,7 +14,7 @@ Gap = tuple[int, int]
 """The first token of a stretch, and the one after its last."""
 
 
-def hidden_words(document: EncodedDocument, row: Mapping[str, Any], unit: str) -> list[int] | None:
+def hidden_words(document: EncodedDocument, row: Mapping[str, Any], unit: str | None) -> list[int] | None:
     """What each token of ``document`` is hidden together with, `(length,)`, for the mask units that need to be told.
 
     These are "word", and "entity", where an entity is one word: those in the ``row``'s `entities`, or found by rule.

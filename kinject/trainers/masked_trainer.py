@@ -15,7 +15,7 @@ from kinject.templates import DEMASKING, DEMASKING_WORDINGS, INFILLING, MASKED_A
 from kinject.trainers.collator import DocumentCollator, Masking
 from kinject.trainers.document_config import DocumentSFTConfig
 from kinject.trainers.document_trainer import DocumentSFTTrainer
-from kinject.trainers.entities import Gap, entity_gaps, hidden_words
+from kinject.trainers.entities import Gap, entity_gaps
 from kinject.trainers.infilling import Infilling
 from kinject.trainers.masked_config import MaskedSFTConfig
 
@@ -45,9 +45,6 @@ class MaskedSFTTrainer(DocumentSFTTrainer):
 
     def _row_wordings(self, args: DocumentSFTConfig) -> Sequence[Wording]:
         return (MASKED_ANSWER,)
-
-    def _word_ids(self, document: EncodedDocument, row: Mapping[str, Any], args: Any) -> list[int] | None:
-        return hidden_words(document, row, args.mask_unit) if isinstance(args, MaskedSFTConfig) else None
 
     def _gaps(self, document: EncodedDocument, row: Mapping[str, Any], args: Any) -> list[Gap] | None:
         if not isinstance(args, MaskedSFTConfig) or not args.infill_share or args.infill_unit == "span":
