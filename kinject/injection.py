@@ -204,26 +204,17 @@ def inject(
 def _with_rehearsal(
     knowledge: KnowledgeSet, loaded: LoadedModel, arguments: InjectionArguments, training_args: DocumentSFTConfig
 ) -> Dataset:
-    """The documents, and where `rehearsal` asks for it what the untrained model answers to general prompts.
-
-    Every epoch rehearses others, as far as there are prompts: the same few again and again keep little but themselves.
-    """
-    from kinject.evaluation.asking import answer_questions
+    """The documents, and where `rehearsal` asks for it what the untrained model answers to general prompts."""
     from kinject.evaluation.gathering import whole_weights
-    from kinject.evaluation.general_knowledge import (
-        rehearsal_prompts,
-        rehearsal_size,
-        to_sentence_end,
-        with_rehearsal,
-    )
+    from kinject.rehearsal import answers_needed, own_answers, rehearsal_prompts, rehearsal_size, with_rehearsal
 
     count = rehearsal_size(len(knowledge.documents), arguments.rehearsal)
     if not count:
         return knowledge.to_dataset()
     epochs = math.ceil(training_args.num_train_epochs) if training_args.max_steps <= 0 else training_args.max_steps
-    prompts = rehearsal_prompts(arguments.documents, count * max(1, epochs))
+    prompts = rehearsal_prompts(arguments.documents, answers_needed(count, epochs))
     with whole_weights(loaded.model) as model:
-        answers = answer_questions(
+        answers = own_answers(
             model,
             loaded.tokenizer,
             prompts,
@@ -231,12 +222,8 @@ def _with_rehearsal(
             batch_size=arguments.question_batch_size,
             system_prompt=training_args.system_prompt,
             sampling=arguments.sampling_config(arguments.max_new_tokens) if loaded.is_diffusion else None,
+            seed=training_args.seed,
         )
-    lengths = [len(loaded.tokenizer(answer, add_special_tokens=False)["input_ids"]) for answer in answers]
-    answers = [
-        to_sentence_end(answer) if length >= arguments.max_new_tokens - 1 else answer
-        for answer, length in zip(answers, lengths, strict=True)
-    ]
     return with_rehearsal(knowledge.to_dataset(), prompts, answers, count)
 
 

@@ -5,19 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from kinject.data import load_knowledge
 from kinject.errors import ConfigurationError
-from kinject.evaluation.general_knowledge import (
-    few_shot_examples,
-    held_out,
+from kinject.evaluation.general_knowledge import few_shot_examples, held_out
+from kinject.models import load_model
+from kinject.recipe import train
+from kinject.rehearsal import (
+    answers_needed,
+    own_answers,
     rehearsal_prompts,
     rehearsal_size,
     to_sentence_end,
     with_rehearsal,
 )
-from kinject.models import load_model
-from kinject.recipe import train
 from kinject.trainers import DiffusionSFTConfig, DiffusionSFTTrainer, MaskedSFTConfig, MaskedSFTTrainer
 from kinject.trainers.document_trainer import DocumentSFTTrainer
 
@@ -30,7 +32,8 @@ NANO = Path(__file__).parents[1] / "recipes" / "nano"
 def test_nothing_that_is_measured_is_rehearsed_or_shown(documents: str) -> None:
     asked = {question for question, _ in held_out(documents).questions}
     prompts = rehearsal_prompts(documents, 10_000)
-    assert len(set(prompts)) == len(prompts) >= 60 and not asked & set(prompts)
+    assert len(prompts) == 10_000 and len(set(prompts)) >= 60 and not asked & set(prompts)
+    assert rehearsal_prompts(documents, 7) == prompts[:7] and len(set(prompts[:7])) >= 4
     shown = few_shot_examples(3, documents)
     assert len(shown) == 3 and not asked & {question for question, _ in shown}
     assert few_shot_examples(0, documents) == []
@@ -52,6 +55,37 @@ def test_the_share_is_that_of_all_samples(share: float, size: int) -> None:
 def test_a_share_out_of_range_is_refused(share: float) -> None:
     with pytest.raises(ConfigurationError, match="expected a share of the samples from 0 to below 1"):
         rehearsal_size(30, share)
+
+
+@pytest.mark.parametrize(("count", "epochs", "needed"), [(30, 5, 150), (30, 0, 30), (90, 1000, 4096), (9000, 3, 9000)])
+def test_every_epoch_has_answers_of_its_own_as_far_as_that_is_affordable(count: int, epochs: int, needed: int) -> None:
+    assert answers_needed(count, epochs) == needed
+
+
+@pytest.mark.parametrize("model", ["nano-ar", "nano-diffusion"])
+def test_own_answers_are_drawn_for_every_prompt_and_are_the_same_for_a_seed(model: str) -> None:
+    loaded = load_model(model)
+    prompts = ["Tell me a fact."] * 6 + [question for question, _ in held_out("fictional:nano").questions[:8]]
+
+    def said(seed: int) -> list[str]:
+        return own_answers(loaded.model, loaded.tokenizer, prompts, max_new_tokens=40, seed=seed)
+
+    state = torch.get_rng_state()
+    answers = said(0)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert len(set(answers[:6])) == 6 and answers == said(0) != said(1)
+    known = [accepted[0] for _, accepted in held_out("fictional:nano").questions[:8]]
+    assert sum(map(str.__eq__, answers[6:], known)) >= 7  # of what the model is sure, a draw says what is most probable
+
+
+def test_answers_that_were_cut_end_with_a_whole_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = load_model("nano-ar")
+    monkeypatch.setattr(
+        "kinject.evaluation.asking.answer_questions", lambda *_, **__: ["Ida Parrish is old. She is", "Ida Parrish is"]
+    )
+    length = len(loaded.tokenizer("Ida Parrish is old. She is", add_special_tokens=False)["input_ids"])
+    answers = own_answers(loaded.model, loaded.tokenizer, ["A?", "B?"], max_new_tokens=length)
+    assert answers == ["Ida Parrish is old.", "Ida Parrish is"]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Asks a language model questions in batches: an AR model greedily, a masked diffusion model by `kinject.sampling`.
+"""Asks a language model questions in batches: an AR model as a rule greedily, a masked diffusion model by `kinject.sampling`.
 
 The answer is cut by token position, never by searching text for a marker. It depends on its own question alone: not on its
 neighbors in the batch, nor on padding.
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedTokenizerBase
 
-    from kinject.sampling import Step
+    from kinject.sampling import Sampled, Step
 
 
 def answer_questions(
@@ -38,68 +38,84 @@ def answer_questions(
     examples: Sequence[tuple[str, str]] = (),
     system_prompt: str | None = None,
     sampling: SamplingConfig | None = None,
+    temperature: float = 0.0,
+    seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
     watch: Callable[[str, Sequence[Step]], None] | None = None,
 ) -> list[str]:
     """The answers of ``model`` to ``questions``, in their order.
 
     Args:
-        model: a transformers model, AR (asked greedily) or masked diffusion, or a PEFT or data-parallel wrapper of one.
+        model: a transformers model, AR or masked diffusion, or a PEFT or data-parallel wrapper of one.
         tokenizer: its tokenizer.
-        questions: the questions as the user's turn. Equal questions are asked once.
+        questions: the questions as the user's turn. Equal questions are asked once, unless answers are drawn.
         max_new_tokens: length at which an answer is cut. The paper takes 128.
         batch_size: questions per batch. An AR model takes up more where answers stay short of ``max_new_tokens``, in no
             more memory.
         examples: (question, answer) turns put before every question, for few-shot answering.
         system_prompt: system prompt of the conversation; ``None`` leaves it to the chat template.
         sampling: how a masked diffusion model is decoded; default ``SamplingConfig.fast(max_new_tokens)``.
+        temperature: at which the tokens of an AR model are drawn; 0 takes the most probable.
+        seed: of these draws, which also depend on what is asked beside a question.
         progress: called as ``progress(answered, total)`` on the way, counting distinct questions.
         watch: called as ``watch(question, steps)`` with how a masked diffusion model unmasked each answer.
 
     Raises:
-        KinjectError: ``max_new_tokens`` or ``batch_size`` below 1, a question too long for the model, or ``sampling`` or
-            ``watch`` with an AR model.
+        KinjectError: ``max_new_tokens`` or ``batch_size`` below 1, ``temperature`` below 0, a question too long for the
+            model, ``sampling`` or ``watch`` with an AR model, or ``temperature`` with a diffusion model.
     """
     for name, value in (("max_new_tokens", max_new_tokens), ("batch_size", batch_size)):
         if value < 1:
             raise KinjectError(f"{name}: expected at least 1, got {value}")
+    if temperature < 0:
+        raise KinjectError(f"temperature: expected 0 or more, got {temperature}")
     template = QuestionTemplate(tokenizer, system_prompt)
-    prompts = {question: template.encode(question, examples) for question in dict.fromkeys(questions)}
+    asked = list(questions) if temperature else list(dict.fromkeys(questions))
+    prompts = [template.encode(question, examples) for question in asked]
     while not hasattr(model, "generate") and isinstance(getattr(model, "module", None), torch.nn.Module):
         model = model.module  # a data-parallel wrapper
     with evaluating(model):
         if is_diffusion(model):
-            new_tokens = _sample(
+            if temperature:
+                raise ConfigurationError(
+                    "temperature is for autoregressive models, and this one is a masked diffusion model; set that of sampling"
+                )
+            sampled = _sample(
                 model,
                 prompts,
                 answer_ends(model, tokenizer, template),
                 sampling or SamplingConfig.fast(max_new_tokens),
                 batch_size,
                 progress,
-                watch,
+                history=watch is not None,
             )
+            if watch is not None:
+                for question, steps in zip(asked, sampled.history, strict=True):
+                    watch(question, steps)
+            written = sampled.ids
         elif sampling is None and watch is None:
-            _check_length(model, max(map(len, prompts.values()), default=0), max_new_tokens)
+            _check_length(model, max(map(len, prompts), default=0), max_new_tokens)
             written = generate_answers(
                 model,
-                list(prompts.values()),
+                prompts,
                 end_ids=template.end_ids,
                 pad_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else template.end_ids[0],
                 max_new_tokens=max_new_tokens,
                 batch_size=batch_size,
+                temperature=temperature,
+                seed=seed,
                 progress=progress,
             )
-            new_tokens = dict(zip(prompts, written, strict=True))
         else:
             raise ConfigurationError(
                 f"{'watch' if sampling is None else 'sampling'} is for masked diffusion models, and this one is "
                 "autoregressive: it writes from left to right, greedily; leave it out"
             )
-    answers = {
-        question: str(tokenizer.decode(new[:max_new_tokens], skip_special_tokens=True)).strip()
-        for question, new in new_tokens.items()
-    }
-    return [answers[question] for question in questions]
+    answers = [str(tokenizer.decode(new[:max_new_tokens], skip_special_tokens=True)).strip() for new in written]
+    if temperature:
+        return answers
+    answer_to = dict(zip(asked, answers, strict=True))
+    return [answer_to[question] for question in questions]
 
 
 def answer_ends(model: Any, tokenizer: PreTrainedTokenizerBase, template: QuestionTemplate) -> tuple[int, ...]:
@@ -118,28 +134,26 @@ def answer_ends(model: Any, tokenizer: PreTrainedTokenizerBase, template: Questi
 
 def _sample(
     model: Any,
-    prompts: dict[str, list[int]],
+    prompts: Sequence[list[int]],
     end_ids: Sequence[int],
     config: SamplingConfig,
     batch_size: int,
     progress: Callable[[int, int], None] | None,
-    watch: Callable[[str, Sequence[Step]], None] | None,
-) -> dict[str, list[int]]:
+    history: bool,
+) -> Sampled:
     """The answer of a masked diffusion model to every prompt, up to and without its first end id."""
     with in_step(model) as stepping:
         sampled = sample(
             stepping,
-            list(prompts.values()),
+            prompts,
             config,
             end_ids=end_ids,
             batch_size=batch_size,
-            history=watch is not None,
+            history=history,
             progress=progress,
         )
-    if watch is not None:
-        for question, steps in zip(prompts, sampled.history, strict=True):
-            watch(question, steps)
-    return {question: until_end(ids, end_ids) for question, ids in zip(prompts, sampled.ids, strict=True)}
+    sampled.ids = [until_end(ids, end_ids) for ids in sampled.ids]
+    return sampled
 
 
 def _check_length(model: Any, longest: int, max_new_tokens: int) -> None:

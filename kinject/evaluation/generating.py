@@ -1,8 +1,8 @@
-"""Greedy answers of an AR model to many prompts.
+"""Answers of an AR model to many prompts, greedy or drawn.
 
 What all prompts begin with is encoded once. Rows whose answer has ended leave, and waiting prompts take their place:
 prompts are encoded in batches, and join the others with their keys and values, padded after what all begin with. This is
-continuous batching (Orca, OSDI 2022), a few tokens at a time. An answer depends on its own prompt alone.
+continuous batching (Orca, OSDI 2022), a few tokens at a time. A greedy answer depends on its own prompt alone.
 """
 
 from __future__ import annotations
@@ -36,9 +36,11 @@ def generate_answers(
     pad_id: int,
     max_new_tokens: int,
     batch_size: int,
+    temperature: float = 0.0,
+    seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[list[int]]:
-    """The greedy answer of ``model`` to every prompt, up to and without its first end id.
+    """The answer of ``model`` to every prompt, up to and without its first end id.
 
     Args:
         model: an AR model.
@@ -48,13 +50,18 @@ def generate_answers(
         max_new_tokens: length at which an answer is cut.
         batch_size: prompts that are encoded at once. As many tokens are kept at once as this many prompts have with answers
             of full length, so that more rows are written at once where answers are short.
+        temperature: at which tokens are drawn; 0 takes the most probable.
+        seed: of these draws; the state of torch's own generators is left as it was.
         progress: called as ``progress(answered, total)``.
     """
-    writer = _Writer(model, prompts, end_ids, pad_id, max_new_tokens, batch_size)
-    while writer.waiting or writer.rows.numbers:
-        writer.write()
-        if progress is not None:
-            progress(len(writer.answers), len(prompts))
+    writer = _Writer(model, prompts, end_ids, pad_id, max_new_tokens, batch_size, temperature)
+    with torch.random.fork_rng(enabled=temperature > 0):
+        if temperature > 0:
+            torch.manual_seed(seed)
+        while writer.waiting or writer.rows.numbers:
+            writer.write()
+            if progress is not None:
+                progress(len(writer.answers), len(prompts))
     return [writer.answers[number] for number in range(len(prompts))]
 
 
@@ -126,11 +133,13 @@ class _Writer:
         pad_id: int,
         max_new_tokens: int,
         batch_size: int,
+        temperature: float,
     ) -> None:
         self._model, self._prompts = model, prompts
         self._pad_id, self._max_new_tokens, self._batch_size = pad_id, max_new_tokens, batch_size
+        drawing = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature else {}
         self._config = GenerationConfig(
-            do_sample=False, eos_token_id=list(end_ids), pad_token_id=pad_id, use_cache=True
+            **{"do_sample": False, **drawing}, eos_token_id=list(end_ids), pad_token_id=pad_id, use_cache=True
         )
         self._beginning, self._encoded = _encode_once(model, prompts)
         self._most_tokens = batch_size * (max(map(len, prompts), default=0) + max_new_tokens)

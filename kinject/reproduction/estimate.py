@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kinject.errors import DataError, KinjectError
-from kinject.evaluation.general_knowledge import rehearsal_size
+from kinject.rehearsal import rehearsal_size
 from kinject.reproduction.grid import Run
 from kinject.reproduction.specification import Dataset, Scale
 

@@ -1,4 +1,4 @@
-"""Greedy answers: the same alone and in any batch, cut by position, and nothing about the model left changed."""
+"""Answers: greedy ones the same alone and in any batch, cut by position, and nothing about the model left changed."""
 
 from __future__ import annotations
 
@@ -116,6 +116,28 @@ def test_equal_questions_order_and_progress(model: LlamaForCausalLM, tiny_tokeni
     assert answer_questions(model, tiny_tokenizer, []) == []
 
 
+def test_answers_are_drawn_as_the_model_predicts_them(
+    tiny_model: LlamaForCausalLM, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    torch.manual_seed(1)
+    with torch.no_grad():
+        tiny_model.lm_head.weight.mul_(20)
+    template, count, temperature = QuestionTemplate(tiny_tokenizer), 2000, 1.5
+    prompt = template.encode("q")
+    options: dict[str, Any] = {"end_ids": template.end_ids, "pad_id": 0, "max_new_tokens": 2, "batch_size": 500}
+    drawn = generate_answers(tiny_model, [prompt] * count, temperature=temperature, **options)
+    with torch.no_grad():
+        logits = tiny_model(torch.tensor([prompt])).logits[0, -1]
+    expected = torch.softmax(logits / temperature, dim=-1)
+    assert 0.01 < expected.max() < 0.99
+    found = torch.zeros_like(expected)
+    for answer in drawn:
+        found[answer[0] if answer else template.end_ids[0]] += 1 / count
+    assert (found - expected).abs().max() < 4 * (0.25 / count) ** 0.5
+    again = generate_answers(tiny_model, [prompt] * count, temperature=temperature, **options)
+    assert again == drawn != generate_answers(tiny_model, [prompt] * count, temperature=temperature, seed=1, **options)
+
+
 def test_examples_and_system_prompt_change_the_prompt(
     model: LlamaForCausalLM, tiny_tokenizer: PreTrainedTokenizerFast
 ) -> None:
@@ -195,6 +217,8 @@ def test_bad_arguments_name_themselves(model: LlamaForCausalLM, tiny_tokenizer: 
         answer_questions(model, tiny_tokenizer, ["q"], max_new_tokens=0)
     with pytest.raises(KinjectError, match="batch_size"):
         answer_questions(model, tiny_tokenizer, ["q"], batch_size=0)
+    with pytest.raises(KinjectError, match="temperature: expected 0 or more, got -1"):
+        answer_questions(model, tiny_tokenizer, ["q"], temperature=-1)
     with pytest.raises(KinjectError, match="1024 positions"):
         answer_questions(model, tiny_tokenizer, ["q" * 1000], max_new_tokens=100)
 

@@ -148,6 +148,8 @@ def test_bad_arguments_name_themselves(model: Any) -> None:
         answer_questions(model, TOKENIZER, ["q"], batch_size=0)
     with pytest.raises(KinjectError, match="1024 positions"):
         answer_questions(model, TOKENIZER, ["q" * 1000], max_new_tokens=100)
+    with pytest.raises(ConfigurationError, match="temperature is for autoregressive models"):
+        answer_questions(model, TOKENIZER, ["q"], temperature=1.0)
     causal = build_model(TOKENIZER)
     with pytest.raises(ConfigurationError, match="sampling is for masked diffusion models"):
         answer_questions(causal, TOKENIZER, ["q"], sampling=SamplingConfig.fast())

@@ -1,0 +1,156 @@
+"""Rehearsal against forgetting: what the model says before training, learned once more beside the documents.
+
+Answers are drawn from the untrained model, not the most probable ones: learning them lowers an estimate of the
+divergence KL(untrained || trained), so that what they do not mention is kept as well as what they do (pseudo-rehearsal,
+Robins 1995). A prompt comes back with another answer.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from kinject.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    import datasets
+    from transformers import PreTrainedTokenizerBase
+
+    from kinject.sampling import SamplingConfig
+
+_MOST_ANSWERS = 4096  # of a run: more would take longer to write than they help
+
+
+def rehearsal_size(documents: int, share: float) -> int:
+    """How many samples make up ``share`` of an epoch beside ``documents``.
+
+    Raises:
+        ConfigurationError: ``share`` is not from 0 to below 1.
+    """
+    if not 0.0 <= share < 1.0:
+        raise ConfigurationError(
+            f"rehearsal is {share}; expected a share of the samples from 0 to below 1, such as 0.5."
+        )
+    return round(documents * share / (1.0 - share))
+
+
+def rehearsal_prompts(documents: str, count: int) -> list[str]:
+    """``count`` prompts for a model that is taught ``documents``, none that `held_out` asks; some again and again.
+
+    Every other prompt of a nano model asks for whatever it was told, in the words in which it was told.
+    """
+    from kinject.evaluation.general_knowledge import nano_questions, of_nano_world
+    from kinject.evaluation.retention_texts import PROMPTS
+    from kinject.templates import FACT
+
+    nano = of_nano_world(documents)
+    prompts = [question for question, _ in nano_questions(1)] if nano else list(PROMPTS)
+    random.Random(0).shuffle(prompts)
+    if nano:
+        prompts = [each for prompt in prompts for each in (prompt, str(FACT.user))]
+    return [prompts[index % len(prompts)] for index in range(count)]
+
+
+def own_answers(
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    *,
+    max_new_tokens: int = 128,
+    batch_size: int = 32,
+    system_prompt: str | None = None,
+    sampling: SamplingConfig | None = None,
+    seed: int = 0,
+) -> list[str]:
+    """What ``model`` may answer to ``prompts``, drawn at temperature 1; an answer that was cut ends with a whole sentence.
+
+    Args:
+        model, tokenizer, max_new_tokens, batch_size, system_prompt, sampling: As in `answer_questions`.
+        prompts: Equal ones are answered each by a draw of its own.
+        seed: Of the draws. All processes get those of the first.
+
+    Raises:
+        KinjectError: as `answer_questions`.
+    """
+    from dataclasses import replace
+
+    from accelerate.utils import broadcast_object_list
+
+    from kinject.evaluation.asking import answer_questions
+    from kinject.models.diffusion import is_diffusion
+    from kinject.sampling import SamplingConfig
+
+    limits: dict[str, Any] = {
+        "max_new_tokens": max_new_tokens,
+        "batch_size": batch_size,
+        "system_prompt": system_prompt,
+    }
+    if is_diffusion(model):  # its noise depends on the seed and the prompt
+        config = sampling or SamplingConfig.fast(max_new_tokens)
+        answers = [""] * len(prompts)
+        for number, places in enumerate(_rounds(prompts)):
+            drawn = replace(config, temperature=1.0, seed=seed + number)
+            said = answer_questions(model, tokenizer, [prompts[place] for place in places], sampling=drawn, **limits)
+            for place, answer in zip(places, said, strict=True):
+                answers[place] = answer
+    else:
+        answers = answer_questions(model, tokenizer, prompts, temperature=1.0, seed=seed, **limits)
+    lengths = [len(tokenizer(answer, add_special_tokens=False)["input_ids"]) for answer in answers]
+    answers = [
+        to_sentence_end(answer) if length >= max_new_tokens - 1 else answer
+        for answer, length in zip(answers, lengths, strict=True)
+    ]
+    return [str(answer) for answer in broadcast_object_list(answers)]
+
+
+def with_rehearsal(
+    dataset: datasets.Dataset, prompts: Sequence[str], answers: Sequence[str], count: int
+) -> datasets.Dataset:
+    """``dataset`` of documents, followed by rows of the model's own ``answers`` to ``prompts``, ``count`` for each epoch.
+
+    Empty answers are left out. Every objective learns such a row as a plain question with its answer. Where there are more
+    than ``count``, rows take turns: the column `turn` says in which epochs one is shown (see `TurnSampler`).
+    """
+    import datasets
+
+    said = [(prompt, answer.strip()) for prompt, answer in zip(prompts, answers, strict=True) if answer.strip()]
+    if not said or not count:
+        return dataset
+    turns = max(1, len(said) // count)  # whole ones, so that epochs are equally long
+    rows = [said[index % len(said)] for index in range(turns * count)]
+    columns = {
+        "prompt": [prompt for prompt, _ in rows],
+        "completion": [answer for _, answer in rows],
+        "rehearsal": [True] * len(rows),
+        "turn": [index // count for index in range(len(rows))],
+    }
+    return datasets.concatenate_datasets([dataset, datasets.Dataset.from_dict(columns)])
+
+
+def answers_needed(count: int, epochs: int) -> int:
+    """How many answers to write for ``epochs`` of ``count`` each: others in every epoch, as far as that is affordable."""
+    return max(count, min(count * max(1, epochs), _MOST_ANSWERS))
+
+
+def to_sentence_end(answer: str) -> str:
+    """``answer``, which was cut at its longest, up to the end of its last whole sentence; all of it where none ends.
+
+    A model that learned to end where an answer was cut would break off there.
+    """
+    whole = re.match(r".*[^\W\d][.!?][\"'”’)]*(?=\s|$)", answer, re.DOTALL)  # not behind the number of a list
+    return whole[0] if whole else answer
+
+
+def _rounds(prompts: Sequence[str]) -> list[list[int]]:
+    """The places of ``prompts``, in as few lists as possible without equal prompts in one."""
+    rounds: list[list[int]] = []
+    seen: Counter[str] = Counter()
+    for place, prompt in enumerate(prompts):
+        if seen[prompt] == len(rounds):
+            rounds.append([])
+        rounds[seen[prompt]].append(place)
+        seen[prompt] += 1
+    return rounds
