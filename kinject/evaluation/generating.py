@@ -55,7 +55,9 @@ def generate_answers(
         progress: called as ``progress(answered, total)``.
     """
     writer = _Writer(model, prompts, end_ids, pad_id, max_new_tokens, batch_size, temperature)
-    with torch.random.fork_rng(enabled=temperature > 0):
+    accelerators = [] if model.device.type == "cpu" else [model.device]
+    kind = "cuda" if model.device.type == "cpu" else model.device.type
+    with torch.random.fork_rng(accelerators, enabled=temperature > 0, device_type=kind):
         if temperature > 0:
             torch.manual_seed(seed)
         while writer.waiting or writer.rows.numbers:
