@@ -60,17 +60,17 @@ def own_answers(
     prompts: Sequence[str],
     *,
     max_new_tokens: int = 128,
-    batch_size: int = 32,
-    system_prompt: str | None = None,
     sampling: SamplingConfig | None = None,
     seed: int = 0,
+    **asking: Any,
 ) -> list[str]:
     """What ``model`` may answer to ``prompts``, drawn at temperature 1; an answer that was cut ends with a whole sentence.
 
     Args:
-        model, tokenizer, max_new_tokens, batch_size, system_prompt, sampling: As in `answer_questions`.
+        model, tokenizer, max_new_tokens, sampling: As in `answer_questions`.
         prompts: Equal ones are answered each by a draw of its own.
         seed: Of the draws. All processes get those of the first.
+        asking: Passed on to `answer_questions`.
 
     Raises:
         KinjectError: as `answer_questions`.
@@ -83,21 +83,17 @@ def own_answers(
     from kinject.models.diffusion import is_diffusion
     from kinject.sampling import SamplingConfig
 
-    limits: dict[str, Any] = {
-        "max_new_tokens": max_new_tokens,
-        "batch_size": batch_size,
-        "system_prompt": system_prompt,
-    }
+    asking["max_new_tokens"] = max_new_tokens
     if is_diffusion(model):  # its noise depends on the seed and the prompt
         config = sampling or SamplingConfig.fast(max_new_tokens)
         answers = [""] * len(prompts)
         for number, places in enumerate(_rounds(prompts)):
             drawn = replace(config, temperature=1.0, seed=seed + number)
-            said = answer_questions(model, tokenizer, [prompts[place] for place in places], sampling=drawn, **limits)
+            said = answer_questions(model, tokenizer, [prompts[place] for place in places], sampling=drawn, **asking)
             for place, answer in zip(places, said, strict=True):
                 answers[place] = answer
     else:
-        answers = answer_questions(model, tokenizer, prompts, temperature=1.0, seed=seed, **limits)
+        answers = answer_questions(model, tokenizer, prompts, temperature=1.0, seed=seed, **asking)
     lengths = [len(tokenizer(answer, add_special_tokens=False)["input_ids"]) for answer in answers]
     answers = [
         to_sentence_end(answer) if length >= max_new_tokens - 1 else answer

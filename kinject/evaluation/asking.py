@@ -1,7 +1,7 @@
 """Asks a language model questions in batches: an AR model as a rule greedily, a masked diffusion model by `kinject.sampling`.
 
-The answer is cut by token position, never by searching text for a marker. It depends on its own question alone: not on its
-neighbors in the batch, nor on padding.
+The answer is cut by token position, never by searching text for a marker. Unless it is drawn by an AR model, it depends on
+its own question alone: not on its neighbors in the batch, nor on padding.
 """
 
 from __future__ import annotations
