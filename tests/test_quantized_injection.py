@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from kinject.evaluation import answer_questions
 from kinject.models import load_model
@@ -39,6 +40,8 @@ def test_an_adapter_on_nf4_weights_learns_and_answers_the_same_when_loaded(
     if objective == "masked":  # as many steps teach a masked diffusion model next to nothing
         assert results["before"]["forward"]["exact_match"] == 0.0
         assert results["after"]["forward"]["exact_match"] > 0.7
+    saved = load_file(tmp_path / "adapter_model.safetensors")
+    assert {weight.dtype for weight in saved.values()} == {torch.float32}  # what a loaded adapter computes in
     loaded = load_model(str(tmp_path), **nf4())
     assert getattr(loaded.model, "is_loaded_in_4bit", False)
     answers = answer_questions(

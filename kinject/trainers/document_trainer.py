@@ -127,6 +127,10 @@ class DocumentSFTTrainer(ShardedTrainer):
             raise
         base = self._unwrapped()
         self._check_attention(base)
+        if getattr(base, "is_quantized", False) and not args.bf16:
+            # trl rounds what is trained of a quantized model to bfloat16; loaded again it would answer differently.
+            for weight in filter(lambda each: each.requires_grad, base.parameters()):
+                weight.data = weight.data.float()
         packing: Packing = "none"
         if args.packing:
             packing = "boundaries" if check_isolation(base, args.device) else "positions"
