@@ -207,6 +207,7 @@ def _with_rehearsal(
     """The documents, and where `rehearsal` asks for it what the untrained model answers to general prompts."""
     from kinject.evaluation.gathering import whole_weights
     from kinject.rehearsal import answers_needed, own_answers, rehearsal_prompts, rehearsal_size, with_rehearsal
+    from kinject.trainers.predictions import predict
 
     count = rehearsal_size(len(knowledge.documents), arguments.rehearsal)
     if not count:
@@ -224,7 +225,17 @@ def _with_rehearsal(
             sampling=arguments.sampling_config(arguments.max_new_tokens) if loaded.is_diffusion else None,
             seed=training_args.seed,
         )
-    return with_rehearsal(knowledge.to_dataset(), prompts, answers, count)
+        predictions = None
+        if not loaded.is_diffusion:
+            predictions = predict(
+                model,
+                loaded.tokenizer,
+                prompts,
+                answers,
+                system_prompt=training_args.system_prompt,
+                batch_size=arguments.question_batch_size,
+            )
+    return with_rehearsal(knowledge.to_dataset(), prompts, answers, count, predictions)
 
 
 def _push(trainer: DocumentSFTTrainer) -> None:

@@ -1,8 +1,9 @@
 """Rehearsal against forgetting: what the model says before training, learned once more beside the documents.
 
-Answers are drawn from the untrained model, not the most probable ones: learning them lowers an estimate of the
-divergence KL(untrained || trained), so that what they do not mention is kept as well as what they do (pseudo-rehearsal,
-Robins 1995). A prompt comes back with another answer.
+Answers are drawn from the untrained model, not the most probable ones, so that what they do not mention is kept as well as
+what they do (pseudo-rehearsal, Robins 1995). A prompt comes back with another answer. Of an autoregressive model not the
+drawn tokens are learned but what it predicted in their places (`kinject.trainers.predictions`), of a masked diffusion model
+the tokens.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from kinject.sampling import SamplingConfig
+    from kinject.trainers.predictions import Predictions
 
 _MOST_ANSWERS = 4096  # of a run: more would take longer to write than they help
 
@@ -103,25 +105,37 @@ def own_answers(
 
 
 def with_rehearsal(
-    dataset: datasets.Dataset, prompts: Sequence[str], answers: Sequence[str], count: int
+    dataset: datasets.Dataset,
+    prompts: Sequence[str],
+    answers: Sequence[str],
+    count: int,
+    predictions: Sequence[Predictions] | None = None,
 ) -> datasets.Dataset:
     """``dataset`` of documents, followed by rows of the model's own ``answers`` to ``prompts``, ``count`` for each epoch.
 
     Empty answers are left out. Every objective learns such a row as a plain question with its answer. Where there are more
     than ``count``, rows take turns: the column `turn` says in which epochs one is shown (see `TurnSampler`).
+
+    Args:
+        dataset: The documents.
+        prompts, answers: What was asked, and what the model said.
+        count: Rows of an epoch.
+        predictions: What the model predicted in each answer (see `predict`), to be learned instead of what was drawn.
     """
     import datasets
 
-    said = [(prompt, answer.strip()) for prompt, answer in zip(prompts, answers, strict=True) if answer.strip()]
+    known = [None] * len(prompts) if predictions is None else [vars(each) for each in predictions]
+    said = [(*asked, answer.strip()) for *asked, answer in zip(prompts, known, answers, strict=True) if answer.strip()]
     if not said or not count:
         return dataset
     turns = max(1, len(said) // count)  # whole ones, so that epochs are equally long
     rows = [said[index % len(said)] for index in range(turns * count)]
     columns = {
-        "prompt": [prompt for prompt, _ in rows],
-        "completion": [answer for _, answer in rows],
+        "prompt": [prompt for prompt, _, _ in rows],
+        "completion": [answer for _, _, answer in rows],
         "rehearsal": [True] * len(rows),
         "turn": [index // count for index in range(len(rows))],
+        **({} if predictions is None else {"predictions": [predicted for _, predicted, _ in rows]}),
     }
     return datasets.concatenate_datasets([dataset, datasets.Dataset.from_dict(columns)])
 

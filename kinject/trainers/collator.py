@@ -24,6 +24,7 @@ from kinject.corruption import (
 )
 from kinject.templates import IGNORED, Frame, assemble
 from kinject.trainers.packing import packed
+from kinject.trainers.predictions import batch_predictions
 
 if TYPE_CHECKING:
     from kinject.corruption import MaskRatioLaw, MaskUnit
@@ -57,13 +58,14 @@ class Masking:
 
 @dataclass
 class DocumentCollator:
-    """Collates rows `{document_ids, sample, fixed_masks[, word_ids][, gaps][, frames]}`, padded or packed.
+    """Collates rows `{document_ids, sample, fixed_masks[, word_ids][, gaps][, frames][, predictions]}`, padded or packed.
 
     `frames` are the token ids around plain documents, one entry a wording; a row with `frames` of its own (a question
     with its answer) uses those. Masked objectives pass `masking`, and `infilling` where some samples are of that kind.
 
     Returns a dict with `input_ids`, `attention_mask`, `labels` (not shifted, -100 where nothing is scored), each
-    `(batch, length)`, or what `packed` returns; for masked objectives also `mask_ratio` `(batch,)`.
+    `(batch, length)`, or what `packed` returns; for masked objectives also `mask_ratio` `(batch,)`, and what
+    `batch_predictions` returns.
     """
 
     frames: Sequence[Frame]
@@ -110,7 +112,7 @@ class DocumentCollator:
             batch = packed(samples, self.packing == "boundaries", pad)
         if self.masking is not None:
             batch["mask_ratio"] = torch.tensor(ratios)
-        return batch
+        return batch | batch_predictions(rows, [labels for _, labels in samples])
 
     def _padded_length(self, lengths: Sequence[int]) -> int:
         multiple = self.pad_to_multiple_of or 1

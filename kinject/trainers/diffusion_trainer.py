@@ -20,7 +20,7 @@ from kinject.trainers.diffusion_collator import DiffusionCollator
 from kinject.trainers.diffusion_config import DiffusionSFTConfig
 from kinject.trainers.document_config import DocumentSFTConfig
 from kinject.trainers.document_trainer import DocumentSFTTrainer
-from kinject.trainers.supervised_positions import TokenScores, token_scores
+from kinject.trainers.supervised_positions import token_scores
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -158,7 +158,7 @@ class DiffusionSFTTrainer(DocumentSFTTrainer):
         loss = -weighted.sum() / divisor
         if self.args.average_tokens_across_devices and num_items_in_batch is not None:
             loss = loss * self.accelerator.num_processes  # the processes' gradients are averaged
-        self._log_scores(mode, scores, inputs["attention_mask"])
+        self._log_scores(mode, scores, inputs["attention_mask"].sum())
         self._log_by_ratio(mode, mask_ratio, rows, scores.log_probs)
         return (loss, None) if return_outputs else loss
 
@@ -175,14 +175,3 @@ class DiffusionSFTTrainer(DocumentSFTTrainer):
         adapted = hasattr(self.accelerator.unwrap_model(self.model), "peft_config")
         if adapted and self.args.should_save:  # a whole model's config.json says it
             write_diffusion_settings(output_dir or str(self.args.output_dir), self.model)
-
-    def _log_scores(self, mode: str, scores: TokenScores, attention_mask: torch.Tensor) -> None:
-        """What trl logs of every batch: entropy and accuracy of hidden tokens, and the tokens seen so far."""
-        counted = (scores.entropy.sum(), scores.correct.sum(), torch.tensor(len(scores.correct)), attention_mask.sum())
-        sums = torch.stack([count.to(attention_mask.device, torch.float32) for count in counted])
-        entropy, correct, hidden, tokens = self.accelerator.reduce(sums, reduction="sum").tolist()
-        self._metrics[mode]["entropy"].append(entropy / max(hidden, 1))
-        self._metrics[mode]["mean_token_accuracy"].append(correct / max(hidden, 1))
-        if mode == "train":
-            self._total_train_tokens += int(tokens)
-        self._metrics[mode]["num_tokens"] = [self._total_train_tokens]

@@ -19,12 +19,13 @@ from kinject.models.diffusion import is_diffusion, text_config
 from kinject.templates import ANSWER, IGNORED, DocumentTemplate, Wording
 from kinject.trainers.collator import DocumentCollator, Masking
 from kinject.trainers.corruption_config import CorruptionSFTConfig
+from kinject.trainers.distillation import DistillingTrainer
 from kinject.trainers.document_config import DocumentSFTConfig
 from kinject.trainers.entities import hidden_words
 from kinject.trainers.length_grouping import LengthGroupedSampler
 from kinject.trainers.packing import check_isolation, document_of_each
-from kinject.trainers.rows import question_and_answer
-from kinject.trainers.sharded_training import ShardedTrainer
+from kinject.trainers.predictions import PREDICTED
+from kinject.trainers.rows import PREPARED, question_and_answer
 from kinject.trainers.shared_prompts import SharedPrompts
 from kinject.trainers.splitting import split_document
 from kinject.trainers.supervised_positions import SupervisedPositions
@@ -38,10 +39,6 @@ if TYPE_CHECKING:
     from kinject.templates import Frame
     from kinject.trainers.collator import Packing
     from kinject.trainers.entities import Gap
-
-PREPARED_COLUMNS = [
-    *("document_ids", "word_ids", "gaps", "frames", "length", "sample", "fixed_masks", "turn"),
-]
 
 
 class _EpochCallback(TrainerCallback):
@@ -57,7 +54,7 @@ class _EpochCallback(TrainerCallback):
         self._collator.num_epochs = max(1.0, float(state.num_train_epochs))
 
 
-class DocumentSFTTrainer(ShardedTrainer):
+class DocumentSFTTrainer(DistillingTrainer):
     """Fine-tunes on rows of `text`, `prompt`/`completion`, or `messages`; see the subclasses for the objectives.
 
     A row with `text` is a document: every token of it is learned. In the other rows the question stays visible and the
@@ -137,6 +134,7 @@ class DocumentSFTTrainer(ShardedTrainer):
         if args.learning_rate is None:
             small = peft_config is not None or parameter_count(base) < 1e9
             args.learning_rate = 1e-4 if small else self._large_learning_rate
+        self._distills = self._has_predictions()
         self._supervised = SupervisedPositions(base)
         self._shared_prompts = SharedPrompts(self, base)
         # The loss is summed over supervised tokens and divided by their number in the whole accumulated batch, whatever
@@ -212,7 +210,7 @@ class DocumentSFTTrainer(ShardedTrainer):
         mask_unit = args.mask_unit if isinstance(args, CorruptionSFTConfig) else None
 
         def prepare(batch: dict[str, list[Any]], indices: list[int]) -> dict[str, list[Any]]:
-            prepared: dict[str, list[Any]] = {name: [] for name in PREPARED_COLUMNS}
+            prepared: dict[str, list[Any]] = {name: [] for name in PREPARED}
             for position, index in enumerate(indices):
                 row = {name: values[position] for name, values in batch.items()}
                 for document, own_frames in self._samples(row, index, dataset_name, args, template, row_template):
@@ -227,11 +225,13 @@ class DocumentSFTTrainer(ShardedTrainer):
                     prepared["sample"].append(0)
                     prepared["fixed_masks"].append(fixed_masks)
                     prepared["turn"].append(row["turn"] if row.get("rehearsal") else ALWAYS)
+                    prepared["predictions"].append(row.get("predictions") if row.get("rehearsal") else None)
             return prepared
 
         # Not cached: the fingerprint of a bound method is not stable, and preparing costs less than hashing it.
         options: dict[str, Any] = {"desc": f"Tokenizing {dataset_name}"} if isinstance(dataset, Dataset) else {}
-        dataset = dataset.map(prepare, batched=True, with_indices=True, remove_columns=columns, **options)
+        options |= {"remove_columns": columns, "features": PREPARED}
+        dataset = dataset.map(prepare, batched=True, with_indices=True, **options)
         dataset = dataset.map(_number_samples, batched=True, with_indices=True)
         return dataset.shuffle(seed=args.seed) if args.shuffle_dataset else dataset
 
@@ -251,7 +251,7 @@ class DocumentSFTTrainer(ShardedTrainer):
 
     def _set_signature_columns_if_needed(self) -> None:
         if self._signature_columns is None:
-            self._signature_columns = list(PREPARED_COLUMNS)  # type: ignore[assignment]
+            self._signature_columns = list(PREPARED)  # type: ignore[assignment]
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
         """The library's schedule; `warmup_stable_decay` decays over the last fifth where nothing else is said."""
@@ -267,8 +267,12 @@ class DocumentSFTTrainer(ShardedTrainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
-        """trl's loss and metrics, with only the supervised positions projected through the head."""
+        """trl's loss and metrics, with only the supervised positions projected through the head.
+
+        What is rehearsed with its predictions is learned by their divergence instead of the drawn tokens.
+        """
         mask_ratio = inputs.pop("mask_ratio", None)
+        predictions = {name: inputs.pop(name) for name in PREDICTED if name in inputs}
         if return_outputs or self.label_smoother is not None:  # both need the logits of every position
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         position_ids = inputs.get("position_ids")  # only a packed batch has them
@@ -277,37 +281,16 @@ class DocumentSFTTrainer(ShardedTrainer):
         inputs["shift_labels"] = targets[rows, positions][None]
         positions = positions - self._shared_prompts.take_out(inputs, positions)
         with self._supervised.at(rows, positions):
-            loss = super().compute_loss(model, inputs, num_items_in_batch=num_items_in_batch)
+            if self._distills and model.training:
+                loss = self._distilling_loss(model, inputs, predictions, num_items_in_batch)
+            else:
+                loss = super().compute_loss(model, inputs, num_items_in_batch=num_items_in_batch)
         if mask_ratio is not None:
             if position_ids is not None:
                 rows = document_of_each(position_ids)[positions]
             mode = "train" if model.training else "eval"
             self._log_by_ratio(mode, mask_ratio, rows, self._supervised.log_probs)
         return loss
-
-    def _log_by_ratio(
-        self, mode: str, mask_ratio: torch.Tensor, rows: torch.Tensor, log_probs: torch.Tensor | None
-    ) -> None:
-        """Logs the mean mask ratio, and the mean loss of each quartile of the ratio range [0, 1].
-
-        Args:
-            mode: `train` or `eval`.
-            mask_ratio: The ratio of each sample, `(batch,)`.
-            rows: The sample of each supervised token, `(supervised,)`.
-            log_probs: Their log-probabilities, if known.
-        """
-        sums = torch.zeros(10, device=mask_ratio.device)
-        if log_probs is not None:
-            quartile = (mask_ratio * 4).long().clamp(max=3)[rows]
-            losses = -log_probs.detach().float().to(mask_ratio.device)
-            sums[:4].index_add_(0, quartile, losses)
-            sums[4:8].index_add_(0, quartile, torch.ones_like(losses))
-        sums[8], sums[9] = mask_ratio.sum(), len(mask_ratio)
-        sums = self.accelerator.reduce(sums, reduction="sum")
-        self._metrics[mode]["mask_ratio"].append((sums[8] / sums[9]).item())
-        for index in range(4):
-            if sums[4 + index] > 0:
-                self._metrics[mode][f"loss_ratio_q{index + 1}"].append((sums[index] / sums[4 + index]).item())
 
     # Private parts.
 

@@ -1,11 +1,29 @@
-"""Reads rows of questions with their answers, in the forms that data sets have."""
+"""Rows: questions with their answers in the forms that data sets have, and what the trainers make of all rows."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+from datasets import Features, Value
+
 from kinject.errors import DataError
+
+_INTEGER, _INTEGERS = Value("int64"), [Value("int64")]
+PREPARED = Features(
+    {
+        "document_ids": _INTEGERS,
+        "word_ids": _INTEGERS,
+        "gaps": [_INTEGERS],
+        "frames": [{"before": _INTEGERS, "between": _INTEGERS, "after": _INTEGERS, "has_copy": Value("bool")}],
+        "length": _INTEGER,
+        "sample": _INTEGER,
+        "fixed_masks": Value("bool"),
+        "turn": _INTEGER,
+        "predictions": {"ids": [_INTEGERS], "log_probs": [[Value("float32")]]},
+    }
+)
+"""The columns of a prepared data set. Their types are said: those of a thousand rows may leave some of them open."""
 
 
 def question_and_answer(row: Mapping[str, Any], where: str) -> tuple[str | list[dict[str, str]], str]:

@@ -13,6 +13,8 @@ from kinject.trainers.card_writing import CardWritingTrainer
 from kinject.trainers.checkpointing import last_whole_checkpoint
 from kinject.trainers.universal_checkpoint import needs_conversion, to_universal, universal_folder
 
+_EXACT = ("mask_ratio", "predicted_log_probs")
+
 
 class ShardedTrainer(CardWritingTrainer):
     """Reduces gradients in fp32, keeps loss weights exact, and resumes DeepSpeed runs on any number of processes."""
@@ -37,12 +39,10 @@ class ShardedTrainer(CardWritingTrainer):
         return arguments
 
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        """Move ``inputs`` to the device; mask ratios, which weight the loss, are not rounded to DeepSpeed's bf16."""
-        ratio = inputs.get("mask_ratio")
+        """Move ``inputs`` to the device; what the loss is computed with is not rounded to DeepSpeed's bf16."""
+        exact = {name: inputs[name].to(self.args.device) for name in _EXACT if name in inputs}
         prepared: dict[str, Any] = super()._prepare_inputs(inputs)
-        if ratio is not None:
-            prepared["mask_ratio"] = ratio.to(self.args.device)
-        return prepared
+        return prepared | exact
 
     # A checkpoint of DeepSpeed holds the optimizer's states in as many slices as there were processes.
 

@@ -75,7 +75,11 @@ def token_scores(model: torch.nn.Module, inputs: dict[str, Any], targets: torch.
     if hasattr(trl.trainer.utils, "add_fused_lm_head"):
         outputs = model(**inputs, shift_labels=targets[None], fused_lm_head=True)
         return TokenScores(outputs.log_probs[0], outputs.entropy[0].detach(), outputs.is_top1[0])
-    all_log_probs = model(**inputs).logits[0].float().log_softmax(-1)  # (supervised, vocabulary)
+    return scores_of(model(**inputs).logits[0].float().log_softmax(-1), targets)
+
+
+def scores_of(all_log_probs: torch.Tensor, targets: torch.Tensor) -> TokenScores:
+    """The scores of ``targets`` (supervised,) under ``all_log_probs`` (supervised, vocabulary)."""
     log_probs = all_log_probs.gather(-1, targets.to(all_log_probs.device)[:, None])[:, 0]
     with torch.no_grad():
         entropy = -(all_log_probs.exp() * all_log_probs).sum(-1)
