@@ -49,7 +49,8 @@ def test_results_are_those_of_one_process(
     strategy: str, run: str, on_two: Callable[[str], Path], injected_alone: Path
 ) -> None:
     found, expected = (read_results(folder / run) for folder in (on_two(strategy), injected_alone))
-    if run.endswith("qlora"):  # trl trains these adapters in bf16, which rounds sums of two processes otherwise
+    if run.endswith("qlora"):  # Adam makes whole steps of gradients so small that rounding decides on their sign
+        assert sum(one == two for one, two in zip(found["answers"], expected["answers"], strict=True)) > 12  # of 24
         assert found["before"] == expected["before"]
         assert found["train"]["flops"] == pytest.approx(expected["train"]["flops"])
         return
