@@ -125,17 +125,17 @@ def with_rehearsal(
     import datasets
 
     known = [None] * len(prompts) if predictions is None else [vars(each) for each in predictions]
-    said = [(*asked, answer.strip()) for *asked, answer in zip(prompts, known, answers, strict=True) if answer.strip()]
+    said = [each for each in zip(prompts, answers, known, strict=True) if each[1].strip()]
     if not said or not count:
         return dataset
     turns = max(1, len(said) // count)  # whole ones, so that epochs are equally long
     rows = [said[index % len(said)] for index in range(turns * count)]
     columns = {
         "prompt": [prompt for prompt, _, _ in rows],
-        "completion": [answer for _, _, answer in rows],
+        "completion": [answer for _, answer, _ in rows],
         "rehearsal": [True] * len(rows),
         "turn": [index // count for index in range(len(rows))],
-        **({} if predictions is None else {"predictions": [predicted for _, predicted, _ in rows]}),
+        **({} if predictions is None else {"predictions": [predicted for _, _, predicted in rows]}),
     }
     return datasets.concatenate_datasets([dataset, datasets.Dataset.from_dict(columns)])
 

@@ -104,7 +104,7 @@ def test_a_cut_answer_ends_with_its_last_whole_sentence(answer: str, kept: str) 
 
 def test_empty_answers_are_left_out_and_the_others_taken_in_turn() -> None:
     documents = load_knowledge("fictional:nano", size=2).to_dataset()
-    rows = with_rehearsal(documents, ["A?", "B?", "C?"], ["a", " ", "c "], 3)
+    rows = with_rehearsal(documents, ["A?", "B?", "C?"], ["a", " ", "c"], 3)
     assert rows["prompt"][2:] == ["A?", "C?", "A?"] and rows["completion"][2:] == ["a", "c", "a"]
     assert with_rehearsal(documents, ["A?"], [""], 3).column_names == documents.column_names
 

@@ -61,7 +61,7 @@ def predict(
         assemble(template.row_frames(prompt)[0], template.encode(answer).ids, None)
         for prompt, answer in zip(prompts, answers, strict=True)
     ]
-    found: list[Predictions | None] = [None] * len(samples)
+    found: dict[int, Predictions] = {}
     order = sorted(range(len(samples)), key=lambda index: len(samples[index].input_ids))  # little padding
     with evaluating(model):
         for first in range(0, len(order), batch_size):
@@ -77,7 +77,7 @@ def predict(
                 # Of an impossible token, the product of its probability and its logarithm would be no number.
                 log_probs = log_probs.clamp(min=_IMPOSSIBLE)
                 found[place] = Predictions(kept.int().cpu().numpy(), log_probs.cpu().numpy())
-    return [each for each in found if each is not None]
+    return [found[place] for place in range(len(samples))]
 
 
 def batch_predictions(rows: Sequence[Mapping[str, Any]], labels: Sequence[Sequence[int]]) -> dict[str, torch.Tensor]:
