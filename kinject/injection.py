@@ -72,7 +72,7 @@ class InjectionArguments(SamplingArguments):
         default=0.0,
         metadata={
             "help": "Against forgetting: share of the samples that are the model's own answers to general prompts, from "
-            "before training. They come on top of the documents."
+            "before training (an autoregressive model learns what it predicted in them). They come on top of the documents."
         },
     )
     baselines: list[str] | None = field(

@@ -109,7 +109,7 @@ def answer_questions(
         else:
             raise ConfigurationError(
                 f"{'watch' if sampling is None else 'sampling'} is for masked diffusion models, and this one is "
-                "autoregressive: it writes from left to right, greedily; leave it out"
+                "autoregressive: it writes from left to right; leave it out"
             )
     answers = [str(tokenizer.decode(new[:max_new_tokens], skip_special_tokens=True)).strip() for new in written]
     if temperature:
