@@ -75,6 +75,13 @@ class InjectionArguments(SamplingArguments):
             "before training (an autoregressive model learns what it predicted in them). They come on top of the documents."
         },
     )
+    rehearsal_answers: int = field(
+        default=4096,
+        metadata={
+            "help": "With rehearsal: at most so many answers are drawn, and come back in later epochs. Drawing them takes "
+            "its time with larger models."
+        },
+    )
     baselines: list[str] | None = field(
         default=None, metadata={"help": "Finished runs (their output_dir) to show beside this one in the model card."}
     )
@@ -213,7 +220,7 @@ def _with_rehearsal(
     if not count:
         return knowledge.to_dataset()
     epochs = math.ceil(training_args.num_train_epochs) if training_args.max_steps <= 0 else training_args.max_steps
-    prompts = rehearsal_prompts(arguments.documents, answers_needed(count, epochs))
+    prompts = rehearsal_prompts(arguments.documents, answers_needed(count, epochs, arguments.rehearsal_answers))
     with whole_weights(loaded.model) as model:
         answers = own_answers(
             model,

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from kinject.sampling import SamplingConfig
     from kinject.trainers.predictions import Predictions
 
-_MOST_ANSWERS = 4096  # of a run: more would take longer to write than they help
-
 
 def rehearsal_size(documents: int, share: float) -> int:
     """How many samples make up ``share`` of an epoch beside ``documents``.
@@ -140,9 +138,15 @@ def with_rehearsal(
     return datasets.concatenate_datasets([dataset, datasets.Dataset.from_dict(columns)])
 
 
-def answers_needed(count: int, epochs: int) -> int:
-    """How many answers to write for ``epochs`` of ``count`` each: others in every epoch, as far as that is affordable."""
-    return max(count, min(count * max(1, epochs), _MOST_ANSWERS))
+def answers_needed(count: int, epochs: int, most: int) -> int:
+    """How many answers to write for ``epochs`` of ``count`` each: others in every epoch, but not more than ``most``.
+
+    Raises:
+        ConfigurationError: ``most`` is below 1.
+    """
+    if most < 1:
+        raise ConfigurationError(f"rehearsal_answers is {most}; expected how many answers to draw at most, such as 4096.")
+    return min(count * max(1, epochs), most)
 
 
 def to_sentence_end(answer: str) -> str:

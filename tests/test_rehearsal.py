@@ -57,9 +57,14 @@ def test_a_share_out_of_range_is_refused(share: float) -> None:
         rehearsal_size(30, share)
 
 
-@pytest.mark.parametrize(("count", "epochs", "needed"), [(30, 5, 150), (30, 0, 30), (90, 1000, 4096), (9000, 3, 9000)])
+@pytest.mark.parametrize(("count", "epochs", "needed"), [(30, 5, 150), (30, 0, 30), (90, 1000, 500), (9000, 3, 500)])
 def test_every_epoch_has_answers_of_its_own_as_far_as_that_is_affordable(count: int, epochs: int, needed: int) -> None:
-    assert answers_needed(count, epochs) == needed
+    assert answers_needed(count, epochs, most=500) == needed
+
+
+def test_no_answers_at_all_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match="expected how many answers to draw at most"):
+        answers_needed(30, 5, most=0)
 
 
 @pytest.mark.parametrize("model", ["nano-ar", "nano-diffusion"])
