@@ -145,7 +145,9 @@ def answers_needed(count: int, epochs: int, most: int) -> int:
         ConfigurationError: ``most`` is below 1.
     """
     if most < 1:
-        raise ConfigurationError(f"rehearsal_answers is {most}; expected how many answers to draw at most, such as 4096.")
+        raise ConfigurationError(
+            f"rehearsal_answers is {most}; expected how many answers to draw at most, such as 4096."
+        )
     return min(count * max(1, epochs), most)
 
 

@@ -69,25 +69,29 @@ def _check(check: Check, model: str, panel: Panel, findings: Findings) -> tuple[
     at_least = check.at_least is not None
     bound = check.at_least if at_least else check.at_most
     relation = ">=" if at_least else "<="
+    digits = ".3f" if check.direction == "forgotten" else ".2f"  # where a point is much
     text = f"{check.direction} of {check.method}"
     if isinstance(bound, str):
         other = _mean(findings, model, bound, panel, check.direction)
-        margin = f" {'+' if check.plus > 0 else '-'} {abs(check.plus):.2f}" if check.plus else ""
+        margin = f" {'+' if check.plus > 0 else '-'} {abs(check.plus):{digits}}" if check.plus else ""
         name = f"{bound}{margin}"
         limit = None if other is None else other + check.plus
-        shown = "not measured" if other is None else f"{other:.2f}{margin}"
+        shown = "not measured" if other is None else f"{other:{digits}}{margin}"
         expected = f"{relation} {name} ({shown})"
     else:
         limit = float(bound or 0.0) + check.plus
-        expected = f"{relation} {limit:.2f}"
+        expected = f"{relation} {limit:{digits}}"
     if score is None or limit is None:
-        return None, f"{text} {'not measured' if score is None else f'{score:.2f}'}, expected {expected}"
+        return None, f"{text} {'not measured' if score is None else f'{score:{digits}}'}, expected {expected}"
     holds = score >= limit - 1e-9 if at_least else score <= limit + 1e-9
-    return holds, f"{text} {score:.2f}, expected {expected}"
+    return holds, f"{text} {score:{digits}}, expected {expected}"
 
 
 def _mean(findings: Findings, model: str, method: str, panel: Panel, direction: str) -> float | None:
-    """The mean over seeds; `macro` is the mean of both directions."""
+    """The mean over seeds; `macro` is the mean of both directions, `forgotten` the share of general questions lost."""
+    if direction == "forgotten":
+        retained = findings.retained([model], method, panel.dataset)
+        return None if retained is None else retained[0].mean - retained[1].mean
     directions = DIRECTIONS if direction == "macro" else (direction,)
     scores = [findings.score([model], method, panel, each) for each in directions]
     found = [score.mean for score in scores if score is not None]

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from kinject.errors import ConfigurationError
 from kinject.reproduction.specification import (
-    DIRECTIONS,
+    COMPARED,
     FAMILIES,
     SCRIPTS,
     Check,
@@ -193,9 +193,9 @@ def _read_claims(path: Path, methods: Mapping[str, Method]) -> dict[str, Claim]:
             where = f"{path}: {name}, check {number}"
             if (check.at_least is None) == (check.at_most is None):
                 raise ConfigurationError(f"{where}: expected either at_least or at_most.")
-            if check.direction not in (*DIRECTIONS, "macro"):
+            if check.direction not in COMPARED:
                 raise ConfigurationError(
-                    f"{where}: direction is '{check.direction}'; expected forward, backward or macro."
+                    f"{where}: direction is '{check.direction}'; expected one of {', '.join(COMPARED)}."
                 )
         for method in claims[str(name)].methods:
             if method not in methods:

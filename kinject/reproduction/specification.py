@@ -8,6 +8,8 @@ from typing import Any
 SCRIPTS = {"ar": "ar_ft.py", "masked": "masked_ft.py", "diffusion": "dllm_ft.py"}
 FAMILIES = ("autoregressive", "diffusion")
 DIRECTIONS = ("forward", "backward")
+COMPARED = (*DIRECTIONS, "macro", "forgotten")
+"""What claims compare: scores, their mean in both directions, and the share of general questions that training cost."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +158,7 @@ class Check:
     """One comparison: a method's score in a direction against a number, or against another method's score.
 
     Attributes:
-        method, direction: The score that is checked; `macro` is the mean of both directions.
+        method, direction: The score that is checked; see `COMPARED`.
         at_least, at_most: A number, or the name of a method whose score in the same direction is meant.
         plus: Added to that score.
     """

@@ -143,6 +143,17 @@ def test_a_claim_on_the_macro_mean_takes_both_directions(tmp_path: Path) -> None
     assert holds.holds is True and "macro of masked 0.85, expected >= ar + 0.30 (0.48 + 0.30)" in str(holds)
 
 
+def test_a_claim_on_what_is_forgotten_takes_general_questions_before_and_after(tmp_path: Path) -> None:
+    checks = [{"method": "masked", "direction": "forgotten", "at_most": 0.01}]
+    changes = {"claims.yaml:masked_helps.checks": checks}
+    retention = {"before": {"answered": 0.9}, "after": {"answered": 0.895}}
+    holds = verdict(*found(tmp_path, changes, retention=retention))
+    assert holds.holds is True and "forgotten of masked 0.005, expected <= 0.010" in str(holds)
+    retention["after"] = {"answered": 0.888}
+    assert verdict(*found(tmp_path / "fails", changes, retention=retention)).holds is False
+    assert verdict(*found(tmp_path / "open", changes)).holds is None
+
+
 def test_a_claim_with_a_check_that_was_not_measured_is_open(tmp_path: Path) -> None:
     recipes, pairs = found(tmp_path)
     left = [pair for pair in pairs if pair[0].method != "ar"]
