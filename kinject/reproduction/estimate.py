@@ -14,14 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kinject.errors import DataError, KinjectError
-from kinject.rehearsal import rehearsal_size
+from kinject.rehearsal import rehearsal_prompts, rehearsal_size
 from kinject.reproduction.grid import Run
 from kinject.reproduction.specification import Dataset, Scale
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_REHEARSED = 40.0  # tokens of a general prompt with its answer
+_REHEARSED = 40.0  # tokens of a general prompt with its answer, where there is no tokenizer to ask
+_PROMPTS = 256  # of them are counted
 _INFILLED = 0.45  # of a document, on average, is not part of an infilling sample's answer
 _FRAME = 20.0  # tokens around a document, where there is no tokenizer to ask
 _TOKENS_A_WORD = 1.4
@@ -52,7 +53,7 @@ def estimate(run: Run, scale: Scale, processes: int = 1) -> Cost:
     samples, tokens_a_sample, counted = _samples(run, dataset)
     rehearsed = rehearsal_size(samples, float(run.options.get("rehearsal", 0.0)))
     if rehearsed:
-        tokens_a_sample = (samples * tokens_a_sample + rehearsed * _REHEARSED) / (samples + rehearsed)
+        tokens_a_sample = (samples * tokens_a_sample + rehearsed * _rehearsed_tokens(run)) / (samples + rehearsed)
         samples, counted = samples + rehearsed, False
     batch = int(run.options.get("per_device_train_batch_size", 8)) * processes
     batch *= int(run.options.get("gradient_accumulation_steps", 1))
@@ -89,13 +90,7 @@ def matched(runs: Sequence[Run], references: Sequence[Run], scale: Scale, proces
 
 def _samples(run: Run, dataset: Dataset) -> tuple[int, float, bool]:
     """Number of samples in an epoch, mean tokens of a sample, and whether they were counted."""
-    texts = _texts(
-        str(run.options["documents"]),
-        str(run.options["paraphrases"]),
-        run.options.get("facts"),
-        run.options.get("size"),
-        run.options.get("world_seed", 0),
-    )
+    texts = _run_texts(run)
     copies = 2.0 if run.recipe == "masked" else 1.0
     infilled = float(run.options.get("infill_share", 0.0))
     copies -= _INFILLED * infilled  # the answer is the gap alone
@@ -113,6 +108,32 @@ def _samples(run: Run, dataset: Dataset) -> tuple[int, float, bool]:
     length = sum(len(template.encode(text).ids) for text in texts) / len(texts)
     frames = [len(frame.before) + len(frame.between) + len(frame.after) for frame in template.frames]
     return len(texts) * reversals, copies * length + sum(frames) / len(frames), not infilled
+
+
+def _rehearsed_tokens(run: Run) -> float:
+    """Mean tokens of a general prompt with its answer, which is taken to be as long as a document."""
+    texts = _run_texts(run)
+    tokenizer = _tokenizer(str(run.options["model_name_or_path"])) if texts else None
+    if tokenizer is None:
+        return _REHEARSED
+    from kinject.templates import ANSWER, DocumentTemplate
+
+    template = DocumentTemplate(tokenizer, (ANSWER,), run.options.get("system_prompt"))
+    frames = [template.row_frames(prompt)[0] for prompt in rehearsal_prompts(str(run.options["documents"]), _PROMPTS)]
+    around = sum(len(frame.before) + len(frame.between) + len(frame.after) for frame in frames) / len(frames)
+    answer = sum(len(template.encode(text).ids) for text in texts) / len(texts)
+    return around + min(answer, float(run.options.get("max_new_tokens", 128)))
+
+
+def _run_texts(run: Run) -> tuple[str, ...]:
+    """The documents of ``run``, or nothing where they are not at hand."""
+    return _texts(
+        str(run.options["documents"]),
+        str(run.options["paraphrases"]),
+        run.options.get("facts"),
+        run.options.get("size"),
+        run.options.get("world_seed", 0),
+    )
 
 
 def _wordings(recipe: str, options: Mapping[str, Any]) -> Any:

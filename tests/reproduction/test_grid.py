@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from kinject.reproduction.estimate import estimate, matched
 from kinject.reproduction.fingerprint import bare_code, code_fingerprint, data_fingerprint
 from kinject.reproduction.grid import method_runs, table_runs
@@ -121,3 +123,5 @@ def test_rehearsal_adds_its_share_to_the_samples(tmp_path: Path) -> None:
     options = {"per_device_train_batch_size": 1}
     plain, rehearsed = (replace(run, options={**run.options, **options}) for run in (plain, rehearsed))
     assert estimate(rehearsed, recipes.scale).steps == 2 * estimate(plain, recipes.scale).steps
+    documents, everything = (estimate(run, recipes.scale).tokens for run in (plain, rehearsed))
+    assert everything == pytest.approx(2 * documents, rel=0.2)  # a nano model's answers are as long as the documents
