@@ -21,6 +21,8 @@ from kinject.reproduction.specification import Dataset, Scale
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from kinject.templates import DocumentTemplate, Frame
+
 _REHEARSED = 40.0  # tokens of a general prompt with its answer, where there is no tokenizer to ask
 _PROMPTS = 256  # of them are counted
 _INFILLED = 0.45  # of a document, on average, is not part of an infilling sample's answer
@@ -105,9 +107,7 @@ def _samples(run: Run, dataset: Dataset) -> tuple[int, float, bool]:
     from kinject.templates import DocumentTemplate
 
     template = DocumentTemplate(tokenizer, _wordings(run.recipe, run.options), run.options.get("system_prompt"))
-    length = sum(len(template.encode(text).ids) for text in texts) / len(texts)
-    frames = [len(frame.before) + len(frame.between) + len(frame.after) for frame in template.frames]
-    return len(texts) * reversals, copies * length + sum(frames) / len(frames), not infilled
+    return len(texts) * reversals, copies * _length(template, texts) + _around(template.frames), not infilled
 
 
 def _rehearsed_tokens(run: Run) -> float:
@@ -120,9 +120,17 @@ def _rehearsed_tokens(run: Run) -> float:
 
     template = DocumentTemplate(tokenizer, (ANSWER,), run.options.get("system_prompt"))
     frames = [template.row_frames(prompt)[0] for prompt in rehearsal_prompts(str(run.options["documents"]), _PROMPTS)]
-    around = sum(len(frame.before) + len(frame.between) + len(frame.after) for frame in frames) / len(frames)
-    answer = sum(len(template.encode(text).ids) for text in texts) / len(texts)
-    return around + min(answer, float(run.options.get("max_new_tokens", 128)))
+    return _around(frames) + min(_length(template, texts), float(run.options.get("max_new_tokens", 128)))
+
+
+def _length(template: DocumentTemplate, texts: Sequence[str]) -> float:
+    """Mean tokens of a document."""
+    return sum(len(template.encode(text).ids) for text in texts) / len(texts)
+
+
+def _around(frames: Sequence[Frame]) -> float:
+    """Mean tokens around a document."""
+    return sum(len(frame.before) + len(frame.between) + len(frame.after) for frame in frames) / len(frames)
 
 
 def _run_texts(run: Run) -> tuple[str, ...]:
