@@ -138,12 +138,14 @@ def inject(
     from kinject.evaluation.report import results_table
     from kinject.evaluation.retention import measure_retention
     from kinject.results import changed_settings, new_results, read_results, summary, write_results
+    from kinject.trainers.freezing import frozen_parameters
 
     sampling = arguments.sampling_config(arguments.max_new_tokens)
     output_dir = prepare_output_dir(training_args.output_dir)
     baselines = [summary(read_results(run)) for run in arguments.baselines or ()]
     knowledge = arguments.load_knowledge()
     loaded = load_for_training(model_args, training_args)
+    frozen_parameters(loaded.model, training_args.frozen_modules or (), adapter=model_args.use_peft)  # refused early
     results = new_results(
         objective=objective,
         model=loaded.name,

@@ -18,6 +18,7 @@ class DocumentSFTConfig(SFTConfig):
 
     Args:
         system_prompt: System message of every prompt. `None` leaves the chat template's own default in place.
+        frozen_modules: Modules whose weights are not learned, by name (see `kinject.trainers.freezing`).
     """
 
     max_length: int | None = field(
@@ -48,6 +49,13 @@ class DocumentSFTConfig(SFTConfig):
     )
     system_prompt: str | None = field(
         default=None, metadata={"help": "System message of every prompt. Default: the chat template's own."}
+    )
+    frozen_modules: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Modules whose weights stay as they are while all others learn, such as self_attn, embed_tokens or "
+            "layers.0. Not with adapters, which freeze the whole model."
+        },
     )
 
     def __post_init__(self) -> None:

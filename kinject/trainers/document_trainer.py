@@ -22,6 +22,7 @@ from kinject.trainers.corruption_config import CorruptionSFTConfig
 from kinject.trainers.distillation import DistillingTrainer
 from kinject.trainers.document_config import DocumentSFTConfig
 from kinject.trainers.entities import hidden_words
+from kinject.trainers.freezing import frozen_parameters
 from kinject.trainers.length_grouping import LengthGroupedSampler
 from kinject.trainers.packing import check_isolation, document_of_each
 from kinject.trainers.predictions import PREDICTED
@@ -71,8 +72,8 @@ class DocumentSFTTrainer(DistillingTrainer):
         kwargs: Passed on to [`trl.SFTTrainer`].
 
     Raises:
-        ConfigurationError: unknown wording, no usable mask token, LoRA targets that match nothing, an answer longer
-            than `max_length`, a token that the model has no embedding for.
+        ConfigurationError: unknown wording, no usable mask token, LoRA targets or frozen modules that match nothing, an
+            answer longer than `max_length`, a token that the model has no embedding for.
         DataError: a row without text, prompt/completion or messages, or with an empty document.
     """
 
@@ -124,6 +125,8 @@ class DocumentSFTTrainer(DistillingTrainer):
             raise
         base = self._unwrapped()
         self._check_attention(base)
+        for weight in frozen_parameters(base, args.frozen_modules or (), adapter=base is not self.model):
+            weight.requires_grad_(False)
         if getattr(base, "is_quantized", False) and not args.bf16:
             # trl rounds what is trained of a quantized model to bfloat16; loaded again it would answer differently.
             for weight in filter(lambda each: each.requires_grad, base.parameters()):

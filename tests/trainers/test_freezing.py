@@ -1,0 +1,52 @@
+"""Modules that are left as they are while the rest of the model learns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig
+from transformers import AutoModelForCausalLM
+
+from kinject.errors import ConfigurationError
+from kinject.evaluation.cost import flops_per_token
+
+
+@pytest.mark.parametrize("modules", [["self_attn"], ["self_attn", "embed_tokens"], ["layers.0"]])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_what_is_frozen_stays_and_all_else_learns(
+    make_trainer: Callable[..., Any], tmp_path: Path, modules: list[str], checkpointing: bool
+) -> None:
+    trainer = make_trainer(frozen_modules=modules, gradient_checkpointing=checkpointing)
+    before = {name: weight.clone() for name, weight in trainer.model.named_parameters()}
+    trainer.train()
+    trainer.save_model(str(tmp_path / "model"))
+    saved = dict(AutoModelForCausalLM.from_pretrained(tmp_path / "model").named_parameters())
+    frozen = {name for name in before if any(f".{module}." in name for module in modules)}
+    assert {name for name, weight in before.items() if torch.equal(saved[name], weight)} == frozen
+
+
+def test_frozen_weights_cost_no_gradient_of_their_own(make_trainer: Callable[..., Any]) -> None:
+    whole, part = make_trainer(), make_trainer(frozen_modules=["self_attn"])
+    spared = 2.0 * sum(weight.numel() for name, weight in part.model.named_parameters() if "self_attn" in name)
+    assert flops_per_token(whole.model) - flops_per_token(part.model) == spared > 0
+
+
+@pytest.mark.parametrize(
+    ("modules", "adapter", "message"),
+    [
+        (["attention"], False, r"no weight of this model lies in 'attention'.*mlp.*self_attn"),
+        (["self_at"], False, "lies in 'self_at'"),  # a part of a name is not a module
+        (["model", "lm_head"], False, "hold all of the model's weights"),
+        (["self_attn"], True, "an adapter is trained here.*--use_peft"),
+    ],
+)
+def test_modules_that_cannot_be_frozen_are_refused(
+    make_trainer: Callable[..., Any], modules: list[str], adapter: bool, message: str
+) -> None:
+    lora = LoraConfig(r=4, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
+    with pytest.raises(ConfigurationError, match=message):
+        make_trainer(trainer={"peft_config": lora} if adapter else {}, frozen_modules=modules)
