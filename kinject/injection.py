@@ -144,6 +144,7 @@ def inject(
     output_dir = prepare_output_dir(training_args.output_dir)
     baselines = [summary(read_results(run)) for run in arguments.baselines or ()]
     knowledge = arguments.load_knowledge()
+    prompts, rehearsed = _to_rehearse(knowledge, arguments, training_args)
     loaded = load_for_training(model_args, training_args)
     frozen_parameters(loaded.model, training_args.frozen_modules or (), adapter=model_args.use_peft)  # refused early
     results = new_results(
@@ -179,7 +180,7 @@ def inject(
     trainer = trainer_class(
         loaded.model,
         training_args,
-        train_dataset=_with_rehearsal(knowledge, loaded, arguments, training_args),
+        train_dataset=_with_rehearsal(knowledge, prompts, rehearsed, loaded, arguments, training_args),
         processing_class=loaded.tokenizer,
         peft_config=get_peft_config(model_args),
     )
@@ -210,19 +211,33 @@ def inject(
     return results
 
 
-def _with_rehearsal(
-    knowledge: KnowledgeSet, loaded: LoadedModel, arguments: InjectionArguments, training_args: DocumentSFTConfig
-) -> Dataset:
-    """The documents, and where `rehearsal` asks for it what the untrained model answers to general prompts."""
-    from kinject.evaluation.gathering import whole_weights
-    from kinject.rehearsal import answers_needed, own_answers, rehearsal_prompts, rehearsal_size, with_rehearsal
-    from kinject.trainers.predictions import predict
+def _to_rehearse(
+    knowledge: KnowledgeSet, arguments: InjectionArguments, training_args: DocumentSFTConfig
+) -> tuple[list[str], int]:
+    """The general prompts that `rehearsal` asks for, and how many of their answers every epoch shows."""
+    from kinject.rehearsal import answers_needed, rehearsal_prompts, rehearsal_size
 
     count = rehearsal_size(len(knowledge.documents), arguments.rehearsal)
-    if not count:
-        return knowledge.to_dataset()
     epochs = math.ceil(training_args.num_train_epochs) if training_args.max_steps <= 0 else training_args.max_steps
-    prompts = rehearsal_prompts(arguments.documents, answers_needed(count, epochs, arguments.rehearsal_answers))
+    needed = answers_needed(count, epochs, arguments.rehearsal_answers)
+    return rehearsal_prompts(arguments.documents, needed) if count else [], count
+
+
+def _with_rehearsal(
+    knowledge: KnowledgeSet,
+    prompts: Sequence[str],
+    count: int,
+    loaded: LoadedModel,
+    arguments: InjectionArguments,
+    training_args: DocumentSFTConfig,
+) -> Dataset:
+    """The documents, and ``count`` of what the untrained model answers to ``prompts`` beside them in every epoch."""
+    from kinject.evaluation.gathering import whole_weights
+    from kinject.rehearsal import own_answers, with_rehearsal
+    from kinject.trainers.predictions import predict
+
+    if not prompts:
+        return knowledge.to_dataset()
     with whole_weights(loaded.model) as model:
         answers = own_answers(
             model,

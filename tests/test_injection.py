@@ -165,6 +165,8 @@ def test_unusable_input_is_refused_before_any_training(base: Path, tmp_path: Pat
         _run(Path("./nowhere"), tmp_path / "out", model_name_or_path="./nowhere")
     with pytest.raises(ConfigurationError, match="lora_target_modules .* match no module"):
         _run(base, tmp_path / "out", use_peft=True, lora_target_modules="nowhere_proj")
+    with pytest.raises(ConfigurationError, match="frozen_modules .* an adapter is trained here"):
+        _run(base, tmp_path / "out", use_peft=True, lora_target_modules="all-linear", frozen_modules="self_attn")
     with pytest.raises(DataError, match="no such file or folder"):
         _run(base, tmp_path / "out", documents=tmp_path / "missing.jsonl", size="None")
     with pytest.raises(ConfigurationError, match="unknown objective 'guess'; expected one of masked"):

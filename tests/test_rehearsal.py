@@ -67,6 +67,25 @@ def test_no_answers_at_all_are_refused() -> None:
         answers_needed(30, 5, most=0)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("frozen_modules", "nowhere", "no weight of this model lies in 'nowhere'"),
+        ("rehearsal_answers", "0", "expected how many answers to draw at most"),
+    ],
+)
+def test_settings_that_cannot_be_used_are_refused_before_answers_are_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str, message: str
+) -> None:
+    def draw(*arguments: object, **options: object) -> list[str]:
+        raise AssertionError("answers were drawn")
+
+    monkeypatch.setattr("kinject.rehearsal.own_answers", draw)
+    settings = ["--rehearsal", "0.5", "--use_peft", "false", f"--{name}", value, "--output_dir", str(tmp_path)]
+    with pytest.raises(ConfigurationError, match=message):
+        train("masked", ["--config", str(NANO / "masked.yaml"), *settings])
+
+
 @pytest.mark.parametrize("model", ["nano-ar", "nano-diffusion"])
 def test_own_answers_are_drawn_for_every_prompt_and_are_the_same_for_a_seed(model: str) -> None:
     loaded = load_model(model)
