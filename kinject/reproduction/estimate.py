@@ -2,7 +2,7 @@
 
 Tokens are counted with the model's own tokenizer and the objective's own frames where both are at hand, else taken from
 the scale's YAML file. Operations a token are six times the weights that are multiplied, as in
-`kinject.evaluation.cost`; with an adapter up to a third less.
+`kinject.evaluation.cost`; with an adapter or frozen modules up to a third less.
 """
 
 from __future__ import annotations
