@@ -262,10 +262,13 @@ class DocumentSFTTrainer(DistillingTrainer):
             self._signature_columns = list(PREPARED)  # type: ignore[assignment]
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
-        """The library's schedule; `warmup_stable_decay` decays over the last fifth where nothing else is said."""
+        """The library's schedule; `warmup_stable_decay` decays over the last fifth, or the share that `num_decay_steps` is."""
         if self.args.lr_scheduler_type == "warmup_stable_decay":
             given: Any = self.args.lr_scheduler_kwargs or {}
-            self.args.lr_scheduler_kwargs = {"num_decay_steps": max(1, num_training_steps // 5), **given}
+            decay = given.get("num_decay_steps", 0.2)
+            if decay < 1:
+                given = {**given, "num_decay_steps": max(1, int(num_training_steps * decay))}
+            self.args.lr_scheduler_kwargs = given
         return super().create_scheduler(num_training_steps, optimizer)
 
     def compute_loss(

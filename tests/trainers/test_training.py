@@ -119,8 +119,17 @@ def test_a_document_is_learned_word_for_word(make_trainer: Callable[..., Any]) -
     assert answer == [DOCUMENTS[0]]
 
 
-def test_a_stable_schedule_decays_over_its_last_fifth(make_trainer: Callable[..., Any]) -> None:
-    trainer = make_trainer(num_train_epochs=10, lr_scheduler_type="warmup_stable_decay", learning_rate=1e-3)
+@pytest.mark.parametrize(
+    ("kwargs", "stable"),
+    [(None, 16), ({"num_decay_steps": 0.5}, 10), ({"num_decay_steps": 8}, 12), ({"min_lr_ratio": 0.0}, 16)],
+)
+def test_a_stable_schedule_decays_over_its_last_fifth_or_what_is_said(
+    make_trainer: Callable[..., Any], kwargs: dict[str, float] | None, stable: int
+) -> None:
+    options = {"lr_scheduler_type": "warmup_stable_decay", "lr_scheduler_kwargs": kwargs, "learning_rate": 1e-3}
+    trainer = make_trainer(num_train_epochs=10, **options)
     trainer.train()
     rates = [entry["learning_rate"] for entry in trainer.state.log_history if "learning_rate" in entry]
-    assert rates[:16] == [1e-3] * 16 and rates[16:] == sorted(rates[16:], reverse=True) and rates[-1] < 2e-4
+    falling = rates[stable:]
+    assert rates[:stable] == [1e-3] * stable
+    assert falling == sorted(set(falling), reverse=True) and falling[-1] < 2e-4
