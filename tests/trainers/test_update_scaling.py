@@ -128,3 +128,10 @@ def test_an_adapter_that_was_trained_already_is_refused(make_trainer: Callable[.
             torch.nn.init.ones_(weight)
     with pytest.raises(ConfigurationError, match=r"starts from weights that are not zero.*lora_B"):
         make_trainer(trainer={"model": model}, update_scale=1.5)
+
+
+def test_what_fsdp_has_sharded_is_refused(make_trainer: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = make_trainer(update_scale=1.5)
+    monkeypatch.setattr("kinject.trainers.update_scaling.is_fsdp", lambda model: True)
+    with pytest.raises(ConfigurationError, match="weights that FSDP has sharded.*zero3"):
+        trainer.train()
