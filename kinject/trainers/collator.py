@@ -99,7 +99,7 @@ class DocumentCollator:
                 samples.append(self._assemble(row, ratios[index]))
             else:
                 samples.append(self.infilling.assemble(ids, gap))
-                ratios[index] = (gap[1] - gap[0]) / len(ids)
+                ratios[index] = (gap.end - gap.start) / len(ids)
         if self.packing == "none" or rows[0]["fixed_masks"]:
             length = self._padded_length([len(input_ids) for input_ids, _ in samples])
             batch: dict[str, Any] = {

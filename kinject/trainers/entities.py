@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kinject.data.reversal import entity_positions
 
 if TYPE_CHECKING:
     from kinject.encoding import EncodedDocument
 
-Gap = tuple[int, int]
+
+class Gap(NamedTuple):
+    """What an infilling sample misses: the tokens from `start` to before `end`, and how many masks stand there instead."""
+
+    start: int
+    end: int
+    masks: int
+
+
 """The first token of a stretch, and the one after its last."""
 
 
@@ -28,22 +36,25 @@ def hidden_words(document: EncodedDocument, row: Mapping[str, Any], unit: str | 
     return word_ids
 
 
-def entity_gaps(document: EncodedDocument, entities: Sequence[str] | None, sides: bool = False) -> list[Gap]:
+def entity_gaps(
+    document: EncodedDocument, entities: Sequence[str] | None, sides: bool = False, one_mask: bool = False
+) -> list[Gap]:
     """The tokens of each entity in ``document``: the given ``entities``, or without any those found by rule.
 
-    With ``sides`` each is followed by the longer stretch beside it, without the punctuation at its ends.
+    With ``sides`` each is followed by the longer stretch beside it, without the punctuation at its ends. A mask stands for
+    each missing token, or with ``one_mask`` one for an entity.
     """
     gaps = []
-    for gap in _entity_tokens(document, entities):
-        gaps.append(gap)
-        before, after = _without_punctuation(document, 0, gap[0]), _without_punctuation(document, gap[1], None)
-        side = max(before, after, key=lambda side: side[1] - side[0])
-        if sides and side[0] < side[1]:
-            gaps.append(side)
+    for start, end in _entity_tokens(document, entities):
+        gaps.append(Gap(start, end, 1 if one_mask else end - start))
+        before, after = _without_punctuation(document, 0, start), _without_punctuation(document, end, None)
+        first, last = max(before, after, key=lambda side: side[1] - side[0])
+        if sides and first < last:
+            gaps.append(Gap(first, last, last - first))
     return gaps
 
 
-def _entity_tokens(document: EncodedDocument, entities: Sequence[str] | None) -> list[Gap]:
+def _entity_tokens(document: EncodedDocument, entities: Sequence[str] | None) -> list[tuple[int, int]]:
     found = []
     for first, last in entity_positions(document.text, entities):
         tokens = [index for index, (start, end) in enumerate(document.offsets) if start < last and end > first]
@@ -52,7 +63,7 @@ def _entity_tokens(document: EncodedDocument, entities: Sequence[str] | None) ->
     return found
 
 
-def _without_punctuation(document: EncodedDocument, first: int, last: int | None) -> Gap:
+def _without_punctuation(document: EncodedDocument, first: int, last: int | None) -> tuple[int, int]:
     """The tokens from ``first`` to before ``last``, less those without a letter or digit at both ends."""
     last = len(document.offsets) if last is None else last
 

@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from kinject.corruption import INFILLING_STREAM, mask_tokens, sample_generator
+from kinject.corruption import INFILLING_STREAM, sample_generator
 from kinject.templates import IGNORED, Frame
+from kinject.trainers.entities import Gap
 
 if TYPE_CHECKING:
     from kinject.corruption import MaskRatioLaw
-    from kinject.trainers.entities import Gap
 
 InfillUnit = Literal["span", "entity", "side"]
+InfillMasks = Literal["token", "entity"]
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Infilling:
         unit: "span" takes out any contiguous stretch; "entity" one of the document's entities, and "side" one of them or
             the longer stretch beside one; with both a document without entities is learned whole.
         law: How large a part of the document a span is.
-        mask_token_id: Stands for each token of the gap.
+        mask_token_id: Stands in the gap, as often as the gap says.
     """
 
     frame: Frame
@@ -45,7 +46,7 @@ class Infilling:
     mask_token_id: int
 
     def gap(
-        self, length: int, gaps: Sequence[Gap] | None, seed: int, epoch: int, sample: int, num_epochs: float
+        self, length: int, gaps: Sequence[Sequence[int]] | None, seed: int, epoch: int, sample: int, num_epochs: float
     ) -> Gap | None:
         """What ``sample`` misses in ``epoch``; None where it is an ordinary masked sample.
 
@@ -59,11 +60,11 @@ class Infilling:
         if float(torch.rand((), generator=generator, dtype=torch.float64)) >= self.share:
             return None
         if self.unit != "span":
-            return tuple(gaps[_index(len(gaps), generator)]) if gaps else None  # type: ignore[return-value]
+            return Gap(*gaps[_index(len(gaps), generator)]) if gaps else None
         ratio = self.law.ratio(seed, epoch, sample, num_epochs)
         count = min(length, max(1, round(ratio * length)))
         start = _index(length - count + 1, generator)
-        return start, start + count
+        return Gap(start, start + count, count)
 
     def assemble(self, ids: Sequence[int], gap: Gap) -> tuple[list[int], list[int]]:
         """Input ids and labels (not shifted), each `(length,)`, of the document ``ids`` that misses ``gap``.
@@ -71,12 +72,9 @@ class Infilling:
         The end of the turn carries loss after an entity or a side, which are whole answers; a span ends anywhere, and a
         model that learned to end there would break off in the middle of its answers.
         """
-        start, end = gap
-        mask = torch.zeros(len(ids), dtype=torch.bool)
-        mask[start:end] = True
-        copy = mask_tokens(torch.tensor(ids), mask, self.mask_token_id).tolist()
+        missing = list(ids[gap.start : gap.end])
+        copy = [*ids[: gap.start], *[self.mask_token_id] * gap.masks, *ids[gap.end :]]
         prompt = [*self.frame.before, *copy, *self.frame.between]
-        missing = [int(index) for index in ids[start:end]]
         after = list(self.frame.after)
         scored = missing + ([IGNORED] * len(after) if self.unit == "span" else after)
         return prompt + missing + after, [IGNORED] * len(prompt) + scored

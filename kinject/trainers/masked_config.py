@@ -8,7 +8,7 @@ from typing import Literal, get_args
 from kinject.corruption import parse_mask_ratio
 from kinject.errors import ConfigurationError
 from kinject.trainers.corruption_config import CorruptionSFTConfig
-from kinject.trainers.infilling import InfillUnit
+from kinject.trainers.infilling import InfillMasks, InfillUnit
 
 Corruption = Literal["mask", "random", "keep"]
 LossScope = Literal["document", "masked"]
@@ -79,6 +79,13 @@ class MaskedSFTConfig(CorruptionSFTConfig):
             "learned whole), or a 'side' (one of these, or the longer stretch beside one)."
         },
     )
+    infill_masks: str = field(
+        default="token",
+        metadata={
+            "help": "What stands for a missing entity in the prompt: a mask for each 'token', or one for the whole 'entity', "
+            "which does not tell how long the answer is. Spans and sides always have one for each token."
+        },
+    )
     infill_ratio: str = field(
         default="uniform(0.3, 0.8)",
         metadata={"help": "How large a part of the document a missing span is: a law as for mask_ratio."},
@@ -94,7 +101,12 @@ class MaskedSFTConfig(CorruptionSFTConfig):
             corruption=get_args(Corruption),
             loss_on=get_args(LossScope),
             infill_unit=get_args(InfillUnit),
+            infill_masks=get_args(InfillMasks),
         )
+        if self.infill_masks == "entity" and self.infill_unit == "span":
+            raise ConfigurationError(
+                "infill_masks is 'entity', and a missing span has a mask for each token. Set --infill_unit entity or side."
+            )
         parse_mask_ratio(self.infill_ratio)
         if not 0.0 <= self.infill_share <= 1.0:  # also catches NaN
             raise ConfigurationError(f"infill_share is {self.infill_share}; expected a share from 0 to 1.")

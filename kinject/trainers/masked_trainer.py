@@ -49,7 +49,12 @@ class MaskedSFTTrainer(DocumentSFTTrainer):
     def _gaps(self, document: EncodedDocument, row: Mapping[str, Any], args: Any) -> list[Gap] | None:
         if not isinstance(args, MaskedSFTConfig) or not args.infill_share or args.infill_unit == "span":
             return None
-        return entity_gaps(document, row.get("entities"), sides=args.infill_unit == "side")
+        return entity_gaps(
+            document,
+            row.get("entities"),
+            sides=args.infill_unit == "side",
+            one_mask=args.infill_masks == "entity",
+        )
 
     def _collator(self, **options: Any) -> DocumentCollator:
         if not self.args.infill_share:

@@ -11,6 +11,7 @@ from datasets import Dataset
 from kinject.corruption import Fixed
 from kinject.errors import ConfigurationError
 from kinject.templates import INFILLING, Frame, resolve_mask_token
+from kinject.trainers.entities import Gap
 from kinject.trainers.infilling import Infilling
 from tests.trainers.conftest import DOCUMENTS
 
@@ -72,6 +73,32 @@ def test_a_side_is_an_entity_or_the_longer_stretch_beside_one(make_trainer: Call
     }
 
 
+@pytest.mark.parametrize("unit", ["entity", "side"])
+def test_one_mask_stands_for_an_entity_and_one_for_each_token_of_a_side(
+    make_trainer: Callable[..., Any], unit: str
+) -> None:
+    text = "Ada Vance, who mapped the salt caves of Bo Quill."
+    found: dict[str, dict[str, tuple[int, int, str]]] = {}
+    for masks in ("token", "entity"):
+        trainer = make_trainer(rows=[{"text": text}], infill_share=1.0, infill_unit=unit, infill_masks=masks)
+        mask = resolve_mask_token(trainer.processing_class)
+        shown = trainer.processing_class.convert_ids_to_tokens(mask)
+        for epoch in range(30):
+            prompt, labels, question, answer = _parts(trainer, trainer.train_dataset[0], epoch)
+            around = question.replace(shown * prompt.count(mask), "[gap]")
+            found.setdefault(masks, {})[answer] = (prompt.count(mask), len(labels) - 1, around)
+    assert found["token"].keys() == found["entity"].keys()
+    for answer, (shown, length, question) in found["entity"].items():
+        name = "Ada Vance" in answer and "mapped" not in answer or "Bo Quill" in answer and "mapped" not in answer
+        assert length > 1 and shown == (1 if name else length)
+        assert found["token"][answer] == (length, length, question)  # the same answer to the same words
+
+
+def test_one_mask_for_a_span_is_refused(make_trainer: Callable[..., Any]) -> None:
+    with pytest.raises(ConfigurationError, match="a mask for each token.*entity or side"):
+        make_trainer(infill_share=0.5, infill_masks="entity")
+
+
 def test_an_entity_that_is_the_whole_document_has_no_side(make_trainer: Callable[..., Any]) -> None:
     trainer = make_trainer(rows=[{"text": '"Ada Vance"!'}], infill_share=1.0, infill_unit="side")
     for epoch in range(5):
@@ -127,8 +154,8 @@ def test_a_gap_has_a_token_at_least_and_the_document_at_most() -> None:
     for ratio in (0.0, 1.0):
         infilling = Infilling(Frame((), (), (0,), True), 1.0, "span", Fixed(ratio), mask_token_id=9)
         gaps = {infilling.gap(3, None, 0, epoch, 0, 1.0) for epoch in range(30)}
-        assert gaps == ({(0, 1), (1, 2), (2, 3)} if ratio == 0.0 else {(0, 3)})
-    assert infilling.assemble([5, 6, 7], (1, 2)) == ([5, 9, 7, 6, 0], [-100, -100, -100, 6, -100])
+        assert gaps == ({(0, 1, 1), (1, 2, 1), (2, 3, 1)} if ratio == 0.0 else {(0, 3, 3)})
+    assert infilling.assemble([5, 6, 7], Gap(1, 2, 1)) == ([5, 9, 7, 6, 0], [-100, -100, -100, 6, -100])
 
 
 @pytest.mark.parametrize(
