@@ -59,7 +59,6 @@ class DocumentSFTConfig(SFTConfig):
             "layers.0. Not with adapters, which freeze the whole model."
         },
     )
-
     update_scale: float = field(
         default=1.0,
         metadata={

@@ -19,9 +19,6 @@ class Gap(NamedTuple):
     masks: int
 
 
-"""The first token of a stretch, and the one after its last."""
-
-
 def hidden_words(document: EncodedDocument, row: Mapping[str, Any], unit: str | None) -> list[int] | None:
     """What each token of ``document`` is hidden together with, `(length,)`, for the mask units that need to be told.
 

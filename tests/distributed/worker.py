@@ -29,7 +29,7 @@ INJECTIONS = {
 
 
 def build_trainer(folder: Path, objective: str, adapted: str, batch_size: int, **settings: Any) -> Any:
-    """A trainer of a tiny random model that records the rows it trains on, six steps long."""
+    """A trainer of a tiny random model that records the rows it trains on, six steps long, and scales the change."""
     import torch
     from datasets import Dataset
     from peft import LoraConfig
