@@ -34,20 +34,20 @@ def hidden_words(document: EncodedDocument, row: Mapping[str, Any], unit: str | 
 
 
 def entity_gaps(
-    document: EncodedDocument, entities: Sequence[str] | None, sides: bool = False, one_mask: bool = False
+    document: EncodedDocument, entities: Sequence[str] | None, sides: bool = False, masks_by_kind: bool = False
 ) -> list[Gap]:
     """The tokens of each entity in ``document``: the given ``entities``, or without any those found by rule.
 
     With ``sides`` each is followed by the longer stretch beside it, without the punctuation at its ends. A mask stands for
-    each missing token, or with ``one_mask`` one for an entity.
+    each missing token; with ``masks_by_kind`` one for an entity and two for a side.
     """
     gaps = []
     for start, end in _entity_tokens(document, entities):
-        gaps.append(Gap(start, end, 1 if one_mask else end - start))
+        gaps.append(Gap(start, end, 1 if masks_by_kind else end - start))
         before, after = _without_punctuation(document, 0, start), _without_punctuation(document, end, None)
         first, last = max(before, after, key=lambda side: side[1] - side[0])
         if sides and first < last:
-            gaps.append(Gap(first, last, last - first))
+            gaps.append(Gap(first, last, 2 if masks_by_kind else last - first))
     return gaps
 
 

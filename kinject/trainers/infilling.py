@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from kinject.corruption import MaskRatioLaw
 
 InfillUnit = Literal["span", "entity", "side"]
-InfillMasks = Literal["token", "entity"]
+InfillMasks = Literal["token", "kind"]
 
 
 @dataclass(frozen=True)

@@ -82,8 +82,8 @@ class MaskedSFTConfig(CorruptionSFTConfig):
     infill_masks: str = field(
         default="token",
         metadata={
-            "help": "What stands for a missing entity in the prompt: a mask for each 'token', or one for the whole 'entity', "
-            "which does not tell how long the answer is. Spans and sides always have one for each token."
+            "help": "How many masks stand for what is missing: one for each 'token', or as many as tell of which 'kind' it is, "
+            "one for an entity and two for a side, and not how long: no question tells that either."
         },
     )
     infill_ratio: str = field(
@@ -103,9 +103,10 @@ class MaskedSFTConfig(CorruptionSFTConfig):
             infill_unit=get_args(InfillUnit),
             infill_masks=get_args(InfillMasks),
         )
-        if self.infill_masks == "entity" and self.infill_unit == "span":
+        if self.infill_masks == "kind" and self.infill_unit == "span":
             raise ConfigurationError(
-                "infill_masks is 'entity', and a missing span has a mask for each token. Set --infill_unit entity or side."
+                "infill_masks is 'kind', and a missing span is of none: it has a mask for each token. Set --infill_unit entity "
+                "or side."
             )
         parse_mask_ratio(self.infill_ratio)
         if not 0.0 <= self.infill_share <= 1.0:  # also catches NaN

@@ -53,7 +53,7 @@ class MaskedSFTTrainer(DocumentSFTTrainer):
             document,
             row.get("entities"),
             sides=args.infill_unit == "side",
-            one_mask=args.infill_masks == "entity",
+            masks_by_kind=args.infill_masks == "kind",
         )
 
     def _collator(self, **options: Any) -> DocumentCollator:

@@ -74,12 +74,10 @@ def test_a_side_is_an_entity_or_the_longer_stretch_beside_one(make_trainer: Call
 
 
 @pytest.mark.parametrize("unit", ["entity", "side"])
-def test_one_mask_stands_for_an_entity_and_one_for_each_token_of_a_side(
-    make_trainer: Callable[..., Any], unit: str
-) -> None:
+def test_one_mask_stands_for_an_entity_and_two_for_a_side(make_trainer: Callable[..., Any], unit: str) -> None:
     text = "Ada Vance, who mapped the salt caves of Bo Quill."
     found: dict[str, dict[str, tuple[int, int, str]]] = {}
-    for masks in ("token", "entity"):
+    for masks in ("token", "kind"):
         trainer = make_trainer(rows=[{"text": text}], infill_share=1.0, infill_unit=unit, infill_masks=masks)
         mask = resolve_mask_token(trainer.processing_class)
         shown = trainer.processing_class.convert_ids_to_tokens(mask)
@@ -87,16 +85,16 @@ def test_one_mask_stands_for_an_entity_and_one_for_each_token_of_a_side(
             prompt, labels, question, answer = _parts(trainer, trainer.train_dataset[0], epoch)
             around = question.replace(shown * prompt.count(mask), "[gap]")
             found.setdefault(masks, {})[answer] = (prompt.count(mask), len(labels) - 1, around)
-    assert found["token"].keys() == found["entity"].keys()
-    for answer, (shown, length, question) in found["entity"].items():
+    assert found["token"].keys() == found["kind"].keys()
+    for answer, (shown, length, question) in found["kind"].items():
         name = "Ada Vance" in answer and "mapped" not in answer or "Bo Quill" in answer and "mapped" not in answer
-        assert length > 1 and shown == (1 if name else length)
+        assert length > 1 and shown == (1 if name else 2)
         assert found["token"][answer] == (length, length, question)  # the same answer to the same words
 
 
-def test_one_mask_for_a_span_is_refused(make_trainer: Callable[..., Any]) -> None:
+def test_masks_by_kind_are_refused_for_a_span(make_trainer: Callable[..., Any]) -> None:
     with pytest.raises(ConfigurationError, match="a mask for each token.*entity or side"):
-        make_trainer(infill_share=0.5, infill_masks="entity")
+        make_trainer(infill_share=0.5, infill_masks="kind")
 
 
 def test_an_entity_that_is_the_whole_document_has_no_side(make_trainer: Callable[..., Any]) -> None:
