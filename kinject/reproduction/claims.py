@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from kinject.reproduction.findings import Findings
 from kinject.reproduction.specification import DIRECTIONS, Check, Claim, Panel
+from kinject.reproduction.statistics import spread
 
 
 @dataclass(frozen=True)
@@ -64,20 +66,20 @@ def check_claims(
 
 
 def _check(check: Check, model: str, panel: Panel, findings: Findings) -> tuple[bool | None, str]:
-    """Whether a comparison holds, and its numbers in words."""
-    score = _mean(findings, model, check.method, panel, check.direction)
+    """Whether a comparison of means over seeds holds, and its numbers in words."""
+    measured = _by_seed(findings, model, check.method, panel, check.direction)
+    score = fmean(measured.values()) if measured else None
     at_least = check.at_least is not None
     bound = check.at_least if at_least else check.at_most
     relation = ">=" if at_least else "<="
     digits = ".3f" if check.direction == "forgotten" else ".2f"  # where a point is much
     text = f"{check.direction} of {check.method}"
     if isinstance(bound, str):
-        other = _mean(findings, model, bound, panel, check.direction)
+        others = _by_seed(findings, model, bound, panel, check.direction)
         margin = f" {'+' if check.plus > 0 else '-'} {abs(check.plus):{digits}}" if check.plus else ""
-        name = f"{bound}{margin}"
-        limit = None if other is None else other + check.plus
-        shown = "not measured" if other is None else f"{other:{digits}}{margin}"
-        expected = f"{relation} {name} ({shown})"
+        limit = fmean(others.values()) + check.plus if others else None
+        shown = f"{fmean(others.values()):{digits}}{margin}{_paired(measured, others)}" if others else "not measured"
+        expected = f"{relation} {bound}{margin} ({shown})"
     else:
         limit = float(bound or 0.0) + check.plus
         expected = f"{relation} {limit:{digits}}"
@@ -87,12 +89,19 @@ def _check(check: Check, model: str, panel: Panel, findings: Findings) -> tuple[
     return holds, f"{text} {score:{digits}}, expected {expected}"
 
 
-def _mean(findings: Findings, model: str, method: str, panel: Panel, direction: str) -> float | None:
-    """The mean over seeds; `macro` is the mean of both directions, `forgotten` the share of general questions lost."""
+def _paired(measured: Mapping[int, float], others: Mapping[int, float]) -> str:
+    """How much the first have more, seed by seed, with its interval: whether a comparison is told apart from chance."""
+    differences = [score - others[seed] for seed, score in measured.items() if seed in others]
+    if len(differences) < 2:
+        return ""
+    found = spread(differences, bounds=(-1.0, 1.0))
+    return f"; difference {found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}], {found.n} seeds"
+
+
+def _by_seed(findings: Findings, model: str, method: str, panel: Panel, direction: str) -> dict[int, float]:
+    """A score of each seed; `macro` is the mean of both directions, `forgotten` the share of general questions lost."""
     if direction == "forgotten":
-        retained = findings.retained([model], method, panel.dataset)
-        return None if retained is None else retained[0].mean - retained[1].mean
+        return findings.forgotten(model, method, panel.dataset)
     directions = DIRECTIONS if direction == "macro" else (direction,)
-    scores = [findings.score([model], method, panel, each) for each in directions]
-    found = [score.mean for score in scores if score is not None]
-    return sum(found) / len(found) if len(found) == len(directions) else None
+    scores = [findings.by_seed(model, method, panel, each) for each in directions]
+    return {seed: fmean(each[seed] for each in scores) for seed in scores[0] if all(seed in each for each in scores)}

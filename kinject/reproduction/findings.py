@@ -61,6 +61,25 @@ class Findings:
             return None
         return spread([value for value, _ in measured], measured[0][1])
 
+    def by_seed(self, model: str, method: str, panel: Panel, direction: str) -> dict[int, float]:
+        """The score of each seed that was asked for it."""
+        scores = zip(
+            self.results(model, method, panel.dataset), self._scores(model, method, panel.dataset), strict=True
+        )
+        return {
+            found["seed"]: cell[self.reading]
+            for found, each in scores
+            if (cell := _cell(each, panel.group, direction)) is not None
+        }
+
+    def forgotten(self, model: str, method: str, dataset: str) -> dict[int, float]:
+        """For each seed the share of general questions answered before training less that after it."""
+        return {
+            found["seed"]: found["retention"]["before"]["answered"] - found["retention"]["after"]["answered"]
+            for found in self.results(model, method, dataset)
+            if found.get("retention")
+        }
+
     def retained(self, models: Sequence[str], method: str, dataset: str) -> tuple[Spread, Spread] | None:
         """Of general questions the share answered before training, and after it."""
         measured = [

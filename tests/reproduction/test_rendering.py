@@ -131,7 +131,11 @@ def verdict(recipes: Recipes, pairs: list[tuple[Run, dict[str, Any]]]) -> Any:
 def test_a_claim_holds_or_not_with_its_numbers(tmp_path: Path) -> None:
     holds = verdict(*found(tmp_path))
     assert holds.holds is True
-    assert str(holds) == "holds         nano-ar on people: backward of masked 0.80, expected >= ar + 0.20 (0.10 + 0.20)"
+    assert str(holds) == (
+        # .9 and .5 more, a mean of .7 with a deviation of .28, times 12.7 / sqrt(2): cut at 1
+        "holds         nano-ar on people: backward of masked 0.80, expected >= ar + 0.20 "
+        "(0.10 + 0.20; difference +0.700 [-1.000, +1.000], 2 seeds)"
+    )
     checks = [{"method": "masked", "direction": "backward", "at_most": 0.5}]
     fails = verdict(*found(tmp_path / "fails", {"claims.yaml:masked_helps.checks": checks}))
     assert fails.holds is False and "does not hold" in str(fails) and "0.80, expected <= 0.50" in str(fails)
@@ -140,7 +144,21 @@ def test_a_claim_holds_or_not_with_its_numbers(tmp_path: Path) -> None:
 def test_a_claim_on_the_macro_mean_takes_both_directions(tmp_path: Path) -> None:
     checks = [{"method": "masked", "direction": "macro", "at_least": "ar", "plus": 0.3}]
     holds = verdict(*found(tmp_path, {"claims.yaml:masked_helps.checks": checks}))
-    assert holds.holds is True and "macro of masked 0.85, expected >= ar + 0.30 (0.48 + 0.30)" in str(holds)
+    assert holds.holds is True and "macro of masked 0.85, expected >= ar + 0.30 (0.48 + 0.30; " in str(holds)
+
+
+def test_a_comparison_shows_what_seeds_have_more_one_by_one(tmp_path: Path) -> None:
+    recipes, pairs = found(tmp_path)
+    for run, each in pairs:
+        each["after"]["backward"]["exact_match"] = {"masked": 0.32, "ar": 0.3}.get(run.method, 0.0) + 0.4 * run.seed
+        if run.method == "masked" and run.seed == 1:
+            each["after"]["backward"]["exact_match"] += 0.002
+    # far apart from seed to seed, and yet the difference is told apart from chance
+    assert "masked 0.52, expected >= ar + 0.20 (0.50 + 0.20; difference +0.021 [+0.008, +0.034], 2 seeds)" in str(
+        verdict(recipes, pairs)
+    )
+    unpaired = [pair for pair in pairs if (pair[0].method, pair[0].seed) != ("ar", 0)]
+    assert "difference" not in str(verdict(recipes, unpaired))
 
 
 def test_a_claim_on_what_is_forgotten_takes_general_questions_before_and_after(tmp_path: Path) -> None:
