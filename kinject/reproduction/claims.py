@@ -90,7 +90,7 @@ def _check(check: Check, model: str, panel: Panel, findings: Findings) -> tuple[
 
 
 def _paired(measured: Mapping[int, float], others: Mapping[int, float]) -> str:
-    """How much the first have more, seed by seed, with its interval: whether a comparison is told apart from chance."""
+    """How much the first have more, seed by seed, with its interval, which tells a comparison from chance."""
     differences = [score - others[seed] for seed, score in measured.items() if seed in others]
     if len(differences) < 2:
         return ""
