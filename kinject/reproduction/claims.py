@@ -77,8 +77,9 @@ def _check(check: Check, model: str, panel: Panel, findings: Findings) -> tuple[
     if isinstance(bound, str):
         others = _by_seed(findings, model, bound, panel, check.direction)
         margin = f" {'+' if check.plus > 0 else '-'} {abs(check.plus):{digits}}" if check.plus else ""
-        limit = fmean(others.values()) + check.plus if others else None
-        shown = f"{fmean(others.values()):{digits}}{margin}{_paired(measured, others)}" if others else "not measured"
+        other = fmean(others.values()) if others else None
+        limit = None if other is None else other + check.plus
+        shown = "not measured" if other is None else f"{other:{digits}}{margin}{_paired(measured, others)}"
         expected = f"{relation} {bound}{margin} ({shown})"
     else:
         limit = float(bound or 0.0) + check.plus
@@ -101,7 +102,8 @@ def _paired(measured: Mapping[int, float], others: Mapping[int, float]) -> str:
 def _by_seed(findings: Findings, model: str, method: str, panel: Panel, direction: str) -> dict[int, float]:
     """A score of each seed; `macro` is the mean of both directions, `forgotten` the share of general questions lost."""
     if direction == "forgotten":
-        return findings.forgotten(model, method, panel.dataset)
+        answered = findings.answered(model, method, panel.dataset)
+        return {seed: before - after for seed, (before, after) in answered.items()}
     directions = DIRECTIONS if direction == "macro" else (direction,)
     scores = [findings.by_seed(model, method, panel, each) for each in directions]
     return {seed: fmean(each[seed] for each in scores) for seed in scores[0] if all(seed in each for each in scores)}

@@ -28,10 +28,10 @@ class Findings:
         self, results: Iterable[tuple[Run, Mapping[str, Any]]], weights: str = "last", reading: str = "paper"
     ) -> None:
         self.weights, self.reading = weights, reading
-        self._by_cell: dict[tuple[str, str, str], list[Mapping[str, Any]]] = defaultdict(list)
+        self._by_cell: dict[tuple[str, str, str], dict[int, Mapping[str, Any]]] = defaultdict(dict)
         self._before: dict[tuple[str, str], dict[int, Mapping[str, Any]]] = defaultdict(dict)
         for run, found in results:
-            self._by_cell[run.model, run.method, run.dataset].append(found)
+            self._by_cell[run.model, run.method, run.dataset][run.seed] = found
             if found["before"] is not None:
                 self._before[run.model, run.dataset].setdefault(run.seed, found["before"])
 
@@ -42,7 +42,7 @@ class Findings:
 
     def results(self, model: str, method: str, dataset: str) -> Sequence[Mapping[str, Any]]:
         """The `results.json` of each seed."""
-        return self._by_cell.get((model, method, dataset), [])
+        return list(self._by_seed(model, method, dataset).values())
 
     def score(
         self, models: Sequence[str], method: str, panel: Panel, direction: str, reading: str | None = None
@@ -50,7 +50,7 @@ class Findings:
         """A score over the seeds of one model, or over the models' means of several; `None` where nothing was asked."""
         measured = [
             (cell[reading or self.reading], cell["ci"][reading or self.reading])
-            for scores in self._scores(models[0], method, panel.dataset)
+            for scores in self._scores(models[0], method, panel.dataset).values()
             if (cell := _cell(scores, panel.group, direction)) is not None
         ]
         if len(models) > 1:
@@ -63,31 +63,23 @@ class Findings:
 
     def by_seed(self, model: str, method: str, panel: Panel, direction: str) -> dict[int, float]:
         """The score of each seed that was asked for it."""
-        scores = zip(
-            self.results(model, method, panel.dataset), self._scores(model, method, panel.dataset), strict=True
-        )
         return {
-            found["seed"]: cell[self.reading]
-            for found, each in scores
-            if (cell := _cell(each, panel.group, direction)) is not None
+            seed: cell[self.reading]
+            for seed, scores in self._scores(model, method, panel.dataset).items()
+            if (cell := _cell(scores, panel.group, direction)) is not None
         }
 
-    def forgotten(self, model: str, method: str, dataset: str) -> dict[int, float]:
-        """For each seed the share of general questions answered before training less that after it."""
+    def answered(self, model: str, method: str, dataset: str) -> dict[int, tuple[float, float]]:
+        """Of general questions the share that each seed answered before training, and after it."""
         return {
-            found["seed"]: found["retention"]["before"]["answered"] - found["retention"]["after"]["answered"]
-            for found in self.results(model, method, dataset)
+            seed: (found["retention"]["before"]["answered"], found["retention"]["after"]["answered"])
+            for seed, found in self._by_seed(model, method, dataset).items()
             if found.get("retention")
         }
 
     def retained(self, models: Sequence[str], method: str, dataset: str) -> tuple[Spread, Spread] | None:
-        """Of general questions the share answered before training, and after it."""
-        measured = [
-            (found["retention"]["before"]["answered"], found["retention"]["after"]["answered"])
-            for model in models
-            for found in self.results(model, method, dataset)
-            if found.get("retention")
-        ]
+        """The same over the seeds of all of ``models``; `None` where it was not measured."""
+        measured = [pair for model in models for pair in self.answered(model, method, dataset).values()]
         if not measured:
             return None
         return spread([before for before, _ in measured]), spread([after for _, after in measured])
@@ -108,13 +100,20 @@ class Findings:
             (step, sum(values) / len(values)) for step, values in sorted(by_step.items()) if len(values) == len(runs)
         ]
 
-    def _scores(self, model: str, method: str, dataset: str) -> list[Mapping[str, Any]]:
+    def _by_seed(self, model: str, method: str, dataset: str) -> Mapping[int, Mapping[str, Any]]:
+        return self._by_cell.get((model, method, dataset), {})
+
+    def _scores(self, model: str, method: str, dataset: str) -> Mapping[int, Mapping[str, Any]]:
+        """The scores of each seed that are reported."""
         if method == BEFORE:
-            return list(self._before.get((model, dataset), {}).values())
-        found = self.results(model, method, dataset)
+            return self._before.get((model, dataset), {})
+        found = self._by_seed(model, method, dataset)
         if self.weights == "best":
-            return [max(each["history"], key=macro) if each["history"] else each["after"] for each in found]
-        return [each["after"] for each in found]
+            return {
+                seed: max(each["history"], key=macro) if each["history"] else each["after"]
+                for seed, each in found.items()
+            }
+        return {seed: each["after"] for seed, each in found.items()}
 
 
 def _cell(scores: Mapping[str, Any], group: str | None, direction: str) -> Mapping[str, Any] | None:

@@ -114,4 +114,4 @@ def results(run: Run, forward: float, backward: float, **extra: Any) -> tuple[Ru
         {"step": 10, "epoch": 2.0, **cost, **scores(forward, backward)},
     ]
     found = {"before": scores(0.0, 0.0), "after": scores(forward, backward), "history": history, "train": train}
-    return run, {"seed": run.seed, **found, **extra}
+    return run, {**found, **extra}

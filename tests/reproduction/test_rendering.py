@@ -144,7 +144,8 @@ def test_a_claim_holds_or_not_with_its_numbers(tmp_path: Path) -> None:
 def test_a_claim_on_the_macro_mean_takes_both_directions(tmp_path: Path) -> None:
     checks = [{"method": "masked", "direction": "macro", "at_least": "ar", "plus": 0.3}]
     holds = verdict(*found(tmp_path, {"claims.yaml:masked_helps.checks": checks}))
-    assert holds.holds is True and "macro of masked 0.85, expected >= ar + 0.30 (0.48 + 0.30; " in str(holds)
+    shown = "macro of masked 0.85, expected >= ar + 0.30 (0.48 + 0.30; difference +0.375 [-1.000, +1.000], 2 seeds)"
+    assert holds.holds is True and shown in str(holds)
 
 
 def test_a_comparison_shows_what_seeds_have_more_one_by_one(tmp_path: Path) -> None:
