@@ -137,6 +137,7 @@ def inject(
     from kinject.evaluation.general_knowledge import few_shot_examples, held_out
     from kinject.evaluation.report import results_table
     from kinject.evaluation.retention import measure_retention
+    from kinject.models.adapters import require_adapter_modules
     from kinject.results import changed_settings, new_results, read_results, summary, write_results
     from kinject.trainers.freezing import frozen_parameters
 
@@ -147,6 +148,8 @@ def inject(
     prompts, rehearsed = _to_rehearse(knowledge, arguments, training_args)
     loaded = load_for_training(model_args, training_args)
     frozen_parameters(loaded.model, training_args.frozen_modules or (), adapter=model_args.use_peft)  # refused early
+    peft_config = get_peft_config(model_args)
+    require_adapter_modules(loaded.model, peft_config)
     results = new_results(
         objective=objective,
         model=loaded.name,
@@ -182,7 +185,7 @@ def inject(
         training_args,
         train_dataset=_with_rehearsal(knowledge, prompts, rehearsed, loaded, arguments, training_args),
         processing_class=loaded.tokenizer,
-        peft_config=get_peft_config(model_args),
+        peft_config=peft_config,
     )
     results["config"] = changed_settings(arguments, training_args, model_args)  # as the trainer completed them
     callback.attach(trainer)

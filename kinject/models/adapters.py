@@ -7,6 +7,8 @@ lost, so `diffusion.json` beside the adapter says it.
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +19,7 @@ from kinject.models.checkpoint import require_all_weights
 if TYPE_CHECKING:
     from os import PathLike
 
-    from peft import PeftModel
+    from peft import PeftConfig, PeftModel
     from transformers import PreTrainedModel
 
     from kinject.models.diffusion import DiffusionSettings
@@ -74,6 +76,75 @@ def attach_adapter(model: PreTrainedModel | PeftModel, name: str, **hub: Any) ->
     )
     require_all_weights(missing=own - found, unexpected=found - with_embeddings)
     return adapted
+
+
+def require_adapter_modules(model: PreTrainedModel | PeftModel, config: PeftConfig | None) -> None:
+    """Refuse an adapter that could not be trained where ``config`` puts it, or only in part; best before any other work.
+
+    Raises:
+        ConfigurationError: a named module that the model does not have, a pattern that is no regular expression or matches
+            nothing, or an adapter on the output head, whose weight the loss reads past it.
+    """
+    if config is None:
+        return
+    modules = [name for name, _ in model.named_modules()]
+    saved: Sequence[str] = getattr(config, "modules_to_save", None) or ()
+    absent = [each for each in saved if not any(f".{each}." in f".{name}." for name in modules)]
+    if absent:
+        raise ConfigurationError(
+            f"lora_modules_to_save {absent} match no module of this model, so nothing would be trained there. Name modules "
+            f"that it has: {_own_names(modules)}."
+        )
+    targets: str | set[str] | None = getattr(config, "target_modules", None)
+    if targets is None or str(targets).lower() == "all-linear":
+        return
+    found = {each: _matched(each, modules, pattern=isinstance(targets, str)) for each in _listed(targets)}
+    unmatched = [each for each, names in found.items() if not names]
+    if unmatched:
+        # peft reads a lone name as a regular expression for the whole path of a module.
+        named = f"'{targets}' (alone, a regular expression)" if isinstance(targets, str) else unmatched
+        raise ConfigurationError(
+            f"lora_target_modules {named} match no module of this model. Name two or more that it has, such as q_proj v_proj, "
+            f"or one as '.*q_proj', or all-linear. It has: {_own_names(modules)}."
+        )
+    head = model.get_output_embeddings()
+    name = next((name for name, module in model.named_modules() if module is head), None)
+    excluded = {
+        each for part in _listed(getattr(config, "exclude_modules", None) or ()) for each in _matched(part, modules)
+    }
+    if name in {each for names in found.values() for each in names} - excluded and name not in saved:
+        raise ConfigurationError(head_refusal(str(name)))
+
+
+def head_refusal(name: str) -> str:
+    """Why no adapter goes on the output head ``name``, and what to name instead."""
+    return (
+        f"lora_target_modules reach the output head, {name}: the loss is computed from its weight directly, so an adapter on "
+        "it would never be trained. Name other modules, such as q_proj v_proj, or all-linear, which leaves the head out; to "
+        f"learn the head itself, in full, add --lora_modules_to_save {name.rpartition('.')[2]}."
+    )
+
+
+def _listed(names: str | Iterable[str]) -> list[str]:
+    return [names] if isinstance(names, str) else sorted(names)
+
+
+def _matched(target: str, modules: Sequence[str], pattern: bool = False) -> list[str]:
+    """The names among ``modules`` that peft takes for ``target``: the end of a path, or a pattern for the whole of it."""
+    if not pattern:
+        return [name for name in modules if f".{name}".endswith(f".{target}")]
+    try:
+        return [name for name in modules if re.fullmatch(target, name)]
+    except re.error as error:
+        raise ConfigurationError(
+            f"lora_target_modules '{target}' (alone, a regular expression) cannot be read: {error}. Write for example "
+            "'.*q_proj', or all-linear."
+        ) from error
+
+
+def _own_names(modules: Sequence[str]) -> str:
+    """The last parts of module names, each once, without the numbers of layers."""
+    return ", ".join(sorted({last for name in modules if (last := name.rpartition(".")[2]) and not last.isdecimal()}))
 
 
 def _apply_settings(model: Any, name: str, **hub: Any) -> None:

@@ -15,6 +15,7 @@ from transformers import AutoConfig, TrainerCallback
 
 from kinject.errors import ConfigurationError, DataError
 from kinject.evaluation.cost import parameter_count
+from kinject.models.adapters import head_refusal, require_adapter_modules
 from kinject.models.diffusion import is_diffusion, text_config
 from kinject.templates import ANSWER, IGNORED, DocumentTemplate, Wording
 from kinject.trainers.collator import DocumentCollator, Masking
@@ -99,6 +100,8 @@ class DocumentSFTTrainer(DistillingTrainer):
                 f"{type(peft_config).__name__} adds virtual tokens, which shift the supervised positions. "
                 "Use LoRA or train the full model."
             )
+        if not isinstance(model, str):
+            require_adapter_modules(model, peft_config)
         self._template: DocumentTemplate | None = None
         self._rehearsed: DocumentTemplate | None = None
         self._vocabulary_size = _vocabulary_size(model, args)
@@ -114,17 +117,17 @@ class DocumentSFTTrainer(DistillingTrainer):
                 **kwargs,
             )
         except ValueError as error:
-            if "Target modules" in str(error):
-                targets = getattr(peft_config, "target_modules", None)
-                # peft reads a lone name as a regular expression for the whole path of a module.
-                named = (
-                    f"'{targets}' (alone, a regular expression)" if isinstance(targets, str) else sorted(targets or ())
-                )
+            said = str(error)
+            if "adapter to `lm_head`" in said:
+                raise ConfigurationError(head_refusal("lm_head")) from error
+            if "Target module" in said or "`target_modules`" in said:  # a module that peft cannot adapt, or none at all
                 raise ConfigurationError(
-                    f"lora_target_modules {named} match no module of this model. Name two or more that it has, such as "
-                    "q_proj v_proj, or one as '.*q_proj', or all-linear."
+                    f"lora_target_modules cannot be adapted: {said.splitlines()[0]} Name two or more linear layers of the "
+                    "model, such as q_proj v_proj, or one as '.*q_proj', or all-linear."
                 ) from error
             raise
+        if isinstance(model, str):
+            require_adapter_modules(self._unwrapped(), peft_config)
         base = self._unwrapped()
         self._check_attention(base)
         for weight in frozen_parameters(base, args.frozen_modules or (), adapter=base is not self.model):

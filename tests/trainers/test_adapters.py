@@ -48,6 +48,60 @@ def test_lora_targets_that_match_nothing_are_refused(make_trainer: Callable[...,
         make_trainer(trainer={"peft_config": pattern})
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"target_modules": ["lm_head"]}, "the output head, lm_head: .*add --lora_modules_to_save lm_head"),
+        ({"target_modules": ["q_proj", "lm_head"]}, "the output head, lm_head"),
+        ({"target_modules": "lm_head"}, "the output head, lm_head"),
+        ({"target_modules": ".*(q_proj|head)"}, "the output head, lm_head"),
+        (
+            {"target_modules": "*q_proj"},
+            r"lora_target_modules '\*q_proj' \(alone, a regular expression\) cannot be read",
+        ),
+        ({"target_modules": ["q_proj", "qproj"]}, r"lora_target_modules \['qproj'\] match no module.*It has: .*q_proj"),
+        ({"target_modules": ["layers.0", "v_proj"]}, "lora_target_modules cannot be adapted: Target module Llama"),
+        (
+            {"target_modules": ["q_proj", "v_proj"], "modules_to_save": ["lm_head", "head"]},
+            r"lora_modules_to_save \['head'\] match no module.*lm_head",
+        ),
+    ],
+)
+def test_modules_that_no_adapter_can_be_trained_on_are_refused(
+    make_trainer: Callable[..., Any], settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        make_trainer(trainer={"peft_config": LoraConfig(task_type="CAUSAL_LM", **settings)})
+
+
+@pytest.mark.parametrize("target", ["lm_head", "nowhere"])
+def test_they_are_refused_in_a_model_that_is_named_by_its_path(
+    make_trainer: Callable[..., Any], tmp_path: Path, target: str
+) -> None:
+    tokenizer = build_tokenizer()
+    build_model(tokenizer).save_pretrained(tmp_path / "base")
+    config = LoraConfig(target_modules=["q_proj", target], task_type="CAUSAL_LM")
+    model = {"peft_config": config, "model": str(tmp_path / "base"), "processing_class": tokenizer}
+    with pytest.raises(ConfigurationError, match=rf"lora_target_modules .*{target}"):
+        make_trainer(trainer=model)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_the_head_is_learned_in_full_beside_an_adapter(make_trainer: Callable[..., Any], tied: bool) -> None:
+    tokenizer = build_tokenizer()
+    model = build_model(tokenizer)
+    model.config.tie_word_embeddings = tied
+    model.tie_weights()
+    config = LoraConfig(target_modules=["q_proj", "lm_head"], modules_to_save=["lm_head"], task_type="CAUSAL_LM")
+    trainer = make_trainer(trainer={"model": model, "processing_class": tokenizer, "peft_config": config})
+    head = trainer.model.get_output_embeddings().weight
+    assert head.requires_grad
+    before, embeddings = head.detach().clone(), trainer.model.get_input_embeddings().weight.detach().clone()
+    trainer.train()
+    assert not torch.equal(head, before)
+    assert torch.equal(trainer.model.get_input_embeddings().weight, embeddings)
+
+
 def test_prompt_learning_is_refused(make_trainer: Callable[..., Any]) -> None:
     prompt_tuning = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4)
     with pytest.raises(ConfigurationError, match="virtual tokens"):
