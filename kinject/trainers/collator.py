@@ -6,6 +6,7 @@ batch, when asked for as in the paper.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -64,8 +65,8 @@ class DocumentCollator:
     with its answer) uses those. Masked objectives pass `masking`, and `infilling` where some samples are of that kind.
 
     Returns a dict with `input_ids`, `attention_mask`, `labels` (not shifted, -100 where nothing is scored), each
-    `(batch, length)`, or what `packed` returns; for masked objectives also `mask_ratio` `(batch,)`, and what
-    `batch_predictions` returns.
+    `(batch, length)`, or what `packed` returns; for masked objectives also `mask_ratio` `(batch,)`, NaN for a row that shows
+    no copy and so has no mask, and what `batch_predictions` returns.
     """
 
     frames: Sequence[Frame]
@@ -96,7 +97,9 @@ class DocumentCollator:
         for index, row in enumerate(rows):
             gap, ids = self._gap(row), row["document_ids"]
             if self.infilling is None or gap is None:
-                samples.append(self._assemble(row, ratios[index]))
+                frame = self._frame(row)
+                samples.append(self._assemble(row, frame, ratios[index]))
+                ratios[index] = ratios[index] if frame.has_copy else math.nan
             else:
                 samples.append(self.infilling.assemble(ids, gap))
                 ratios[index] = (gap.end - gap.start) / len(ids)
@@ -151,8 +154,8 @@ class DocumentCollator:
         seed, epoch = self._seed_and_epoch(row)
         return self.masking.law.ratio(seed, epoch, row["sample"], self.num_epochs)
 
-    def _assemble(self, row: Mapping[str, Any], ratio: float) -> tuple[list[int], list[int]]:
-        frame, ids = self._frame(row), row["document_ids"]
+    def _assemble(self, row: Mapping[str, Any], frame: Frame, ratio: float) -> tuple[list[int], list[int]]:
+        ids = row["document_ids"]
         if self.masking is None or not frame.has_copy:
             assembled = assemble(frame, ids, None, None)
             return assembled.input_ids, assembled.labels

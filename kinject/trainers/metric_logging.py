@@ -29,23 +29,28 @@ class MetricLoggingTrainer(ShardedTrainer):
     def _log_by_ratio(
         self, mode: str, mask_ratio: torch.Tensor, rows: torch.Tensor, log_probs: torch.Tensor | None
     ) -> None:
-        """Log the mean mask ratio, and the mean loss of each quartile of the ratio range [0, 1].
+        """Log the mean mask ratio, and the mean loss of each quartile of the ratio range [0, 1], over the masked samples.
+
+        Where no process has any, nothing is logged: there is no ratio of rehearsed answers.
 
         Args:
             mode: `train` or `eval`.
-            mask_ratio: The ratio of each sample, `(batch,)`.
+            mask_ratio: The ratio of each sample, `(batch,)`; NaN where there is no mask.
             rows: The sample of each supervised token, `(supervised,)`.
             log_probs: Their log-probabilities, if known.
         """
         sums = torch.zeros(10, device=mask_ratio.device)
+        masked = ~mask_ratio.isnan()  # (batch,)
         if log_probs is not None:
-            quartile = (mask_ratio * 4).long().clamp(max=3)[rows]
-            losses = -log_probs.detach().float().to(mask_ratio.device)
+            counted = masked[rows]  # (supervised,)
+            quartile = (mask_ratio[rows][counted] * 4).long().clamp(max=3)
+            losses = -log_probs.detach().float().to(mask_ratio.device)[counted]
             sums[:4].index_add_(0, quartile, losses)
             sums[4:8].index_add_(0, quartile, torch.ones_like(losses))
-        sums[8], sums[9] = mask_ratio.sum(), len(mask_ratio)
+        sums[8], sums[9] = mask_ratio[masked].sum(), masked.sum()
         sums = self.accelerator.reduce(sums, reduction="sum")
-        self._metrics[mode]["mask_ratio"].append((sums[8] / sums[9]).item())
+        if sums[9] > 0:
+            self._metrics[mode]["mask_ratio"].append((sums[8] / sums[9]).item())
         for index in range(4):
             if sums[4 + index] > 0:
                 self._metrics[mode][f"loss_ratio_q{index + 1}"].append((sums[index] / sums[4 + index]).item())

@@ -133,3 +133,39 @@ def test_a_stable_schedule_decays_over_its_last_fifth_or_what_is_said(
     falling = rates[stable:]
     assert rates[:stable] == [1e-3] * stable
     assert falling == sorted(set(falling), reverse=True) and falling[-1] < 2e-4
+
+
+REHEARSED = {"prompt": "Who is Ada?", "completion": "the old baker", "rehearsal": True, "turn": 0}
+
+
+@needs_token_losses
+@pytest.mark.parametrize("packing", ["none", "positions"])
+def test_ratio_and_losses_are_those_of_the_rows_that_have_a_mask(
+    make_trainer: Callable[..., Any], packing: str
+) -> None:
+    documents = [
+        {**dict.fromkeys(REHEARSED), "text": text} for text in ("Ada Vance mapped.", "Bo Quill kept the light.")
+    ]
+    rows = [REHEARSED, *documents, REHEARSED]
+    trainer = make_trainer(rows=[{"text": None, **row} for row in rows], mask_ratio="fixed(0.6)")
+    trainer.data_collator.packing = packing
+    samples = list(trainer.train_dataset)
+    logged = []
+    for batch in (samples, samples[1:3]):
+        batch = trainer.data_collator(batch)
+        trainer.compute_loss(trainer.model.train(), dict(batch))
+        logged.append({name: mean for name, (mean,) in trainer._metrics["train"].items() if "ratio" in name})
+        trainer._metrics["train"].clear()
+    assert trainer.data_collator(samples)["mask_ratio"].isnan().tolist() == [True, False, False, True]
+    assert set(logged[0]) == {"mask_ratio", "loss_ratio_q3"}
+    assert logged[0]["mask_ratio"] == pytest.approx(0.6)
+    if packing == "none":  # on a CPU the documents of a packed row see each other
+        assert logged[0] == pytest.approx(logged[1], abs=1e-5)
+
+
+def test_a_batch_without_a_mask_logs_no_ratio(make_trainer: Callable[..., Any]) -> None:
+    trainer = make_trainer(rows=[REHEARSED] * 4)
+    trainer.train()
+    logs = [entry for entry in trainer.state.log_history if "loss" in entry]
+    assert logs
+    assert not [name for entry in logs for name in entry if "ratio" in name]
