@@ -344,28 +344,33 @@ def _make_shardable(quantization: BitsAndBytesConfig, bf16: bool) -> None:
     quantization.bnb_4bit_quant_storage = torch.bfloat16 if bf16 else torch.float32
 
 
-def recorded_answers(questions: Sequence[Question], answers: Sequence[str]) -> list[dict[str, str]]:
-    """Each question with its direction, the answer that was given and the one that was expected."""
+def recorded_answers(questions: Sequence[Question], answers: Sequence[str]) -> list[dict[str, Any]]:
+    """Each question with its direction, the answer that was given, the one that was expected and all that are accepted."""
     return [
         {
             "question": question.question,
             "direction": question.direction,
             "answer": answer,
             "expected": question.answer,
+            "accepted": list(question.answers),
         }
         for question, answer in zip(questions, answers, strict=True)
     ]
 
 
-def print_answers(recorded: Sequence[dict[str, str]], count: int = 6) -> None:
+def print_answers(recorded: Sequence[dict[str, Any]], count: int = 6) -> None:
     """Print ``count`` recorded answers, spread over the questions."""
     from rich.console import Console
     from rich.markup import escape
 
+    from kinject.results import expected_answers
+
     console = Console(soft_wrap=True, highlight=False)
     for entry in recorded[:: max(1, -(-len(recorded) // count))] if count > 0 else ():
         console.print(f"\n[bold]{escape(entry['question'].strip())}[/bold] ({entry['direction']})")
-        console.print(f"  answered: {escape(entry['answer'])}\n  expected: {escape(entry['expected'])}")
+        console.print(
+            f"  answered: {escape(entry['answer'])}\n  expected: {escape(' / '.join(expected_answers(entry)))}"
+        )
 
 
 def _checkpoint(training_args: DocumentSFTConfig) -> str | bool | None:

@@ -144,6 +144,11 @@ def summary(results: Mapping[str, Any]) -> dict[str, Any]:
     return {**{key: value for key, value in results.items() if key not in left_out}, "history": results["history"][-1:]}
 
 
+def expected_answers(recorded: Mapping[str, Any]) -> list[str]:
+    """All answers that an entry of ``answers`` accepts, the expected one first; older results know but that one."""
+    return list(dict.fromkeys([recorded["expected"], *recorded.get("accepted", ())]))
+
+
 def changed_settings(*groups: Any) -> dict[str, Any]:
     """The settings that differ from their defaults, by name."""
     changed: dict[str, Any] = {}

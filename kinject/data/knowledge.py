@@ -75,19 +75,20 @@ class Document:
 
 @dataclass(frozen=True)
 class Question:
-    """One question with its reference answer.
+    """One question with its reference answer, or several of which each is right.
 
     Args:
         question: as it is asked.
-        answer: the reference answer.
+        answer: the reference answer, the first of several.
         direction: ``forward`` (cue before answer in the document) or ``backward``.
         group: free label, e.g. ``NameIsDescription``.
         task: free label, e.g. ``N2D`` (name to description).
         fact: the fact it asks about; ``None`` when unknown.
         source: where it was read, ``file:line``.
+        other_answers: what is accepted beside ``answer``; a score is the best over all of them.
 
     Raises:
-        DataError: the question or the answer is empty, or the direction is neither of the two.
+        DataError: the question or an answer is empty, or the direction is neither of the two.
     """
 
     question: str
@@ -97,14 +98,21 @@ class Question:
     task: str = ""
     fact: int | None = None
     source: str = ""
+    other_answers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse a question that cannot be scored."""
         where = self.source or f"question {self.question!r}"
         _require_text(self.question, "question", where, "write the question, or delete it")
-        _require_text(self.answer, "answer", where, "give the question its answer, or delete it")
+        for answer in self.answers:
+            _require_text(answer, "answer", where, "give the question its answer, or delete it")
         if self.direction not in DIRECTIONS:
             raise DataError(f'{where}: direction "{self.direction}" is neither "forward" nor "backward"')
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """All answers that are accepted, the reference answer first."""
+        return self.answer, *self.other_answers
 
 
 @dataclass(frozen=True)

@@ -5,18 +5,18 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from kinject.data.biography import biography
-from kinject.data.direction import FactIndex, text_direction
+from kinject.data.direction import FactIndex, text_direction, words_of
 from kinject.data.knowledge import Document, KnowledgeSet, Question, check_paraphrases
 from kinject.data.layout import QUESTIONS, VARIANTS, Layout, read_file
 from kinject.data.name_description import name_description
 from kinject.data.nano import nano, nano_biography, nano_population
 from kinject.data.records import ROW_SUFFIXES, TEXT_SUFFIXES, Record, read_records
-from kinject.data.rows import QuestionRow, documents_from, question_rows_from
+from kinject.data.rows import QuestionRow, documents_from, merge_answers, question_rows_from
 from kinject.errors import ConfigurationError, DataError
 
 logger = logging.getLogger(__name__)
@@ -123,8 +123,8 @@ def load_questions(questions: str | os.PathLike[str], revision: str | None = Non
             '"direction" (forward or backward), or name the documents too'
         )
     return tuple(
-        Question(row.question, row.answer, row.direction, row.group, row.task, row.fact, row.source)
-        for row in rows
+        Question(row.question, row.answer, row.direction, row.group, row.task, row.fact, row.source, row.other_answers)
+        for row in merge_answers(rows)
         if row.direction is not None
     )
 
@@ -151,11 +151,12 @@ def link_questions(
         ((document.fact, document.text) for document in canonical),
         (f"{row.question} {row.answer}" for row in rows),
     )
+    rows = merge_answers([replace(row, fact=_fact_of(row, index, texts)) for row in rows])
     questions: list[Question] = []
     absent: list[str] = []
     unlinked: list[str] = []
     for row in rows:
-        fact = index.link(row.question, row.answer) if row.fact is None else row.fact
+        fact = row.fact
         if fact is None and row.direction is None:
             unlinked.append(row.source)
         elif fact is not None and fact not in loaded:
@@ -163,9 +164,12 @@ def link_questions(
         else:
             direction = row.direction
             if direction is None and fact is not None:
-                direction = text_direction(texts[fact], row.question, row.answer, index.weight)
+                found = _standing(row.answers, texts[fact]) or row.answer
+                direction = text_direction(texts[fact], row.question, found, index.weight)
             assert direction is not None
-            questions.append(Question(row.question, row.answer, direction, row.group, row.task, fact, row.source))
+            questions.append(
+                Question(row.question, row.answer, direction, row.group, row.task, fact, row.source, row.other_answers)
+            )
     if rows and not questions:
         raise DataError(
             f"{rows[0].source}: none of the {len(rows)} questions could be linked to a document; check that questions "
@@ -183,6 +187,22 @@ def link_questions(
             len(unlinked), len(rows), unlinked[0],
         )  # fmt: skip
     return tuple(questions)
+
+
+def _fact_of(row: QuestionRow, index: FactIndex, texts: Mapping[int, str]) -> int | None:
+    """The fact that a row names, else the first that one of its answers links it to, best one in which that answer stands."""
+    if row.fact is not None:
+        return row.fact
+    linked = {answer: index.link(row.question, answer) for answer in row.answers}
+    facts = [fact for fact in linked.values() if fact is not None]
+    holding = (fact for answer, fact in linked.items() if fact is not None and _standing([answer], texts[fact]))
+    return next(holding, facts[0] if facts else None)
+
+
+def _standing(answers: Sequence[str], text: str) -> str | None:
+    """The first of ``answers`` that stands in ``text`` word for word."""
+    words = f" {' '.join(words_of(text))} "
+    return next((answer for answer in answers if f" {' '.join(words_of(answer))} " in words), None)
 
 
 def _fictional(name: str, size: int | None, seed: int, paraphrases: str) -> KnowledgeSet:
@@ -256,7 +276,8 @@ def _question_records(source: str | os.PathLike[str], revision: str | None) -> l
     name = os.fspath(source)
     path = Path(name).expanduser()
     if not os.path.isfile(path):
-        return _hub_records(name, revision, "test", ("question", "answer"), ("direction", "group", "task", "fact"))
+        fields = ("direction", "group", "task", "fact", "answers")
+        return _hub_records(name, revision, "test", ("question", "answer"), fields)
     if path.suffix.lower() in TEXT_SUFFIXES:
         raise DataError(
             f"{path}: questions are read from {', '.join(ROW_SUFFIXES)}, with a question and an answer a row"
@@ -292,6 +313,8 @@ def _hub_records(
         raise DataError(f'{name}: the data set has no split "{split}" (its splits: {", ".join(splits)})')
     rows = splits[split]
     missing = [field for field in required if field not in rows.column_names]
+    if missing == ["answer"] and "answers" in rows.column_names:
+        missing = []
     if missing:
         fix = "rename or add it" if "answer" in required else "name the column that holds the document with text_field"
         raise DataError(

@@ -11,6 +11,7 @@ import re
 import string
 import unicodedata
 from collections import Counter
+from collections.abc import Callable, Sequence
 
 STOP_WORDS = frozenset(["a", "of", "the", "and", "is", "are", "be", "to", "new", "on", "in", "at", "an", "for"])
 """The words that the paper drops from answer and reference, in any case, before it compares them."""
@@ -72,3 +73,8 @@ def token_f1(answer: str, reference: str) -> float:
     if not common:
         return float(not answered and not expected)
     return 2 * common / (answered.total() + expected.total())
+
+
+def best_score(measure: Callable[[str, str], float], answer: str, accepted: Sequence[str]) -> float:
+    """What ``answer`` scores by ``measure`` against that of the ``accepted`` answers that it comes closest to."""
+    return max(measure(answer, reference) for reference in accepted)

@@ -27,7 +27,7 @@ CITATION = """\
 INPUTS = """
 Args:
     predictions: the answers, as texts.
-    references: the right answers, as texts.
+    references: the right answers, as texts; or for each prediction a list of those that are accepted.
     directions: "forward" or "backward" for each of them.
     confidence: coverage of the bootstrap percentile intervals (default 0.95).
     resamples: bootstrap resamples (default 1000).
@@ -47,11 +47,15 @@ class ForwardBackwardQA(evaluate.Metric):
 
     def _info(self) -> evaluate.MetricInfo:
         text = datasets.Value("string")
+        columns = {"predictions": text, "references": text, "directions": text}
         return evaluate.MetricInfo(
             description=DESCRIPTION,
             citation=CITATION,
             inputs_description=INPUTS,
-            features=datasets.Features({"predictions": text, "references": text, "directions": text}),
+            features=[
+                datasets.Features(columns),
+                datasets.Features(columns | {"references": datasets.Sequence(text)}),
+            ],
             reference_urls=["https://arxiv.org/abs/2510.09885"],
         )
 
@@ -59,7 +63,7 @@ class ForwardBackwardQA(evaluate.Metric):
         self,
         *,
         predictions: list[str],
-        references: list[str],
+        references: list[str] | list[list[str]],
         directions: list[str],
         confidence: float = 0.95,
         resamples: int = 1000,
@@ -67,10 +71,12 @@ class ForwardBackwardQA(evaluate.Metric):
     ) -> dict[str, Any]:
         from kinject.data import Question
 
-        questions = [
-            Question(f"question {index}", reference, direction)  # type: ignore[arg-type]  # checked by Question
-            for index, (reference, direction) in enumerate(zip(references, directions, strict=True))
-        ]
+        questions = []
+        for index, (reference, direction) in enumerate(zip(references, directions, strict=True)):
+            answer, *others = [reference] if isinstance(reference, str) else reference or [""]
+            # The direction is checked by Question.
+            asked = Question(f"question {index}", answer, direction, other_answers=tuple(others))  # type: ignore[arg-type]
+            questions.append(asked)
         scores = score_answers(questions, predictions, confidence=confidence, resamples=resamples, seed=seed)
         flat: dict[str, Any] = {}
         for direction in DIRECTIONS:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kinject.errors import KinjectError
-from kinject.evaluation.metrics import exact_match, paper_recall, token_f1
+from kinject.evaluation.metrics import best_score, exact_match, paper_recall, token_f1
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ def score_answers(
     resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Score ``answers`` to ``questions`` (same order and length).
+    """Score ``answers`` to ``questions`` (same order and length), each by the accepted answer it comes closest to.
 
     Args:
         confidence: share of the bootstrap distribution that the percentile interval covers.
@@ -59,7 +59,7 @@ def score_answers(
             groups.setdefault("/".join(part for part in parts if part), []).append(index)
     values = np.array(  # (questions, measures)
         [
-            [measure(answer, question.answer) for measure in _MEASURES.values()]
+            [best_score(measure, answer, question.answers) for measure in _MEASURES.values()]
             for question, answer in zip(questions, answers, strict=True)
         ]
     ).reshape(len(questions), len(_MEASURES))

@@ -18,7 +18,7 @@ from kinject.hub.card_loading import loading
 from kinject.hub.card_metadata import KEY, card_data, latest_scores, model_name, results_of
 from kinject.hub.card_sections import OBJECTIVES, baselines, cost, forgetting, groups, injected, scores
 from kinject.hub.card_text import code, fenced, redacted
-from kinject.results import public_config, public_name, read_results, write_text
+from kinject.results import expected_answers, public_config, public_name, read_results, write_text
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCardData
@@ -126,7 +126,7 @@ def _documents(results: Mapping[str, Any], where: str) -> str:
     """The documents, where they were recorded, and the questions with their answers, as text."""
     texts = [str(text) for text in results.get("document_texts", ())]
     asked = [
-        f"{entry['question']}\n  answered: {entry['answer']}\n  expected: {entry['expected']}"
+        f"{entry['question']}\n  answered: {entry['answer']}\n  expected: {' / '.join(expected_answers(entry))}"
         for entry in results.get("answers", ())
     ]
     if not texts and not asked:

@@ -188,5 +188,7 @@ def _file(name: str, file: str, revision: str | None) -> Path | None:
 
 def _question(recorded: Mapping[str, Any]) -> Question:
     from kinject.data import Question
+    from kinject.results import expected_answers
 
-    return Question(recorded["question"], recorded["expected"], recorded["direction"])
+    answer, *others = expected_answers(recorded)
+    return Question(recorded["question"], answer, recorded["direction"], other_answers=tuple(others))

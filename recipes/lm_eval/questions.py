@@ -8,7 +8,7 @@ from typing import Any
 import datasets
 
 from kinject.data import load_knowledge, load_questions
-from kinject.evaluation.metrics import exact_match, paper_recall, token_f1
+from kinject.evaluation.metrics import best_score, exact_match, paper_recall, token_f1
 
 
 def load(
@@ -27,15 +27,14 @@ def load(
         world = documents or "fictional:name_description"
         found = load_knowledge(world, questions, facts=facts, size=size, seed=world_seed).questions
     asked = [each for each in found if each.direction == direction]
-    columns = {name: [getattr(each, name) for each in asked] for name in ("question", "answer", "group", "task")}
+    columns = {
+        name: [getattr(each, name) for each in asked] for name in ("question", "answer", "answers", "group", "task")
+    }
     return {"test": datasets.Dataset.from_dict(columns)}
 
 
 def score(row: Mapping[str, Any], answers: Sequence[str]) -> dict[str, float]:
-    """The scores of one answer."""
-    answer, expected = answers[0].strip(), row["answer"]
-    return {
-        "paper": paper_recall(answer, expected),
-        "exact_match": exact_match(answer, expected),
-        "f1": token_f1(answer, expected),
-    }
+    """The scores of one answer, by the accepted answer it comes closest to."""
+    measures = {"paper": paper_recall, "exact_match": exact_match, "f1": token_f1}
+    answer = answers[0].strip()
+    return {name: best_score(measure, answer, row["answers"]) for name, measure in measures.items()}

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import csv
+import io
 import json
 import re
 from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from kinject.data import load_knowledge, load_questions
@@ -166,6 +170,23 @@ def test_facts_are_numbered_in_every_row_or_in_none(tmp_path: Path) -> None:
         ('{"question": "Who?", "answer": ""}', 'the question has no answer; add an "answer" field, or delete the row'),
         ('{"question": "Who?", "answer": null}', 'the question has no answer; add an "answer" field, or delete the row'),
         ('{"question": "Who?", "answer": 3}', '"answer" is int, expected a string; put it between quotes'),
+        ('{"question": "Who?", "answer": [], "answers": ["", null]}',
+         'the question has no answer; add an "answer" field, or delete the row'),
+        ('{"question": "Who?", "answers": {"text": [], "answer_start": []}}',
+         'the question has no answer; add an "answer" field, or delete the row'),
+        ('{"question": "Who?", "answer": ["Ada", 3]}',
+         '"answer" holds 3 in its list, expected a string; put it between quotes'),
+        ('{"question": "Who?", "answer": "[1987, 1988]"}',
+         '"answer" is [1987, 1988], which is one text or a list of accepted answers; write the list as JSON with every '
+         'answer between double quotes, as in ["Ada", "Bo"], and one text of this look as a list of itself'),
+        ('{"question": "Who?", "answer": "[\'Ada\' \'Bo\']"}',
+         '"answer" is [\'Ada\' \'Bo\'], which is one text or a list of accepted answers; write the list as JSON with every '
+         'answer between double quotes, as in ["Ada", "Bo"], and one text of this look as a list of itself'),
+        ('{"question": "Who?", "answers": [["Ada"], ["Bo"]]}',
+         '"answers" holds a list in a list; write the accepted answers as one list of strings, as in ["...", "..."]'),
+        ('{"question": "Who?", "answer": {"spans": ["Ada"]}}',
+         '"answer" is an object without "text" or "value" (its fields: "spans"); write the accepted answers as '
+         '["...", "..."]'),
         ('{"answer": "Ada"}', 'the row has no "question" (its fields: "answer"); add it'),
         ('{"question": " ", "answer": "Ada"}', "the question is empty; write it, or delete the row"),
         ('{"question": "Who?", "answer": "Ada", "direction": "up"}',
@@ -180,6 +201,99 @@ def test_facts_are_numbered_in_every_row_or_in_none(tmp_path: Path) -> None:
 def test_bad_question_rows(tmp_path: Path, documents: Path, row: str, message: str) -> None:
     path = write(tmp_path / "q.jsonl", '{"question": "Where was Ada Fenwick born?", "answer": "Sable Point"}\n\n' + row)
     fails(f"{path}:3: {message}", documents, path)
+
+
+ACCEPTED = ("Sable Point", "the Point of Sable")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"answer": [*ACCEPTED]},
+        {"answers": [*ACCEPTED]},
+        {"answer": "Sable Point", "answers": [*ACCEPTED]},
+        {"answer": {"text": [*ACCEPTED], "answer_start": [0, 4]}},
+        {"answers": {"text": [*ACCEPTED, "Sable Point"], "answer_start": [0, 4, 0]}},
+        {"answers": [{"text": each, "answer_start": 0} for each in ACCEPTED]},
+        {"answer": {"value": "Sable Point", "aliases": [*ACCEPTED], "normalized_aliases": ["sable point"]}},
+        {"answer": [None, "Sable Point", " ", "the Point of Sable", "Sable Point"]},
+        {"answer": None, "answers": [*ACCEPTED]},
+        {"answer": json.dumps(ACCEPTED)},
+        {"answer": f" {list(ACCEPTED)} "},
+        {"answers": json.dumps({"text": ACCEPTED, "answer_start": [0, 4]})},
+        {"answer": json.dumps({"value": ACCEPTED[0], "aliases": ACCEPTED})},
+    ],
+)
+def test_every_form_of_several_accepted_answers(tmp_path: Path, documents: Path, fields: dict[str, object]) -> None:
+    row = {"question": "Where was Ada Fenwick born?", **fields}
+    asked = [load_knowledge(documents, write(tmp_path / "q.jsonl", [row])).questions]
+    table = {name: json.dumps(value) if isinstance(value, (list, dict)) else value for name, value in row.items()}
+    stream = io.StringIO(newline="")
+    writer = csv.DictWriter(stream, table)
+    writer.writeheader()
+    writer.writerow(table)
+    asked.append(load_knowledge(documents, write(tmp_path / "q.csv", stream.getvalue())).questions)
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row]), tmp_path / "q.parquet")
+    asked.append(load_knowledge(documents, tmp_path / "q.parquet").questions)
+    for (question,) in asked:
+        assert (question.answers, question.answer) == (ACCEPTED, ACCEPTED[0])
+        assert (question.fact, question.direction) == (0, "forward")
+
+
+@pytest.mark.parametrize(
+    "answer", ["[sic]", "[Sable Point]", "{x | x > 0}", '{"born": "Sable Point"}', "(0, 1)", "[", "]["]
+)
+def test_an_answer_between_brackets_stays_what_it_is(tmp_path: Path, answer: str) -> None:
+    (question,) = load_questions(
+        write(tmp_path / "q.jsonl", [{"question": "What?", "answer": answer, "direction": "forward"}])
+    )
+    assert question.answers == (answer,)
+
+
+def test_the_accepted_answer_that_the_document_holds_says_fact_and_direction(tmp_path: Path) -> None:
+    documents = write(
+        tmp_path / "d.jsonl", ["Bo Marlow paints ships.", "The keeper of the lighthouse of Vell is Mira Dorn."]
+    )
+    asked = [
+        {"question": "Who keeps the lighthouse of Vell?", "answer": ["Captain Bo", "Mira Dorn"]},
+        {"question": "What does Mira Dorn keep?", "answers": ["a tower", "the lighthouse of Vell"]},
+    ]
+    questions = load_knowledge(documents, write(tmp_path / "q.jsonl", asked)).questions
+    assert [(each.fact, each.direction, each.answer) for each in questions] == [
+        (1, "forward", "Captain Bo"),
+        (1, "backward", "a tower"),
+    ]
+
+
+def test_rows_that_differ_in_the_answer_alone_are_one_question(tmp_path: Path, documents: Path) -> None:
+    born, works = "Where was Ada Fenwick born?", "Who works for Brightloom Textiles?"
+    rows: list[object] = [
+        {"question": born, "answer": "Sable Point"},
+        {"question": works, "answer": "Ada Fenwick"},
+        {"question": works, "answer": "Ada Fenwick"},  # repeated, as in the published biographies
+        {"question": born, "answer": ["a village", "Sable Point"]},
+        {"question": born, "answer": "nowhere", "direction": "forward"},
+        {"question": born, "answer": "by the sea", "fact": 1},  # of somebody else
+        {"question": born, "answer": "at home", "task": "second"},
+    ]
+    questions = load_knowledge(documents, write(tmp_path / "q.jsonl", rows)).questions
+    assert [(each.question, each.answers, each.fact) for each in questions] == [
+        (born, ("Sable Point", "a village", "nowhere"), 0),
+        (works, ("Ada Fenwick",), 0),
+        (works, ("Ada Fenwick",), 0),
+        (born, ("by the sea",), 1),
+        (born, ("at home",), 0),
+    ]
+    directed = [{**row, "direction": "forward"} for row in rows if isinstance(row, dict)]
+    directed.append({"question": born, "answer": "in a tale", "direction": "backward"})
+    alone = load_questions(write(tmp_path / "alone.jsonl", directed))
+    assert [(each.answers, each.direction) for each in alone] == [
+        (("Sable Point", "a village", "nowhere", "by the sea"), "forward"),
+        (("Ada Fenwick",), "forward"),
+        (("Ada Fenwick",), "forward"),
+        (("at home",), "forward"),
+        (("in a tale",), "backward"),
+    ]
 
 
 def test_bad_question_files(tmp_path: Path, documents: Path) -> None:
@@ -320,6 +434,14 @@ def test_hub_data_set(monkeypatch: pytest.MonkeyPatch) -> None:
     train, test = train.rename_column("text", "question"), test.rename_column("answer", "a")
     fails('me/people: split "test" has no column "answer" (its columns: question, a); rename or add it', "me/people",
           "me/people", text_field="question")  # fmt: skip
+
+
+def test_hub_data_set_with_several_accepted_answers(documents: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    rows = [{"question": "Where was Ada Fenwick born?", "answers": {"text": [*ACCEPTED], "answer_start": [0, 4]}}]
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: {"test": datasets.Dataset.from_list(rows)})
+    assert [each.answers for each in load_knowledge(documents, "me/squad").questions] == [ACCEPTED]
 
 
 def test_hub_data_set_from_a_local_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -123,10 +123,14 @@ def test_models_without_a_chat_template_are_asked_as_we_ask_them(tmp_path: Path)
 
 def test_questions_of_a_file_are_asked(tmp_path: Path) -> None:
     file = tmp_path / "questions.jsonl"
-    file.write_text('{"question": "Who is it?", "answer": "Ada", "direction": "backward"}\n', encoding="utf-8")
+    row = '{"question": "Who is it?", "answer": ["Ada", "the Countess of Lovelace"], "direction": "backward"}\n'
+    file.write_text(row, encoding="utf-8")
     manager = TaskManager(include_path=str(TASKS), include_defaults=False, metadata={"questions": str(file)})
     task = manager.load(["kinject_backward"])["tasks"]["kinject_backward"]
-    assert [(row["question"], row["answer"]) for row in task.test_docs()] == [("Who is it?", "Ada")]
+    (asked,) = task.test_docs()
+    assert (asked["question"], asked["answer"]) == ("Who is it?", "Ada")
+    for answer, right in (("Ada", 1), (" the Countess of Lovelace ", 1), ("Eve", 0)):
+        assert set(task.process_results(asked, [answer]).values()) == {right}
 
 
 def instances(kind: str, arguments: list[tuple[Any, ...]]) -> list[Instance]:

@@ -43,6 +43,14 @@ def test_direct_use() -> None:
         metric.compute(predictions=["x"], references=["y"], directions=["sideways"])
 
 
+def test_several_accepted_answers() -> None:
+    metric = kinject.evaluation.ForwardBackwardQA()
+    references = [["Ada", "the first programmer"], ["Ada"], ["Bob", "Robert"]]
+    check(metric.compute(**{**ANSWERS, "references": references}))
+    with pytest.raises(DataError, match="answer is empty"):
+        metric.compute(predictions=["x"], references=[[]], directions=["forward"])
+
+
 def test_loaded_from_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import socket
 

@@ -66,6 +66,32 @@ def test_a_direction_without_questions_has_zeros() -> None:
     assert macro(score_answers([], [])) == 0.0
 
 
+def test_an_answer_scores_by_the_accepted_answer_it_comes_closest_to() -> None:
+    question = Question(
+        "Who is it?", "Ada", "forward", "g", other_answers=("the first programmer", "Countess Lovelace")
+    )
+    for answer, expected in (
+        ("Ada", (1.0, 1.0, 1.0)),
+        ("Countess Lovelace!", (1.0, 1.0, 1.0)),
+        ("the Lovelace", (0.5, 0.0, 2 / 3)),
+        ("the programmer Ada", (1.0, 0.0, 2 / 3)),  # each measure by its own best
+        ("Bob", (0.0, 0.0, 0.0)),
+    ):
+        scores = score_answers([question], [answer])
+        for cell in (scores["forward"], scores["groups"]["g/forward"]):
+            assert (cell["paper"], cell["exact_match"], cell["f1"]) == pytest.approx(expected)
+            assert cell["n"] == 1
+
+
+def test_the_interval_covers_95_percent_unless_told_otherwise() -> None:
+    questions, answers = QUESTIONS[:2] * 50, ["the first programmer", "a sailor"] * 50
+    # Half of 100 right: 95 % of a binomial distribution lie in .40 to .60, 80 % in .44 to .56.
+    default = score_answers(questions, answers, resamples=5000)["forward"]["ci"]
+    assert default["exact_match"] == pytest.approx([0.40, 0.60], abs=0.011)
+    narrow = score_answers(questions, answers, resamples=5000, confidence=0.8)["forward"]["ci"]
+    assert narrow["exact_match"] == pytest.approx([0.44, 0.56], abs=0.011)
+
+
 def test_macro_reads_by_name() -> None:
     scores = score_answers(QUESTIONS, ["the first programmer", "a sailor", "It is Ada.", ""])
     assert macro(scores) == macro(scores, "paper") == 0.5

@@ -12,6 +12,7 @@ import pytest
 from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 
+from kinject.data import Question
 from kinject.errors import DataError
 from kinject.evaluation.report import plot_history, results_table
 from kinject.hub.card import read_card, write_card
@@ -286,3 +287,20 @@ def test_a_forged_number_is_refused(tmp_path: Path) -> None:
     value = json.dumps(read_results(tmp_path)["after"]["forward"]["paper"])
     with pytest.raises(DataError, match=r"after\.forward\.paper: expected a number in 0..1"):
         read_card(text.replace(f"value: {value}", "value: 7.5", 1))
+
+
+def test_every_accepted_answer_is_shown_and_asked_again(tmp_path: Path) -> None:
+    from kinject.hub.claims import find_claim
+    from kinject.injection import recorded_answers
+
+    question = Question("Who is it?", "Ada", "backward", other_answers=("the Countess",))
+    results = some_run(answers=recorded_answers([question], ["the Countess"]))
+    assert results["answers"][0]["expected"] == "Ada" and results["answers"][0]["accepted"] == ["Ada", "the Countess"]
+    directory = write_run(tmp_path / "run", results)
+    card = write_card(directory, include_documents=True).read_text(encoding="utf-8")
+    assert "answered: the Countess\n  expected: Ada / the Countess" in card
+    claim = find_claim(str(directory))
+    assert claim is not None and claim.asked() == (question,)
+    del results["answers"][0]["accepted"]  # as results of earlier versions
+    claim = find_claim(str(write_run(tmp_path / "earlier", results)))
+    assert claim is not None and claim.asked()[0].answers == ("Ada",)
