@@ -10,7 +10,7 @@ from typing import Any
 import datasets
 import evaluate
 
-from kinject.evaluation.scores import DIRECTIONS, macro, score_answers
+from kinject.evaluation.scores import DIRECTIONS, asked, macro, score_answers
 
 DESCRIPTION = """\
 Scores answers to forward questions (in the order of the document) and backward questions (against it): ROUGE-1 recall
@@ -34,7 +34,7 @@ Args:
     seed: seed of the resampling (default 0).
 Returns:
     forward_paper, forward_exact_match, forward_f1, forward_n, the same for backward, macro_paper, macro_exact_match
-    and macro_f1, all scores in 0..1; and forward_paper_ci and so on, each [low, high].
+    and macro_f1, all scores in 0..1; and forward_paper_ci and so on, each [low, high]. What was not asked is None.
 Examples:
     >>> metric = ForwardBackwardQA()
     >>> metric.compute(predictions=["Ada"], references=["Ada"], directions=["backward"])["backward_paper"]
@@ -75,12 +75,15 @@ class ForwardBackwardQA(evaluate.Metric):
         for index, (reference, direction) in enumerate(zip(references, directions, strict=True)):
             answer, *others = [reference] if isinstance(reference, str) else reference or [""]
             # The direction is checked by Question.
-            asked = Question(f"question {index}", answer, direction, other_answers=tuple(others))  # type: ignore[arg-type]
-            questions.append(asked)
+            questions.append(
+                Question(f"question {index}", answer, direction, other_answers=tuple(others))  # type: ignore[arg-type]
+            )
         scores = score_answers(questions, predictions, confidence=confidence, resamples=resamples, seed=seed)
         flat: dict[str, Any] = {}
         for direction in DIRECTIONS:
             cell = scores[direction]
-            flat |= {f"{direction}_{name}": value for name, value in cell.items() if name != "ci"}
-            flat |= {f"{direction}_{name}_ci": interval for name, interval in cell["ci"].items()}
-        return flat | {f"macro_{name}": macro(scores, name) for name in ("paper", "exact_match", "f1")}
+            known = direction in asked(scores)
+            flat[f"{direction}_n"] = cell["n"]
+            flat |= {f"{direction}_{name}": cell[name] if known else None for name in cell["ci"]}
+            flat |= {f"{direction}_{name}_ci": interval if known else None for name, interval in cell["ci"].items()}
+        return flat | {f"macro_{name}": macro(scores, name) if asked(scores) else None for name in cell["ci"]}

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kinject.errors import KinjectError
-from kinject.evaluation.scores import DIRECTIONS
+from kinject.evaluation.retention import figures, perplexity_factor, still_right
+from kinject.evaluation.scores import DIRECTIONS, asked
 
 if TYPE_CHECKING:
     import os
@@ -22,7 +23,8 @@ def results_table(results: Sequence[Mapping[str, Any]], *, intervals: bool = Fal
     """A plain-text table of runs: forward and backward, in the paper's and the strict reading, before and after.
 
     Runs of the same model on the same questions share one row for the model before training. A run that goes on shows
-    its last evaluation. Where forgetting was measured, its columns follow.
+    its last evaluation. Where forgetting was measured, its columns follow. A dash stands where nothing was asked or
+    known; where nothing was asked at all, there are no columns of scores.
 
     Args:
         results: contents of ``results.json``.
@@ -37,30 +39,33 @@ def results_table(results: Sequence[Mapping[str, Any]], *, intervals: bool = Fal
     befores: list[tuple[str, Mapping[str, Any]]] = []
     for result in results:
         before = (f"{result['model']} {result['dataset']}", result["before"])
-        if result["before"] is not None and result["objective"] != "evaluation" and before not in befores:
+        if asked(result["before"]) and result["objective"] != "evaluation" and before not in befores:
             befores.append(before)
     for of, scores in befores:
         rows.append(("before" if len(befores) == 1 else f"before ({of})", scores, None))
     for name, result in zip(names, results, strict=True):
-        scores, retention = result["after"], (result.get("retention") or {}).get("after")
+        scores, retention = result["after"], result.get("retention")
         if scores is None and result["history"]:
             scores, name = result["history"][-1], f"{name} (step {result['history'][-1]['step']}, not finished)"
         if scores is not None:
             rows.append((name, scores, retention))
 
-    forgetting = any(retention for _, _, retention in rows)
+    forgetting = any((retention or {}).get("after") for _, _, retention in rows)
+    readings = _READINGS if any(asked(scores) for _, scores, _ in rows) else ()
+    if not readings and not forgetting:
+        return "\n".join(_notes(results))
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("", no_wrap=True)
-    for title, _ in _READINGS:
+    for title, _ in readings:
         for direction in DIRECTIONS:
             table.add_column(f"{direction}\n{title}", justify="right", no_wrap=True)
     if forgetting:
         table.add_column("still right\ngeneral", justify="right", no_wrap=True)
         table.add_column("perplexity\nfactor", justify="right", no_wrap=True)
     for name, scores, retention in rows:
-        cells = [_cell(scores[direction], key, intervals) for _, key in _READINGS for direction in DIRECTIONS]
+        cells = [_cell(scores[direction], key, intervals) for _, key in readings for direction in DIRECTIONS]
         if forgetting:
-            cells += [_number(retention, "kept"), _number(retention, "perplexity_ratio")]
+            cells += [figures(still_right(retention)), figures(perplexity_factor(retention))]
         table.add_row(name, *cells)
     output = io.StringIO()
     console = Console(file=output, width=200, force_terminal=False, color_system=None, markup=False, highlight=False)
@@ -88,16 +93,17 @@ def run_names(results: Sequence[Mapping[str, Any]]) -> list[str]:
 def plot_history(results: Mapping[str, Any] | Sequence[Mapping[str, Any]], path: str | os.PathLike[str]) -> Path:
     """Plot accuracy over training steps (logarithmic) for one run or several, and write a PNG to ``path``.
 
-    One panel per reading; forward solid, backward dashed, and thin lines for the model before training.
+    One panel per reading; forward solid, backward dashed, and thin lines for the model before training. A direction
+    without questions has no line.
 
     Raises:
-        KinjectError: no run has a history.
+        KinjectError: no run has a history of answers.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     runs = [results] if isinstance(results, Mapping) else list(results)
-    if not any(run["history"] for run in runs):
+    if not any(asked(entry) for run in runs for entry in run["history"]):
         raise KinjectError("no run has a history to plot; expected results.json of a run that asked while it trained")
     figure = Figure(figsize=(9.6, 4.2), layout="constrained")
     FigureCanvasAgg(figure)
@@ -107,6 +113,8 @@ def plot_history(results: Mapping[str, Any] | Sequence[Mapping[str, Any]], path:
             color = COLORS[index % len(COLORS)]
             steps = [entry["step"] for entry in run["history"]]
             for direction, line in zip(DIRECTIONS, ("-", "--"), strict=True):
+                if direction not in asked(run["history"][-1] if run["history"] else None):
+                    continue
                 values = [entry[direction][key] for entry in run["history"]]
                 panel.plot(steps, values, line, color=color, marker="o", markersize=4, label=f"{name}, {direction}")
                 if run["before"] is not None:
@@ -142,16 +150,13 @@ def _cell(measured: Mapping[str, Any], key: str, intervals: bool) -> str:
     return f"{measured[key]:.2f}" + (f" [{interval[0]:.2f}, {interval[1]:.2f}]" if interval else "")
 
 
-def _number(measured: Mapping[str, Any] | None, key: str) -> str:
-    return f"{measured[key]:.2f}" if measured is not None and key in measured else "-"
-
-
 def _notes(results: Sequence[Mapping[str, Any]]) -> list[str]:
     """What the table does not show: how many questions, and which weights were scored."""
     notes = []
     for result in results:
         scores = result["after"] or result["before"]
         counts = f"{scores['forward']['n']} forward and {scores['backward']['n']} backward questions" if scores else ""
+        counts = counts if asked(scores) or not scores else "no questions"
         parts = [result["model"], result["dataset"], counts, result.get("selection", "")]
         note = "; ".join(part for part in parts if part)
         if note not in notes:

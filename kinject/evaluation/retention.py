@@ -49,7 +49,8 @@ def measure_retention(
     Returns:
         ``perplexity`` (of ``tokens`` predicted tokens), ``nats_per_token``, ``questions`` (their number), ``answered``
         (the share answered rightly, 0..1) and ``right`` (those questions). With ``reference`` also ``kept`` (the share
-        of its ``right`` that are still right, 1 if it had none) and ``perplexity_ratio`` (1: nothing forgotten).
+        of its ``right`` that are still right) and ``perplexity_ratio`` (1: nothing forgotten), each unless there is
+        nothing to divide by.
 
     Raises:
         KinjectError: ``reference`` is not such a measurement.
@@ -77,9 +78,46 @@ def measure_retention(
     }
     if reference is not None:
         known = set(reference["right"])
-        measured["kept"] = len(known & set(right)) / len(known) if known else 1.0
-        measured["perplexity_ratio"] = measured["perplexity"] / reference["perplexity"]
+        if known:
+            measured["kept"] = len(known & set(right)) / len(known)
+        if tokens and reference["perplexity"]:
+            measured["perplexity_ratio"] = measured["perplexity"] / reference["perplexity"]
     return measured
+
+
+def still_right(retention: Mapping[str, Any] | None) -> float | None:
+    """Of the questions answered before training the share that still is; None where none was, or it was not measured.
+
+    Args:
+        retention: ``before`` and perhaps ``after``, as ``results.json`` has it.
+    """
+    return _of_before(retention, "kept", "answered")
+
+
+def perplexity_factor(retention: Mapping[str, Any] | None) -> float | None:
+    """How many times the perplexity before training it is after; None where that was not measured."""
+    return _of_before(retention, "perplexity_ratio", "perplexity")
+
+
+def _of_before(retention: Mapping[str, Any] | None, name: str, of: str) -> float | None:
+    before, after = ((retention or {}).get(moment) or {} for moment in ("before", "after"))
+    value = after.get(name) if before.get(of, 1) else None  # earlier results say 1 of nothing
+    return None if value is None else float(value)
+
+
+def figures(value: float | None, decimals: int = 2) -> str:
+    """``value`` as tables and cards show it, never 0 unless it is: with so many decimals, or significant digits if small.
+
+    What is not known is a dash.
+    """
+    if value is None or not math.isfinite(value):
+        return "-"
+    return f"{value:.{decimals}{'g' if 0 < value < 0.1 or value >= 1e6 else 'f'}}"
+
+
+def percent(share: float) -> str:
+    """``share`` as :func:`figures` shows it, in percent."""
+    return f"{float(figures(share)) * 100:g}%"
 
 
 def is_right(answer: str, accepted: Sequence[str]) -> bool:

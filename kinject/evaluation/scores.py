@@ -101,5 +101,10 @@ def macro(scores: Mapping[str, Any], reading: str = "paper") -> float:
     """
     if reading not in READINGS:
         raise KinjectError(f"reading: expected one of {', '.join(READINGS)}, got {reading!r}")
-    asked = [scores[direction] for direction in DIRECTIONS if scores[direction]["n"] > 0]
-    return sum(cell[READINGS[reading]] for cell in asked) / len(asked) if asked else 0.0
+    measured = [scores[direction][READINGS[reading]] for direction in asked(scores)]
+    return sum(measured) / len(measured) if measured else 0.0
+
+
+def asked(scores: Mapping[str, Any] | None) -> list[str]:
+    """The directions that ``scores`` have questions of: of the others nothing is known, and nothing is to be shown."""
+    return [direction for direction in DIRECTIONS if scores is not None and scores[direction]["n"] > 0]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kinject.errors import ConfigurationError, DataError
+from kinject.evaluation.scores import asked
 from kinject.hub.card_holding import Holding, holding_of
 from kinject.hub.card_loading import loading
 from kinject.hub.card_metadata import KEY, card_data, latest_scores, model_name, results_of
@@ -46,7 +47,7 @@ def write_card(
 ) -> Path:
     """Write the eval card of a trained directory to its ``README.md``, whole or not at all.
 
-    Where ``results.json`` lies there and has a history, the plot ``accuracy.png`` is brought up to date beside it.
+    Where ``results.json`` lies there and has a history of answers, the plot ``accuracy.png`` is brought up to date beside it.
 
     Args:
         directory: what was trained: a model or an adapter, and ``results.json``.
@@ -68,13 +69,14 @@ def write_card(
     folder = Path(directory)
     found = _results(folder if results is None else results)
     others = [*found.get("baselines", ()), *map(_results, compared)]
-    if found["history"] and (folder / RESULTS).is_file():
+    asks = any(asked(entry) for entry in found["history"])
+    if asks and (folder / RESULTS).is_file():
         _plot(folder, found)
     holding = holding_of(folder, found)
     data = card_data(found, holding, tags)
     shown = include_documents or found.get("document_texts")
     documents = _documents(found, str(folder)) if shown else None
-    body = _body(found, holding, others, repository, documents, (folder / PLOT).is_file())
+    body = _body(found, holding, others, repository, documents, asks and (folder / PLOT).is_file())
     write_text(folder / CARD, f"---\n{_yaml(data)}---\n\n{body}\n")
     return folder / CARD
 

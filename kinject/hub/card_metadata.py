@@ -2,6 +2,7 @@
 
 What the model scores stands in ``model-index``, where ``huggingface_hub`` reads it as ``EvalResult``. What has no place
 there (the scores before training, how they developed, settings and cost) stands beside it under the key ``kinject``.
+Of what was not asked, nothing stands there: zeros would read as scores.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from kinject.errors import DataError
-from kinject.evaluation.scores import DIRECTIONS, score_answers
+from kinject.evaluation.scores import DIRECTIONS, asked, score_answers
 from kinject.hub.card_holding import HUB_ID
 from kinject.hub.card_text import single_line, slug
 from kinject.results import public_config, public_name, validate_results
@@ -26,6 +27,7 @@ MEASURES = {
     "exact_match": ("exact_match", "Exact match"),
     "f1": ("f1", "Token F1"),
 }
+_NOTHING_ASKED = {direction: score_answers((), ())[direction] for direction in DIRECTIONS}
 _TASK = "question-answering"
 _COPIED = ("documents", "facts", "selection", "selected", "train")
 _ENTRY = ("step", "epoch", "tokens", "flops", "seconds", "loss")
@@ -76,6 +78,9 @@ def results_of(data: CardData) -> dict[str, Any]:
     finished = results.pop("finished", False)
     claimed = _claimed(data.get("eval_results") or [])
     results["after"] = claimed if finished else None
+    results["before"] = _with_unasked(run.get("before"))
+    if isinstance(run.get("history"), list):
+        results["history"] = [_with_unasked(entry) for entry in run["history"]]
     validate_results(results, "the card's metadata")
     return results
 
@@ -102,13 +107,13 @@ def _run(results: Mapping[str, Any]) -> dict[str, Any]:
         **({"retention": retention} if retention else {}),
         "config": public_config(results["config"]),
         "finished": results["after"] is not None,
-        "before": None if before is None else {name: before[name] for name in DIRECTIONS},
-        "history": [_entry(entry) for entry in results["history"]],
+        "before": {name: before[name] for name in asked(before)} or None,
+        "history": [_entry(entry) for entry in results["history"] if asked(entry)],
     }
 
 
 def _entry(entry: Mapping[str, Any]) -> dict[str, Any]:
-    scores = {name: {each: entry[name][each] for each in (*MEASURES, "n")} for name in DIRECTIONS}
+    scores = {name: {each: entry[name][each] for each in (*MEASURES, "n")} for name in asked(entry)}
     return {**{name: entry[name] for name in _ENTRY if entry.get(name) is not None}, **scores}
 
 
@@ -138,6 +143,11 @@ def _eval_results(results: Mapping[str, Any]) -> list[EvalResult]:
     return found
 
 
+def _with_unasked(scores: Any) -> Any:
+    """``scores`` with the directions that the card leaves out, to be validated like any other."""
+    return {**_NOTHING_ASKED, **scores} if isinstance(scores, Mapping) else scores
+
+
 def _claimed(eval_results: Sequence[EvalResult]) -> dict[str, Any]:
     claimed: dict[str, dict[str, Any]] = {direction: {} for direction in DIRECTIONS}
     for each in eval_results:
@@ -147,5 +157,4 @@ def _claimed(eval_results: Sequence[EvalResult]) -> dict[str, Any]:
             cell |= {args["reading"]: each.metric_value, "n": args.get("n")}
             if "ci" in args:
                 cell.setdefault("ci", {})[args["reading"]] = args["ci"]
-    nothing_asked = score_answers((), ())
-    return {direction: cell or nothing_asked[direction] for direction, cell in claimed.items()}
+    return {direction: cell or _NOTHING_ASKED[direction] for direction, cell in claimed.items()}

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kinject.evaluation.scores import DIRECTIONS
+from kinject.evaluation.retention import figures, percent, perplexity_factor, still_right
+from kinject.evaluation.scores import DIRECTIONS, asked
 from kinject.hub.card_metadata import latest_scores
 from kinject.hub.card_text import code, fenced, single_line
 from kinject.results import public_name
@@ -24,7 +25,7 @@ OBJECTIVES = {
 def scores(results: Mapping[str, Any]) -> str:
     """Forward and backward, before and after, with intervals."""
     before, after = results["before"], latest_scores(results)
-    if not (before or after) or not any((before or after or {})[direction]["n"] for direction in DIRECTIONS):
+    if not asked(before or after):
         return "No questions were asked, so nothing is known of what it learned."
     finished = results["after"] is not None
     rows = []
@@ -82,19 +83,16 @@ def forgetting(results: Mapping[str, Any]) -> str:
     if not before or not after:
         return "Not measured. Training on new documents costs old knowledge; expect some of it to be gone."
     rows = [
-        ["perplexity of held-out text", f"{before['perplexity']:.2f}", f"{after['perplexity']:.2f}"],
+        ["perplexity of held-out text", figures(before["perplexity"]), figures(after["perplexity"])],
         [
             f"general questions answered, of {after['questions']}",
-            f"{before['answered']:.3f}",
-            f"{after['answered']:.3f}",
+            figures(before["answered"], 3),
+            figures(after["answered"], 3),
         ],
     ]
-    told = (
-        [f"of the questions it answered before, {after['kept']:.0%} are still answered"]
-        if before["answered"] and "kept" in after
-        else []
-    )
-    told += [f"perplexity is {after['perplexity_ratio']:.3f} times what it was"] if "perplexity_ratio" in after else []
+    kept, factor = still_right(retention), perplexity_factor(retention)
+    told = [] if kept is None else [f"of the questions it answered before, {percent(kept)} are still answered"]
+    told += [] if factor is None else [f"perplexity is {figures(factor, 3)} times what it was"]
     return "\n\n".join([_table(["", "before", "after"], rows), *([_sentence("; ".join(told))] if told else [])])
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kinject.errors import ConfigurationError, DataError, KinjectError
-from kinject.evaluation.scores import DIRECTIONS
+from kinject.evaluation.scores import DIRECTIONS, asked
 from kinject.hub.loading import is_repository, look_up
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def agreement(claim: Claim, measured: Mapping[str, Any]) -> str:
         measured: Scores as `score_answers` returns them.
     """
     claimed = claim.results["after"] or claim.results["before"]
-    if claimed is None:
+    if not asked(claimed):
         return f"the card of {claim.name} claims no scores yet."
     if any(claimed[direction]["n"] != measured[direction]["n"] for direction in DIRECTIONS):
         return f"not compared with the card of {claim.name}: it is about other questions."

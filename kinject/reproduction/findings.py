@@ -95,7 +95,8 @@ class Findings:
         runs = self.results(model, method, dataset)
         for found in runs:
             for entry in found["history"]:
-                by_step[entry["step"]].append(entry[direction][self.reading])
+                if entry[direction]["n"]:
+                    by_step[entry["step"]].append(entry[direction][self.reading])
         return [
             (step, sum(values) / len(values)) for step, values in sorted(by_step.items()) if len(values) == len(runs)
         ]

@@ -43,6 +43,14 @@ def test_direct_use() -> None:
         metric.compute(predictions=["x"], references=["y"], directions=["sideways"])
 
 
+def test_a_direction_that_was_not_asked_scores_nothing() -> None:
+    metric = kinject.evaluation.ForwardBackwardQA()
+    scores = metric.compute(predictions=["Ada"], references=["Ada"], directions=["forward"])
+    assert scores["forward_n"] == scores["forward_paper"] == scores["macro_f1"] == 1
+    assert scores["backward_n"] == 0
+    assert {scores[f"backward_{name}{ci}"] for name in ("paper", "exact_match", "f1") for ci in ("", "_ci")} == {None}
+
+
 def test_several_accepted_answers() -> None:
     metric = kinject.evaluation.ForwardBackwardQA()
     references = [["Ada", "the first programmer"], ["Ada"], ["Bob", "Robert"]]

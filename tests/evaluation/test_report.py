@@ -72,6 +72,41 @@ def test_a_direction_without_questions_shows_none() -> None:
     ]
 
 
+NOTHING = {"forward": cell(0.0, 0.0, n=0), "backward": cell(0.0, 0.0, n=0), "groups": {}}
+
+
+def test_without_questions_there_is_no_table_of_zeros(tmp_path: Path) -> None:
+    unasked = run("ar", 0, 0, before=NOTHING, after=NOTHING, history=[{"step": 1, "epoch": 1.0, **NOTHING}])
+    assert results_table([unasked]) == "smollm2-135m; fictional:name_description; no questions; last weights"
+    retention = {"before": {"answered": 0.5, "perplexity": 9.0}, "after": {"kept": 0.025, "perplexity_ratio": 0.0042}}
+    table = results_table([{**unasked, "retention": retention}])
+    assert "forward" not in table and ["ar", "0.025", "0.0042"] in [line.split() for line in table.splitlines()]
+    with pytest.raises(KinjectError, match="no run has a history"):
+        plot_history(unasked, tmp_path / "x.png")
+    beside = results_table([unasked, run("masked", 0.98, 0.88)])
+    assert ["ar", "-", "-", "-", "-"] in [line.split() for line in beside.splitlines()]
+
+
+def test_what_was_never_known_is_not_kept() -> None:
+    retention = {"before": {"answered": 0.0, "perplexity": 9.0}, "after": {"kept": 1.0, "perplexity_ratio": None}}
+    table = results_table([run("ar", 0.5, 0.5, retention=retention)])
+    assert ["ar", "0.50", "0.50", "0.25", "0.25", "-", "-"] in [line.split() for line in table.splitlines()]
+
+
+def test_a_direction_without_questions_has_no_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from matplotlib.axes import Axes
+
+    labels: list[Any] = []
+    original = Axes.plot
+    monkeypatch.setattr(
+        Axes, "plot", lambda self, *args, **options: labels.append(options["label"]) or original(self, *args, **options)
+    )
+    only_forward = {"forward": cell(0.5, 0.5), "backward": cell(0.0, 0.0, n=0)}
+    history = [{"step": 1, "epoch": 1.0, **only_forward}]
+    plot_history([run("ar", 0, 0, before=only_forward, after=only_forward, history=history)], tmp_path / "x.png")
+    assert labels == ["ar, forward"] * 2  # a panel of each reading
+
+
 def test_the_plot_is_a_png_that_shows_something(tmp_path: Path) -> None:
     from matplotlib.image import imread
 

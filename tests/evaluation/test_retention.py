@@ -10,7 +10,15 @@ import pytest
 import torch
 
 from kinject.errors import KinjectError
-from kinject.evaluation.retention import is_right, measure_retention, negative_log_likelihood
+from kinject.evaluation.retention import (
+    figures,
+    is_right,
+    measure_retention,
+    negative_log_likelihood,
+    percent,
+    perplexity_factor,
+    still_right,
+)
 from kinject.evaluation.retention_texts import PARAGRAPHS, QUESTIONS
 
 if TYPE_CHECKING:
@@ -64,9 +72,44 @@ def test_retention_before_and_after(tiny_model: LlamaForCausalLM, tiny_tokenizer
     nothing = measure_retention(
         tiny_model, tiny_tokenizer, reference={**before, "right": []}, texts=TEXTS, questions=questions, ask=ask
     )
-    assert nothing["kept"] == 1.0
+    assert "kept" not in nothing and nothing["perplexity_ratio"] == pytest.approx(1.0)
+    no_texts = measure_retention(tiny_model, tiny_tokenizer, reference=before, texts=(), questions=questions, ask=ask)
+    assert "perplexity_ratio" not in no_texts and no_texts["kept"] == 0.5
     with pytest.raises(KinjectError, match="reference"):
         measure_retention(tiny_model, tiny_tokenizer, reference={"kept": 1}, texts=TEXTS, ask=ask)
+
+
+def test_what_is_left_is_read_in_one_place() -> None:
+    retention = {"before": {"answered": 0.5, "perplexity": 20.0}, "after": {"kept": 0.025, "perplexity_ratio": 1.5}}
+    assert (still_right(retention), perplexity_factor(retention)) == (0.025, 1.5)
+    # Nothing known before: earlier versions wrote that all of it is kept.
+    nothing = {"before": {"answered": 0.0, "perplexity": None}, "after": {"kept": 1.0, "perplexity_ratio": None}}
+    assert (still_right(nothing), perplexity_factor(nothing)) == (None, None)
+    for unmeasured in (None, {}, {"before": {"answered": 0.5}}, {"before": {"answered": 0.5}, "after": None}):
+        assert (still_right(unmeasured), perplexity_factor(unmeasured)) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown", "in_percent"),
+    [
+        (1.0, "1.00", "100%"),
+        (2 / 3, "0.67", "67%"),
+        (0.29, "0.29", "29%"),
+        (0.025, "0.025", "2.5%"),
+        (0.03, "0.03", "3%"),
+    ]
+    + [(0.0042, "0.0042", "0.42%"), (0.00001, "1e-05", "0.001%"), (0.0, "0.00", "0%")],
+)
+def test_table_and_card_show_the_same_figure(value: float, shown: str, in_percent: str) -> None:
+    assert (figures(value), percent(value)) == (shown, in_percent)
+
+
+def test_figures_that_fit_no_decimals() -> None:
+    assert [figures(value) for value in (None, math.nan, math.inf, 1234.5, 3.2e40)] == ["-"] * 3 + [
+        "1234.50",
+        "3.2e+40",
+    ]
+    assert figures(1.0488, 3) == "1.049" and figures(0.0012345, 3) == "0.00123"
 
 
 def test_the_model_itself_is_asked(tiny_model: LlamaForCausalLM, tiny_tokenizer: PreTrainedTokenizerFast) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from kinject.data import Question
 from kinject.errors import KinjectError
-from kinject.evaluation.scores import macro, score_answers
+from kinject.evaluation.scores import asked, macro, score_answers
 
 QUESTIONS = [
     Question("Who is Ada?", "the first programmer", "forward", group="NameIsDescription", task="N2D"),
@@ -63,6 +63,7 @@ def test_a_direction_without_questions_has_zeros() -> None:
         "ci": {"paper": [0.0, 0.0], "exact_match": [0.0, 0.0], "f1": [0.0, 0.0]},
     }
     assert macro(scores) == 1.0
+    assert (asked(scores), asked(score_answers([], [])), asked(None)) == (["forward"], [], [])
     assert macro(score_answers([], [])) == 0.0
 
 

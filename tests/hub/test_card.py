@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 
 from kinject.data import Question
 from kinject.errors import DataError
 from kinject.evaluation.report import plot_history, results_table
+from kinject.evaluation.scores import score_answers
 from kinject.hub.card import read_card, write_card
+from kinject.hub.claims import agreement
 from kinject.results import read_results
 from tests.hub.runs import some_run, write_run
 
@@ -163,6 +166,33 @@ def test_what_was_not_measured_is_said(tmp_path: Path) -> None:
     assert read_card(text)["after"]["forward"]["n"] == 0
     chosen = some_run(selection="best on the test questions, as in the paper")
     assert "the scores are optimistic" in card_of(write_run(tmp_path, chosen))
+
+
+@pytest.mark.parametrize("asked", [(), ("forward",)])
+def test_what_was_not_asked_is_not_claimed(tmp_path: Path, asked: tuple[str, ...]) -> None:
+    from kinject.hub.claims import compare, find_claim
+
+    results = some_run()
+    unasked = set(DIRECTIONS) - set(asked)
+    for scores in (results["before"], results["after"], *results["history"]):
+        scores |= {direction: score_answers([], [])[direction] for direction in unasked}
+        scores["groups"] = {}
+    results["answers"] = []
+    directory = write_run(tmp_path, results)
+    (directory / "accuracy.png").write_bytes(b"of an earlier run")
+    text = card_of(directory)
+    assert {each.dataset_config for each in ModelCard(text).data.eval_results or ()} == set(asked)
+    metadata = yaml.safe_load(text.split("---\n")[1])["kinject"]
+    for scores in (metadata["before"] or {}, *metadata["history"]):
+        assert set(scores) & set(DIRECTIONS) == set(asked)
+    assert ("accuracy.png" in text) == ("No questions were asked" not in text) == bool(asked)
+    claimed = read_card(text)
+    assert claimed["after"] == {direction: results["after"][direction] for direction in DIRECTIONS}
+    scored = [line.split() for line in compare([str(tmp_path)]).splitlines() if "masked" in line]
+    assert [row.count("-") for row in scored] == [2] * len(asked)
+    claim = find_claim(str(tmp_path))
+    assert claim is not None
+    assert ("claims no scores" in agreement(claim, results["after"])) == (not asked)
 
 
 def test_what_was_never_known_is_not_said_to_be_kept(tmp_path: Path) -> None:
