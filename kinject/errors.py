@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+MOST_FAULTS_SHOWN = 20
 SECRET_VALUE = re.compile(r"\bhf_[A-Za-z0-9]{8,}")  # a Hub token
 
 
@@ -19,7 +20,50 @@ class KinjectError(ValueError):
 
 
 class DataError(KinjectError):
-    """A document, question or file that cannot be used as it stands."""
+    """A document, question or file that cannot be used as it stands.
+
+    Attributes:
+        faults: What is wrong, one message for each fault; the message of the error holds the first of them.
+    """
+
+    def __init__(self, *faults: str) -> None:
+        self.faults = faults
+        more = len(faults) - MOST_FAULTS_SHOWN
+        super().__init__("\n".join(faults[:MOST_FAULTS_SHOWN]) + (f"\nand {more} more like these" if more > 0 else ""))
+
+
+class Faults:
+    """Collects data errors, so that one run tells all that is wrong instead of the first of it.
+
+    ``with faults:`` keeps the error that its block raises and goes on behind it.
+    """
+
+    def __init__(self) -> None:
+        self._found: list[str] = []
+
+    def __enter__(self) -> Faults:
+        """Begin a block whose data error is kept."""
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
+        """Keep a data error, and let any other through."""
+        if isinstance(error, DataError):
+            self._found.extend(error.faults)
+            return True
+        return False
+
+    def __bool__(self) -> bool:
+        """Whether there is any."""
+        return bool(self._found)
+
+    def raise_any(self) -> None:
+        """Raise all that was collected, each fault once.
+
+        Raises:
+            DataError: there is any.
+        """
+        if self._found:
+            raise DataError(*dict.fromkeys(self._found))
 
 
 class ConfigurationError(KinjectError):

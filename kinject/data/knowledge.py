@@ -12,7 +12,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from kinject.errors import ConfigurationError, DataError
 
@@ -58,6 +58,7 @@ class Document:
         fact: number of the fact it words; paraphrases of one fact share it.
         entities: names in ``text`` that reverse training keeps whole (see :func:`kinject.data.reverse_text`).
         source: where it was read, ``file:line``.
+        messages: (role, content) of a conversation, of which the last answer is learned instead of ``text``.
 
     Raises:
         DataError: the text is empty, no string, or not encodable.
@@ -67,6 +68,7 @@ class Document:
     fact: int
     entities: tuple[str, ...] = ()
     source: str = ""
+    messages: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse a document that cannot be learned."""
@@ -169,7 +171,10 @@ class KnowledgeSet:
         )
 
     def to_dataset(self) -> datasets.Dataset:
-        """The documents as a data set with the columns ``text``, ``fact`` and ``entities``, in their order."""
+        """The documents as a data set with the columns ``text``, ``fact`` and ``entities``, in their order.
+
+        Where some are conversations, a column ``messages`` holds those.
+        """
         import datasets
 
         features = datasets.Features(
@@ -179,11 +184,18 @@ class KnowledgeSet:
                 "entities": datasets.List(datasets.Value("string")),
             }
         )
-        columns = {
+        columns: dict[str, list[Any]] = {
             "text": [document.text for document in self.documents],
             "fact": [document.fact for document in self.documents],
             "entities": [list(document.entities) for document in self.documents],
         }
+        if any(document.messages for document in self.documents):
+            message = {"role": datasets.Value("string"), "content": datasets.Value("string")}
+            features["messages"] = datasets.List(message)
+            columns["messages"] = [
+                [{"role": role, "content": content} for role, content in document.messages] or None
+                for document in self.documents
+            ]
         return datasets.Dataset.from_dict(columns, features=features)
 
     def split_questions(

@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from glob import glob
 from pathlib import Path
 
 from kinject.data.biography import biography
@@ -15,9 +17,17 @@ from kinject.data.knowledge import Document, KnowledgeSet, Question, check_parap
 from kinject.data.layout import QUESTIONS, VARIANTS, Layout, read_file
 from kinject.data.name_description import name_description
 from kinject.data.nano import nano, nano_biography, nano_population
-from kinject.data.records import ROW_SUFFIXES, TEXT_SUFFIXES, Record, read_records
-from kinject.data.rows import QuestionRow, documents_from, merge_answers, question_rows_from
-from kinject.errors import ConfigurationError, DataError
+from kinject.data.records import FILES, ROW_FILES, ROW_KINDS, TEXT_KINDS, Record, file_kind, read_records
+from kinject.data.rows import (
+    CONVERSATIONS,
+    QUESTION_LABELS,
+    QuestionRow,
+    documents_from,
+    merge_answers,
+    question_rows_from,
+    same_name,
+)
+from kinject.errors import ConfigurationError, DataError, Faults
 
 logger = logging.getLogger(__name__)
 
@@ -28,21 +38,22 @@ FICTIONAL = {
     "nano_biography": nano_biography,
     "nano_population": nano_population,
 }
-# Files at the top of a folder that hold its questions, not documents; the first that exists is read.
-QUESTION_FILES = (QUESTIONS, *(f"questions{suffix}" for suffix in (".jsonl", ".json", ".csv", ".parquet")))
+Source = str | os.PathLike[str]
 
 _HUB_ID = re.compile(r"(?P<repository>[A-Za-z0-9][\w.-]*/[\w.-]+)(?::(?P<config>[\w.-]+))?")
 
 
 def load_knowledge(
-    documents: str | os.PathLike[str],
-    questions: str | os.PathLike[str] | None = None,
+    documents: Source | Sequence[Source],
+    questions: Source | None = None,
     *,
     paraphrases: str = "none",
     facts: str | Iterable[int] | None = None,
     size: int | None = None,
     seed: int = 0,
     text_field: str = "text",
+    question_field: str = "question",
+    answer_field: str = "answer",
     revision: str | None = None,
 ) -> KnowledgeSet:
     """Documents and the questions about them, from wherever they are.
@@ -52,13 +63,16 @@ def load_knowledge(
     - ``fictional:name_description`` or ``fictional:biography``: invented people, with questions; ``fictional:nano`` or
       ``fictional:nano_biography``: people that the nano models never met, in words that they know;
       ``fictional:nano_population``: the people they know;
-    - a file: .json (a list of rows or strings), .jsonl, .csv, .parquet (a row a document), .txt or .md (one document;
-      YAML front matter of Markdown is left out);
+    - a file: .json (a list of rows or strings), .jsonl, .csv, .tsv, .parquet, .xlsx (a row a document), .txt or .md (one
+      document; YAML front matter of Markdown is left out); all but .parquet and .xlsx may be compressed (.gz);
     - a folder in the published layout (``train_*.json`` and ``test.jsonl``);
-    - any other folder: all such files in it, recursively, in the order of their paths;
+    - any other folder: all such files in it, recursively, in the order of their paths, except hidden ones;
+    - a pattern such as ``docs/*.md``, in which ``**`` stands for any folders;
     - a Hub data set ``user/name`` or ``user/name:config`` (its train split).
 
-    Rows may number their facts in a field ``fact`` and list their ``entities``; without it each document is a fact.
+    Files, folders and patterns may also be given as a list. A row may be a conversation instead of a document
+    (:func:`kinject.data.rows.conversation_of`), whose last answer is learned. Rows may number their facts in a field
+    ``fact`` and list their ``entities``; without it each document is a fact.
     Questions are rows with ``question`` and ``answer`` and perhaps ``direction``, ``group``, ``task`` and ``fact``.
     Where no ``questions`` are named, a folder's own ``test.jsonl`` or ``questions.*`` is read. A question's fact and
     direction are worked out from its words where its row does not give them (:mod:`kinject.data.direction`). Questions
@@ -72,37 +86,61 @@ def load_knowledge(
         size: number of people of a fictional world.
         seed: seed of a fictional world.
         text_field: the field of a row that holds the document.
+        question_field, answer_field: the fields of a row that hold the question and its answer.
         revision: commit, branch or tag of a Hub data set.
 
     Raises:
-        DataError: a source that is not there or is malformed; the message names file and line.
+        DataError: a source that is not there or is malformed; the message names file and line of all that is wrong.
         ConfigurationError: an argument that is unknown, or does not apply to the source.
     """
     check_paraphrases(paraphrases)
-    name = os.fspath(documents)
-    if name.startswith("fictional:"):
+    alone = isinstance(documents, (str, os.PathLike))
+    names = [os.fspath(documents)] if alone else [os.fspath(each) for each in documents]  # type: ignore[union-attr,arg-type]
+    if not names:
+        raise ConfigurationError("documents: the list is empty; name at least one file or folder")
+    name = ", ".join(names)
+    fictional = next((each for each in names if each.startswith("fictional:")), None)
+    if fictional is not None and len(names) > 1:
+        raise ConfigurationError(f"{fictional}: a fictional world cannot be mixed with other documents; name it alone")
+    faults = Faults()
+    rows: tuple[QuestionRow, ...] = ()
+    if fictional is not None:
         knowledge = _fictional(name, size, seed, paraphrases)
-        canonical = knowledge.documents
-        own_questions = None
+        read = knowledge, knowledge.documents
+        source = questions
     else:
         if size is not None:
             raise ConfigurationError(
                 f"size={size}: only fictional worlds have a size, {name} is none; select documents with facts"
             )
-        if revision is not None and os.path.exists(Path(name).expanduser()):
+        if revision is not None and any(os.path.exists(Path(each).expanduser()) for each in names):
             raise ConfigurationError(
                 f"revision={revision}: only Hub data sets have revisions, {name} is local; drop it"
             )
-        knowledge, canonical, own_questions = _read(name, paraphrases, text_field, revision)
-    source = own_questions if questions is None else questions
+        found = _find_files(names, questions)
+        source = found.own_questions() if questions is None else questions
+        with faults:
+            read = _read(names, found, paraphrases, text_field, revision)
     if source is not None:
-        records = _question_records(source, revision if os.fspath(source) == name else None)
-        linked = link_questions(question_rows_from(records), knowledge.documents, canonical)
-        knowledge = replace(knowledge, questions=linked)
+        with faults:
+            records = _question_records(
+                source, revision if os.fspath(source) == name else None, question_field, answer_field, faults
+            )
+            rows = question_rows_from(records, question_field, answer_field, faults)
+    faults.raise_any()
+    knowledge, canonical = read
+    if source is not None:
+        knowledge = replace(knowledge, questions=link_questions(rows, knowledge.documents, canonical))
     return knowledge if facts is None else knowledge.select(facts)
 
 
-def load_questions(questions: str | os.PathLike[str], revision: str | None = None) -> tuple[Question, ...]:
+def load_questions(
+    questions: Source,
+    revision: str | None = None,
+    *,
+    question_field: str = "question",
+    answer_field: str = "answer",
+) -> tuple[Question, ...]:
     """The questions of a file or Hub data set (its test split), without loading documents to learn.
 
     Directions are those of the rows (``direction``, or a ``task`` of ``forward`` or ``backward``). Those of a ``test.jsonl``
@@ -111,7 +149,10 @@ def load_questions(questions: str | os.PathLike[str], revision: str | None = Non
     Raises:
         DataError: the source is not there or malformed, or a question has no direction.
     """
-    rows = question_rows_from(_question_records(questions, revision))
+    faults = Faults()
+    records = _question_records(questions, revision, question_field, answer_field, faults)
+    rows = question_rows_from(records, question_field, answer_field, faults)
+    faults.raise_any()
     bare = next((row for row in rows if row.direction is None), None)
     layout = Layout.of_questions(Path(questions).expanduser()) if bare else None
     if layout:
@@ -217,83 +258,199 @@ def _worlds() -> str:
     return f"{', '.join(names[:-1])} or {names[-1]}"
 
 
+@dataclass
+class _Found:
+    """The files that names of documents stand for.
+
+    Attributes:
+        layout: the published layout, where it is what is named; nothing else is then.
+        files: files to read, each once.
+        questions: files of questions at the top of a folder that is named.
+        skipped: files in a folder, or of a pattern, that are of no kind that is read.
+    """
+
+    layout: Layout | None = None
+    files: dict[Path, Path] = field(default_factory=dict)  # by what they resolve to
+    questions: list[Path] = field(default_factory=list)
+    skipped: list[Path] = field(default_factory=list)
+
+    def own_questions(self) -> Path | None:
+        """The file of questions that comes with the documents.
+
+        Raises:
+            DataError: there are several.
+        """
+        if len(self.questions) > 1:
+            listed = ", ".join(map(str, self.questions))
+            raise DataError(f"{listed}: several files of questions come with the documents; name one with --questions")
+        return self.questions[0] if self.questions else None
+
+
+def _find_files(names: Sequence[str], questions: Source | None) -> _Found:
+    """The local files behind ``names``, without the file of ``questions``; none for a single name that is not here."""
+    found = _Found()
+    asked = None if questions is None else Path(questions).expanduser().resolve()
+    for name in names:
+        path = Path(name).expanduser()
+        layout = Layout.find(path)
+        if layout and len(names) > 1:
+            raise ConfigurationError(
+                f"{name}: a data set in the published layout cannot be mixed with other documents; name it alone"
+            )
+        if layout:
+            found.layout = layout
+            found.questions += [layout.questions] if layout.questions else []
+        elif os.path.isfile(path):
+            found.files[path.resolve()] = path
+        elif os.path.isdir(path):
+            _walk(path, found, asked)
+        elif re.search(r"[*?[]", name):
+            matches = sorted(Path(match) for match in glob(str(path), recursive=True))
+            if not matches:
+                raise DataError(f"{name}: no file or folder is called so (looked in {Path.cwd()}); check the pattern")
+            for match in matches:
+                if match.is_dir():
+                    _walk(match, found, asked)
+                else:
+                    _take(match, found, asked)
+        elif len(names) > 1:
+            raise DataError(
+                f"{name}: there is no such file or folder (looked at {path.absolute()}); check the path. A Hub data set "
+                "is to be named alone"
+            )
+    return found
+
+
+def _walk(folder: Path, found: _Found, asked: Path | None) -> None:
+    for path in sorted(folder.rglob("*"), key=lambda path: path.relative_to(folder).as_posix()):
+        if any(part.startswith(".") for part in path.relative_to(folder).parts) or not path.is_file():
+            continue
+        if path.parent == folder and _holds_questions(path):
+            found.questions.append(path)
+        else:
+            _take(path, found, asked)
+
+
+def _take(path: Path, found: _Found, asked: Path | None) -> None:
+    if not file_kind(path):
+        found.skipped.append(path)
+    elif path.resolve() != asked:
+        found.files.setdefault(path.resolve(), path)
+
+
+def _holds_questions(path: Path) -> bool:
+    """Whether a file at the top of a folder holds its questions, not documents: test.jsonl, or questions.csv and the like."""
+    return path.name == QUESTIONS or (path.name.lower().split(".")[0] == "questions" and file_kind(path) in ROW_KINDS)
+
+
 def _read(
-    name: str, paraphrases: str, text_field: str, revision: str | None
-) -> tuple[KnowledgeSet, tuple[Document, ...], Path | None]:
-    """The set without questions, its canonical documents, and the file of its own questions if it has one."""
-    path = Path(name).expanduser()
-    layout = Layout.find(path)
-    if layout:
-        documents, canonical = layout.read(paraphrases, text_field)
-        return KnowledgeSet(path.resolve().name, documents, paraphrases=paraphrases), canonical, layout.questions
+    names: Sequence[str], found: _Found, paraphrases: str, text_field: str, revision: str | None
+) -> tuple[KnowledgeSet, tuple[Document, ...]]:
+    """The set without questions, and its canonical documents."""
+    name = ", ".join(names)
+    path = Path(names[0]).expanduser()
+    if found.layout:
+        documents, canonical = found.layout.read(paraphrases, text_field)
+        return KnowledgeSet(path.resolve().name, documents, paraphrases=paraphrases), canonical
     if paraphrases != "none":
         raise DataError(
             f"{name}: no documents for paraphrases={paraphrases} (looked for {' and '.join(VARIANTS[paraphrases])}); "
             "only fictional worlds and the published layout have such variants; number the wordings of your own facts "
             'with a field "fact"'
         )
-    questions = None
-    if os.path.isfile(path):
-        name = path.stem
+    if names == [name] and os.path.isfile(path):
+        name = _stem(path)
         paraphrases, documents, canonical = read_file(path, text_field)
+    elif found.files or found.skipped or len(names) > 1 or os.path.isdir(path):
+        documents = canonical = _documents_of_files(names, found, text_field)
+        name = _set_name(names)
     else:
-        if os.path.isdir(path):
-            name = path.resolve().name
-            records, questions = _folder(path)
-        else:
-            records = _hub_records(name, revision, "train", (text_field,), ("fact", "entities"))
+        records = _hub_records(
+            name, revision, "train", ((text_field,), *CONVERSATIONS), ("input", "fact", "entities"), "--text_field"
+        )
         documents = canonical = documents_from(records, text_field)
     if paraphrases == "none" and len({document.fact for document in documents}) < len(documents):
         paraphrases = "same_order"  # wordings of one's own: what most are; whether they permute is not looked into
-    return KnowledgeSet(name, documents, paraphrases=paraphrases), canonical, questions
+    return KnowledgeSet(name, documents, paraphrases=paraphrases), canonical
 
 
-def _folder(folder: Path) -> tuple[list[Record], Path | None]:
-    """The records of every document file in a folder, and its file of questions."""
-    questions = next((folder / name for name in QUESTION_FILES if (folder / name).is_file()), None)
+def _documents_of_files(names: Sequence[str], found: _Found, text_field: str) -> tuple[Document, ...]:
+    """The documents of every file that was found behind ``names``.
+
+    Raises:
+        DataError: there is none, or one is malformed; all faults of all files are named.
+    """
+    where = ", ".join(names)
+    faults = Faults()
     records: list[Record] = []
-    passed: list[Path] = []
-    for path in sorted(folder.rglob("*"), key=lambda path: path.relative_to(folder).as_posix()):
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if hidden or not path.is_file() or (path.parent == folder and path.name in QUESTION_FILES):
-            continue
-        if path.suffix.lower() in ROW_SUFFIXES + TEXT_SUFFIXES:
-            records.extend(read_records(path))
-        else:
-            passed.append(path)
-    if not records:
-        raise DataError(
-            f"{folder}: no document in this folder; expected files of {', '.join(ROW_SUFFIXES + TEXT_SUFFIXES)}"
-        )
-    if passed:
+    kinds = Counter(path.suffix.lower() or "without ending" for path in found.skipped)
+    for path in found.files.values():
+        before = len(records)
+        records.extend(read_records(path, faults))
+        if len(records) == before and not faults:
+            kinds["empty"] += 1
+    documents = documents_from(records, text_field, faults)
+    faults.raise_any()
+    listed = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items(), key=lambda item: (-item[1], item[0])))
+    if not documents:
+        passed = f" (there are {listed})" if listed else ""
+        folder = "in this folder" if len(names) == 1 and os.path.isdir(Path(where).expanduser()) else "there"
+        raise DataError(f"{where}: no document {folder}{passed}; expected files of {FILES}")
+    if kinds:
+        first = f" (first: {found.skipped[0]})" if found.skipped else ""
         logger.warning(
-            "%d files of %s are not documents and are passed over (first: %s)", len(passed), folder, passed[0]
+            "%d files of %s hold no documents and are passed over: %s%s", kinds.total(), where, listed, first
         )
-    return records, questions
+    return documents
 
 
-def _question_records(source: str | os.PathLike[str], revision: str | None) -> list[Record]:
+def _set_name(names: Sequence[str]) -> str:
+    """What a set of local files is called: by its folder, or by what is named, up to three of them."""
+    paths = [Path(name).expanduser() for name in names]
+    plain = [next(each for each in (path, *path.parents) if not re.search(r"[*?[]", each.name)) for path in paths]
+    called = [_stem(path) if path.is_file() else path.resolve().name for path in plain]
+    return "+".join(called[:3]) + (f"+{len(called) - 3} more" if len(called) > 3 else "")
+
+
+def _stem(path: Path) -> str:
+    return Path(re.sub(r"\.gz$", "", path.name, flags=re.IGNORECASE)).stem
+
+
+def _question_records(
+    source: Source, revision: str | None, question_field: str, answer_field: str, faults: Faults
+) -> list[Record]:
     name = os.fspath(source)
     path = Path(name).expanduser()
     if not os.path.isfile(path):
-        fields = ("direction", "group", "task", "fact", "answers")
-        return _hub_records(name, revision, "test", ("question", "answer"), fields)
-    if path.suffix.lower() in TEXT_SUFFIXES:
-        raise DataError(
-            f"{path}: questions are read from {', '.join(ROW_SUFFIXES)}, with a question and an answer a row"
+        if os.path.isdir(path):
+            raise DataError(f"{path}: questions are read from one file, and this is a folder; name the file in it")
+        return _hub_records(
+            name,
+            revision,
+            "test",
+            ((question_field, answer_field), (question_field, "answers")),
+            QUESTION_LABELS,
+            "--question_field and --answer_field",
         )
-    records = read_records(path)
-    if not records:
+    if file_kind(path) in TEXT_KINDS:
+        raise DataError(f"{path}: questions are read from {ROW_FILES}, with a question and an answer a row")
+    records = read_records(path, faults)
+    if not records and not faults:
         raise DataError(f"{path}: the file holds no question; add rows with a question and an answer, or leave it out")
     return records
 
 
 def _hub_records(
-    name: str, revision: str | None, split: str, required: Sequence[str], optional: Sequence[str]
+    name: str,
+    revision: str | None,
+    split: str,
+    forms: Sequence[Sequence[str]],
+    optional: Sequence[str],
+    option: str,
 ) -> list[Record]:
-    """The rows of one split of a Hub data set, cut down to the fields named."""
+    """The rows of one split of a Hub data set, cut down to the fields of ``forms``, of which it must have one, and others."""
     match = _HUB_ID.fullmatch(name)
-    if not match or Path(name).suffix.lower() in ROW_SUFFIXES + TEXT_SUFFIXES:
+    if not match or file_kind(Path(name)):
         raise DataError(
             f"{name}: there is no such file or folder (looked at {Path(name).expanduser().absolute()}), and it is "
             f"neither {_worlds()} nor a Hub data set (user/name); check the path"
@@ -312,13 +469,17 @@ def _hub_records(
     if split not in splits:
         raise DataError(f'{name}: the data set has no split "{split}" (its splits: {", ".join(splits)})')
     rows = splits[split]
-    missing = [field for field in required if field not in rows.column_names]
-    if missing == ["answer"] and "answers" in rows.column_names:
-        missing = []
-    if missing:
-        fix = "rename or add it" if "answer" in required else "name the column that holds the document with text_field"
+    columns = {name for form in (*forms, optional) for name in form}
+    kept = [column for column in rows.column_names if any(same_name(column, name) for name in columns)]
+
+    def missing(form: Sequence[str]) -> list[str]:
+        return [name for name in form if not any(same_name(column, name) for column in kept)]
+
+    if all(missing(form) for form in forms):
+        what = "question and answer" if "question" in option else "the document"
         raise DataError(
-            f'{name}: split "{split}" has no column "{missing[0]}" (its columns: {", ".join(rows.column_names)}); {fix}'
+            f'{name}: split "{split}" has no column "{missing(forms[0])[0]}" (its columns: '
+            f"{', '.join(rows.column_names)}); name the column that holds {what} with {option}"
         )
-    rows = rows.select_columns([field for field in (*required, *optional) if field in rows.column_names])
+    rows = rows.select_columns(kept)
     return [Record(row, f"{name}:{split} row {number}") for number, row in enumerate(rows, start=1)]

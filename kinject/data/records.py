@@ -1,23 +1,65 @@
 """Files in, records out: each row of a file with the line it stands on, so that a bad row can be named.
 
-A record of .json, .jsonl, .csv or .parquet is a row (a mapping) or a bare string; of .txt and .md it is the whole file.
+A record of .json, .jsonl, .csv, .tsv, .parquet or .xlsx is a row (a mapping) or a bare string; of .txt and .md it is the
+whole file. Which fields a row should have is not known here.
 """
 
 from __future__ import annotations
 
+import codecs
 import csv
+import gzip
 import io
 import json
+import logging
 import re
-from collections.abc import Iterator
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from kinject.errors import DataError
+from kinject.errors import DataError, Faults
 
-ROW_SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
-TEXT_SUFFIXES = (".txt", ".md")
+logger = logging.getLogger(__name__)
+
+# Endings that mean the same as another.
+_ALIASES = {
+    ".ndjson": ".jsonl",
+    ".jsonlines": ".jsonl",
+    ".tab": ".tsv",
+    ".text": ".txt",
+    ".markdown": ".md",
+    ".mdx": ".md",
+}
+ROW_KINDS = (".json", ".jsonl", ".csv", ".tsv", ".parquet", ".xlsx")
+TEXT_KINDS = (".txt", ".md")
+_PACKED = (".parquet", ".xlsx")  # compressed by themselves: nobody adds .gz
+ROW_FILES = ".json, .jsonl (.ndjson, .jsonlines), .csv, .tsv, .parquet, .xlsx"
+FILES = f"{ROW_FILES}, .txt (.text), .md (.markdown, .mdx)"
+"""What error messages expect; each but .parquet and .xlsx may end with .gz as well."""
+
+_DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "pipes"}
+_BYTE_ORDER_MARKS = (  # that of UTF-16 begins the one of UTF-32
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+# What a file with another ending than its content begins with.
+_SIGNATURES = {
+    b"%PDF": "a PDF; convert it to text",
+    b"PK\x03\x04": "a ZIP archive, such as of .xlsx or .docx; give it its own ending, or export the text",
+    b"\xd0\xcf\x11\xe0": "an old Office document; save it as .xlsx or .csv, or export its text",
+    b"\x1f\x8b": "compressed with gzip; let its name end with .gz",
+    b"PAR1": "a Parquet file; let its name end with .parquet",
+}
+# Encodings to tell apart where a file is not UTF-8: those of Windows, by country. The other Latin ones read much like
+# cp1252, so that the message shows how the line reads in it.
+_ENCODINGS = ["cp1252", "gb18030", "big5", "cp932", "cp949", "cp1251", "cp1253", "cp1255", "cp1256"]
 
 
 @dataclass(frozen=True)
@@ -28,83 +70,229 @@ class Record:
     source: str
 
 
-def read_records(path: Path) -> list[Record]:
+def file_kind(path: Path) -> str:
+    """How a file is read, as the ending that stands for it (`.csv`); "" for a file that is not read at all."""
+    name = path.name.lower()
+    stem = name.removesuffix(".gz")
+    suffix = Path(stem).suffix
+    kind = _ALIASES.get(suffix, suffix)
+    known = kind in ROW_KINDS + TEXT_KINDS and (stem == name or kind not in _PACKED)
+    return kind if known else ""
+
+
+def read_records(path: Path, faults: Faults | None = None) -> list[Record]:
     """Every record of one file, in its order.
 
+    Args:
+        path: the file.
+        faults: takes what is wrong with the file, and the good records are returned; by default it is raised.
+
     Raises:
-        DataError: the file is missing, unreadable, of an unknown kind, not UTF-8, or malformed (named by line).
+        DataError: the file is missing, unreadable, of an unknown kind, in another encoding, or malformed; every fault
+            that can be told is named by its line.
     """
-    suffix = path.suffix.lower()
-    if suffix == ".jsonl":
-        return list(_json_lines(path))
-    if suffix == ".json":
-        return list(_json(path))
-    if suffix == ".csv":
-        return _csv(path)
-    if suffix == ".parquet":
-        return list(_parquet(path))
-    if suffix in TEXT_SUFFIXES:
-        return [_whole_file(path)]
-    raise DataError(
-        f"{path}: {suffix + ' files are' if suffix else 'a file without an extension is'} not read; expected one of "
-        f"{', '.join(ROW_SUFFIXES + TEXT_SUFFIXES)}; convert the file"
-    )
+    found = Faults() if faults is None else faults
+    records: list[Record] = []
+    with found:
+        kind = file_kind(path)
+        if not kind:
+            suffix = path.suffix.lower()
+            raise DataError(
+                f"{path}: {suffix + ' files are' if suffix else 'a file without an extension is'} not read; expected one "
+                f"of {FILES}; convert the file"
+            )
+        for record in _READERS[kind](path, found):
+            records.append(record)
+    if faults is None:
+        found.raise_any()
+    return records
+
+
+# Bytes and characters.
 
 
 def _read_bytes(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        data = path.read_bytes()
+        return gzip.decompress(data) if path.name.lower().endswith(".gz") else data
     except FileNotFoundError:
         raise DataError(f"{path}: there is no such file (looked for {path.absolute()}); check the path") from None
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(f"{path}: not a whole gzip file ({error}); compress it again") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from error
 
 
 def _read_text(path: Path) -> str:
+    """The characters of a file in UTF-8, or in UTF-16 or UTF-32 where a byte order mark says so."""
     data = _read_bytes(path)
+    for signature, what in _SIGNATURES.items():
+        if data.startswith(signature):
+            raise DataError(f"{path}: not text, but {what}")
+    encoding = next((name for mark, name in _BYTE_ORDER_MARKS if data.startswith(mark)), "utf-8-sig")
     try:
-        return data.decode("utf-8-sig")
+        text = data.decode(encoding)
     except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise DataError(
-            f"{path}:{line}: not UTF-8 text (byte 0x{error.object[error.start]:02X}); save the file as UTF-8"
-        ) from error
+        if encoding != "utf-8-sig":
+            raise DataError(f"{path}: not whole {encoding.upper()} text ({error.reason}); save it as UTF-8") from error
+        if b"\0" in data:
+            raise DataError(f"{path}: {_null_bytes(data)}") from error
+        raise _not_utf8(path, error) from error
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise DataError(f"{path}:{line}: {_null_bytes(data)}")
+    return text
 
 
-def _bad_json(path: Path, line: int, error: json.JSONDecodeError, expected: str) -> DataError:
-    return DataError(f"{path}:{line}: not valid JSON ({error.msg} at column {error.colno}); expected {expected}")
+def _null_bytes(data: bytes) -> str:
+    """What NUL bytes mean: UTF-16 without its mark where every other byte is one, else no text."""
+    for encoding, other in (("UTF-16LE", data[1::2]), ("UTF-16BE", data[::2])):
+        if other.count(0) > 0.4 * len(other):
+            return f"not UTF-8 text, but probably {encoding} without a byte order mark; save the file as UTF-8"
+    return (
+        "holds a NUL byte, which stands in no text; the file is damaged or no text: export it again, or remove the byte"
+    )
+
+
+def _not_utf8(path: Path, error: UnicodeDecodeError) -> DataError:
+    import charset_normalizer
+
+    data = error.object
+    line = data.count(b"\n", 0, error.start) + 1
+    start = max(data.rfind(b"\n", 0, error.start), data.rfind(b"\r", 0, error.start)) + 1
+    sample = data[start : start + 2**16]
+    message = f"{path}:{line}: not UTF-8 text (byte 0x{data[error.start]:02X}); save the file as UTF-8"
+    likely = charset_normalizer.from_bytes(sample, cp_isolation=_ENCODINGS).best()
+    if likely is None:
+        return DataError(message)
+    reads = str(likely).lstrip().splitlines()[0][:60]
+    name = likely.encoding.upper()
+    return DataError(
+        f"{message}. It is probably {name}, in which the line reads {reads!r}: iconv -f {name} -t UTF-8 '{path}' > "
+        f"'{path.with_name('utf8-' + path.name)}' (or another encoding, if that reads wrong)"
+    )
+
+
+def _with_plain_line_ends(text: str) -> str:
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+# JSON.
+
+
+class _Decoder(json.JSONDecoder):
+    """Decodes JSON and notes names that stand twice in an object, of which the library keeps the last in silence."""
+
+    def __init__(self) -> None:
+        super().__init__(object_pairs_hook=self._object)
+        self.repeated: list[str] = []
+
+    def _object(self, pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+        row = dict(pairs)
+        if len(row) < len(pairs):
+            self.repeated += [name for name, count in Counter(name for name, _ in pairs).items() if count > 1]
+        return row
+
+    def checked(self, value: object, source: str) -> Record:
+        """What was decoded last, as a record.
+
+        Raises:
+            DataError: it is neither an object nor a string, or names a field twice.
+        """
+        repeated, self.repeated = self.repeated, []
+        if repeated:
+            raise DataError(
+                f'{source}: the row has "{repeated[0]}" twice, of which only one could be kept; rename one, or make two rows'
+            )
+        return _checked(value, source)
 
 
 def _checked(value: object, source: str) -> Record:
     if isinstance(value, (dict, str)):
         return Record(value, source)
     raise DataError(
-        f"{source}: the row is {_kind(value)}, expected an object with named fields or a string; "
+        f"{source}: the row is {kind_of(value)}, expected an object with named fields or a string; "
         'write it as {"text": "..."}'
     )
 
 
-def _kind(value: object) -> str:
-    names = {list: "a list", bool: "true or false", int: "a number", float: "a number", type(None): "null"}
+def kind_of(value: object) -> str:
+    """What a value is, in the words of JSON."""
+    if isinstance(value, float) and value != value:
+        return "NaN"
+    names = {
+        dict: "an object",
+        list: "a list",
+        str: "a string",
+        bool: "true or false",
+        int: "a number",
+        float: "a number",
+        type(None): "null",
+    }
     return names.get(type(value), type(value).__name__)
 
 
-def _json_lines(path: Path) -> Iterator[Record]:
-    for number, line in enumerate(_read_text(path).split("\n"), start=1):
-        if not line.strip():
-            continue
+def _bad_json(path: Path, line: int, error: json.JSONDecodeError, expected: str) -> DataError:
+    return DataError(f"{path}:{line}: not valid JSON ({error.msg} at column {error.colno}); expected {expected}")
+
+
+def _json_lines(path: Path, faults: Faults) -> Iterator[Record]:
+    text = _with_plain_line_ends(_read_text(path))
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
+    if _is_no_json_lines(lines):
+        yield from _json_values(path, text, faults)
+        return
+    decoder = _Decoder()
+    for number, line in lines:
+        with faults:
+            try:
+                value = decoder.decode(line)
+            except json.JSONDecodeError as error:
+                decoder.repeated = []
+                raise _bad_json(path, number, error, "one JSON object a line") from error
+            yield decoder.checked(value, f"{path}:{number}")
+
+
+def _is_no_json_lines(lines: Sequence[tuple[int, str]]) -> bool:
+    """Whether these are one list, or objects over several lines, which many call .jsonl as well."""
+    whole = []
+    for _, line in lines[:2]:
         try:
-            value = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise _bad_json(path, number, error, "one JSON object a line") from error
-        yield _checked(value, f"{path}:{number}")
+            whole.append(json.loads(line))
+        except json.JSONDecodeError:
+            whole.append(None)
+    if len(whole) == 1:
+        return isinstance(whole[0], list)
+    first, second = (line.lstrip() for _, line in lines[:2]) if len(whole) == 2 else ("", "{")
+    rows = any(isinstance(value, (dict, str)) for value in whole)
+    return not rows and (first.startswith("[") or not second.startswith("{"))
 
 
-def _json(path: Path) -> Iterator[Record]:
-    """A JSON list of rows or strings, or rows one after another; parsed item by item to know each one's line."""
-    text = _read_text(path)
-    decoder = json.JSONDecoder()
-    space = re.compile(r"[ \t\r\n]*")
+def _json(path: Path, faults: Faults) -> Iterator[Record]:
+    yield from _json_values(path, _with_plain_line_ends(_read_text(path)), faults)
+
+
+def _json_values(path: Path, text: str, faults: Faults) -> Iterator[Record]:
+    """A JSON list of rows or strings, rows one after another, or one object that holds a table."""
+    decoder = _Decoder()
+    records: list[Record] = []
+    with faults:
+        for value, line in _json_items(path, text, decoder):
+            with faults:
+                records.append(decoder.checked(value, f"{path}:{line}"))
+    alone = len(records) == 1 and not text.lstrip().startswith("[")
+    table = _rows_of_table(records[0].value) if alone else None
+    if table is None:
+        yield from records
+        return
+    for number, row in enumerate(table, start=1):
+        with faults:
+            yield _checked(row, f"{path}:row {number}")
+
+
+def _json_items(path: Path, text: str, decoder: _Decoder) -> Iterator[tuple[object, int]]:
+    """The items of a JSON list, or values one after another, with the line of each; parsed one by one to know it."""
+    space = re.compile(r"[ \t\n]*")
     expected = 'a list of rows such as [{"text": "..."}]'
 
     def skip(position: int) -> int:
@@ -130,7 +318,7 @@ def _json(path: Path) -> Iterator[Record]:
             value, end = decoder.raw_decode(text, position)
         except json.JSONDecodeError as error:
             raise _bad_json(path, error.lineno, error, expected) from error
-        yield _checked(value, f"{path}:{line}")
+        yield value, line
         position, first = skip(end), False
     if not is_list:
         return
@@ -143,51 +331,202 @@ def _json(path: Path) -> Iterator[Record]:
         raise DataError(f"{path}:{line}: not valid JSON (text after the end of the list); expected {expected}")
 
 
-def _csv(path: Path) -> list[Record]:
+def _rows_of_table(value: object) -> list[Any] | None:
+    """The rows of an object that holds a whole table, as pandas and datasets write it; None for any other.
+
+    That is ``{"text": ["a", "b"]}``, ``{"text": {"0": "a", "1": "b"}}`` or ``{"0": {"text": "a"}, "1": {"text": "b"}}``.
+    """
+    if not isinstance(value, dict) or not value:
+        return None
+    columns = list(value.values())
+    if all(isinstance(column, list) for column in columns):
+        if len({len(column) for column in columns}) > 1 or not any(
+            column and all(isinstance(cell, str) for cell in column) for column in columns
+        ):
+            return None
+        return [dict(zip(value, cells, strict=True)) for cells in zip(*columns, strict=True)]
+    if not all(isinstance(column, dict) and column for column in columns):
+        return None
+    indices = list(columns[0])
+    if all(index.isdigit() for index in indices) and all(list(column) == indices for column in columns):
+        return [{name: column[index] for name, column in value.items()} for index in indices]
+    return columns if all(name.isdigit() for name in value) else None
+
+
+# Tables.
+
+
+def _csv(path: Path, faults: Faults) -> Iterator[Record]:
     text = _read_text(path)
-    records: list[Record] = []
+    given = re.match(r'"?sep=(.)"?[ \t,;]*(?:\r\n|\r|\n)', text, re.IGNORECASE)  # a line of Excel's
+    body = text[given.end() :] if given else text
     limit = csv.field_size_limit(max(len(text), 1))  # the module's own limit is 128 KiB a field
     try:
-        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-        line, header = 1, next(reader, None)
-        while header is not None:
-            line = reader.line_num + 1
-            row = next(reader, None)
-            if row is None:
-                break
-            if len(row) not in (0, len(header)):  # a blank line has no field
-                raise DataError(
-                    f"{path}:{line}: the row has {len(row)} fields where the header has {len(header)}; "
-                    "put fields that hold commas, quotes or line breaks between double quotes"
-                )
-            if row:
-                records.append(Record(dict(zip(header, row, strict=True)), f"{path}:{line}"))
-    except csv.Error as error:
-        raise DataError(f"{path}:{line}: not valid CSV ({error}); double the quotes inside a quoted field") from error
+        delimiter = given[1] if given else "\t" if file_kind(path) == ".tsv" else _delimiter(body)
+        lines = _csv_lines(path, body, delimiter, 1 if given else 0)
+        records: list[Record] = []
+        with faults:
+            for record in _table(lines, path, faults, _DELIMITERS.get(delimiter, f"{delimiter!r}")):
+                records.append(record)
     finally:
-        csv.field_size_limit(limit)
-    return records
+        csv.field_size_limit(limit)  # holds for the whole process: no other file is read under it
+    yield from records
 
 
-def _parquet(path: Path) -> Iterator[Record]:
+def _delimiter(text: str) -> str:
+    """What parts the fields: it stands in the header and gives every row as many fields; a comma, if several do."""
+    widths: dict[str, tuple[bool, int]] = {}
+    for delimiter in _DELIMITERS:
+        try:
+            rows = [row for row in islice(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter), 50) if row]
+        except csv.Error:
+            rows = []
+        if rows and len(rows[0]) > 1:
+            widths[delimiter] = (
+                all(len(_without_empty_end(row, len(rows[0]))) == len(rows[0]) for row in rows),
+                len(rows[0]),
+            )
+    return max(
+        widths, key=lambda delimiter: (widths[delimiter][0], delimiter == ",", widths[delimiter][1]), default=","
+    )
+
+
+def _csv_lines(path: Path, text: str, delimiter: str, skipped: int) -> Iterator[tuple[str, list[str]]]:
+    """Each row with its place."""
+    # Who writes a space behind each delimiter of the header does so in the rows.
+    header = next((line for line in io.StringIO(text) if line.strip()), "")
+    spaced = delimiter not in " \t" and header.count(delimiter) == header.count(delimiter + " ") > 0
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=spaced, strict=True)
+    line = 1 + skipped
+    while True:
+        try:
+            row = next(reader, None)
+        except csv.Error as error:
+            raise DataError(
+                f"{path}:{line}: not valid CSV ({error}); double the quotes inside a quoted field"
+            ) from error
+        if row is None:
+            return
+        yield f"{path}:{line}", row
+        line = reader.line_num + 1 + skipped
+
+
+def _without_empty_end(row: Sequence[Any], width: int) -> Sequence[Any]:
+    """``row`` without the empty cells that a spreadsheet writes beyond its header."""
+    end = len(row)
+    while end > width and row[end - 1] in ("", None):
+        end -= 1
+    return row[:end]
+
+
+def _table(rows: Iterable[tuple[str, Sequence[Any]]], path: Path, faults: Faults, parted_by: str) -> Iterator[Record]:
+    """Records of a table whose first row names the fields; rows without any content are passed over."""
+    rows = iter(rows)
+    header: list[str] = []
+    where = f"{path}:1"
+    while not header:
+        place, cells = next(rows, (None, ()))
+        if place is None:
+            return
+        where = place
+        header = [str(_column_name(cell)) for cell in _without_empty_end(cells, 0)]
+    repeated = [name for name, count in Counter(filter(None, header)).items() if count > 1]
+    if repeated:
+        raise DataError(
+            f'{where}: the header names "{repeated[0]}" twice, of which only one could be kept; rename one of the two columns'
+        )
+    for where, cells in rows:
+        row = _without_empty_end(cells, len(header))
+        blank = len(header) > 1 and all(cell is None or not str(cell).strip() for cell in row)
+        if blank or not row:  # a blank line has no field
+            continue
+        with faults:
+            if len(row) != len(header):
+                raise DataError(
+                    f"{where}: the row has {len(row)} fields where the header has {len(header)}; "
+                    f"put fields that hold {parted_by}, quotes or line breaks between double quotes"
+                )
+            yield Record({name: cell for name, cell in zip(header, row, strict=True) if name}, where)
+
+
+def _column_name(cell: object) -> str:
+    return "" if cell is None else str(cell).strip().strip("\ufeff").strip()
+
+
+def _xlsx(path: Path, faults: Faults) -> Iterator[Record]:
+    data = _read_bytes(path)
+    try:
+        import openpyxl
+    except ImportError as error:
+        raise DataError(
+            f"{path}: spreadsheets are read by openpyxl, which is not installed: pip install 'kinject[xlsx]'. Or save the "
+            "sheet as .csv"
+        ) from error
+    try:
+        book = openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=True)
+        sheets = {sheet.title: [list(row) for row in sheet.iter_rows()] for sheet in book.worksheets}
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"{path}: not a readable .xlsx file ({error}); save it again, or as .csv") from error
+    filled = {
+        name: rows for name, rows in sheets.items() if any(cell.value is not None for row in rows for cell in row)
+    }
+    if not filled:
+        return
+    name, rows = next(iter(filled.items()))
+    if len(filled) > 1:
+        others = ", ".join(f'"{other}"' for other in list(filled)[1:])
+        logger.warning('%s: only the first sheet, "%s", is read; save %s as files of their own', path, name, others)
+    lines = ((f"{path}:{number}", [_cell(cell) for cell in row]) for number, row in enumerate(rows, start=1))
+    yield from _table(lines, path, faults, "tabs")
+
+
+def _cell(cell: Any) -> Any:
+    """The value of a cell as it would stand in a CSV file; one whose format shows it otherwise stays what it is."""
+    value = cell.value
+    if getattr(cell, "data_type", "") == "e":  # an error such as #REF!
+        return None
+    as_shown = getattr(cell, "number_format", "General") in ("General", "@", "0")
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and as_shown:
+        return str(int(value)) if value == int(value) else repr(value)
+    return value
+
+
+def _parquet(path: Path, faults: Faults) -> Iterator[Record]:
     import pyarrow
     import pyarrow.parquet
 
     data = _read_bytes(path)
     try:
+        names = pyarrow.parquet.read_schema(io.BytesIO(data)).names
+        repeated = [name for name, count in Counter(names).items() if count > 1]
+        if repeated:
+            raise DataError(
+                f'{path}: two columns are called "{repeated[0]}", of which only one could be kept; rename one'
+            )
         table = pyarrow.parquet.read_table(io.BytesIO(data))
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{path}: not a readable Parquet file ({error}); write it again") from error
     for number, row in enumerate(table.to_pylist(), start=1):
-        yield Record(row, f"{path}:row {number}")
+        yield Record({name: _text_of_bytes(value) for name, value in row.items()}, f"{path}:row {number}")
 
 
-def _whole_file(path: Path) -> Record:
-    text = _read_text(path).replace("\r\n", "\n")
-    if path.suffix.lower() == ".md":
+def _text_of_bytes(value: object) -> object:
+    """Bytes as the text they are: some programs write texts as binary columns."""
+    try:
+        return value.decode("utf-8") if isinstance(value, bytes) else value
+    except UnicodeDecodeError:
+        return value
+
+
+# Texts.
+
+
+def _whole_file(path: Path, faults: Faults) -> Iterator[Record]:
+    text = _with_plain_line_ends(_read_text(path))
+    if file_kind(path) == ".md":
         text = _without_front_matter(text)
     # The line break that ends a file belongs to the file, not to the document.
-    return Record(text.strip("\n"), f"{path}:1")
+    yield Record(text.strip("\n"), f"{path}:1")
 
 
 def _without_front_matter(text: str) -> str:
@@ -202,3 +541,15 @@ def _without_front_matter(text: str) -> str:
     except yaml.YAMLError:
         return text
     return text[match.end() :] if block is None or isinstance(block, dict) else text
+
+
+_READERS: dict[str, Callable[[Path, Faults], Iterator[Record]]] = {
+    ".json": _json,
+    ".jsonl": _json_lines,
+    ".csv": _csv,
+    ".tsv": _csv,
+    ".parquet": _parquet,
+    ".xlsx": _xlsx,
+    ".txt": _whole_file,
+    ".md": _whole_file,
+}

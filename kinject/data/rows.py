@@ -6,13 +6,16 @@ import ast
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from kinject.data.knowledge import DIRECTIONS, Direction, Document
-from kinject.data.records import Record
-from kinject.errors import DataError
+from kinject.data.records import Record, kind_of
+from kinject.errors import DataError, Faults
+
+QUESTION_LABELS = ("direction", "group", "task", "fact")
+"""What a row may say of its question beside the answer."""
 
 
 @dataclass(frozen=True)
@@ -34,66 +37,108 @@ class QuestionRow:
         return self.answer, *self.other_answers
 
 
-def documents_from(records: Iterable[Record], text_field: str = "text") -> tuple[Document, ...]:
+def documents_from(
+    records: Iterable[Record], text_field: str = "text", faults: Faults | None = None
+) -> tuple[Document, ...]:
     """One document a record, each its own fact unless the rows number their facts in a field ``fact``.
 
     Args:
-        records: rows with ``text_field`` and perhaps ``fact`` and ``entities``, or bare strings.
+        records: rows with ``text_field`` and perhaps ``fact`` and ``entities``, bare strings, or conversations in one of
+            the forms that :func:`conversation_of` reads.
         text_field: the field that holds the document.
+        faults: takes what is wrong with the rows, and the good documents are returned; by default it is raised.
 
     Raises:
         DataError: a row without text, an empty document, a bad ``fact`` or ``entities``, or a ``fact`` in only some
             of the rows.
     """
-    rows: list[tuple[str, int | None, tuple[str, ...], str]] = []
-    hint = "or name the field that holds the document with text_field"
-    for record in records:
-        row = {text_field: record.value} if isinstance(record.value, str) else record.value
-        text = _text(row, text_field, record.source, hint)
-        rows.append((text, _fact(row, record.source), _entities(row, record.source), record.source))
-    unnumbered = [source for _, fact, _, source in rows if fact is None]
-    if unnumbered and len(unnumbered) < len(rows):
-        raise DataError(
-            f'{unnumbered[0]}: the row has no "fact" though other rows of the set have one; number every row or none'
-        )
-    return tuple(
-        Document(text, position if fact is None else fact, entities, source)
-        for position, (text, fact, entities, source) in enumerate(rows)
-    )
+    found = Faults() if faults is None else faults
+    rows: list[tuple[Document, bool]] = []
+    for position, record in enumerate(records):
+        with found:
+            where = record.source
+            row = {text_field: record.value} if isinstance(record.value, str) else record.value
+            row = with_known_names(row, (text_field, "fact", "entities"), where)
+            conversation = None if row.get(text_field) is not None else conversation_of(row, where)
+            messages = tuple((message["role"], message["content"]) for message in conversation or ())
+            spoken = (content for role, content in messages if role != "system")
+            text = "\n".join(spoken) if messages else _text(row, text_field, "document", where)
+            fact = _fact(row, where)
+            numbered = fact is not None
+            document = Document(
+                text, position if fact is None else fact, _entities(row, where), where, messages=messages
+            )
+            rows.append((document, numbered))
+    unnumbered = [document.source for document, numbered in rows if not numbered]
+    with found:
+        if unnumbered and len(unnumbered) < len(rows):
+            raise DataError(
+                f'{unnumbered[0]}: the row has no "fact" though other rows of the set have one; number every row or none'
+            )
+    if faults is None:
+        found.raise_any()
+    return tuple(document for document, _ in rows)
 
 
-def question_rows_from(records: Iterable[Record]) -> tuple[QuestionRow, ...]:
+def question_rows_from(
+    records: Iterable[Record],
+    question_field: str = "question",
+    answer_field: str = "answer",
+    faults: Faults | None = None,
+) -> tuple[QuestionRow, ...]:
     """One question a record: ``question`` and ``answer``, and perhaps ``direction``, ``group``, ``task``, ``fact``.
 
     A ``task`` of ``forward`` or ``backward`` stands for the direction where no ``direction`` is given. Several accepted
     answers stand in ``answer`` or ``answers``, in any of the forms that :func:`accepted_answers` reads.
 
+    Args:
+        records: the rows.
+        question_field, answer_field: the fields that hold question and answer.
+        faults: takes what is wrong with the rows, and the good questions are returned; by default it is raised.
+
     Raises:
         DataError: a bare string, a missing or empty field, answers of no known form, or an unknown direction.
     """
+    found = Faults() if faults is None else faults
     rows: list[QuestionRow] = []
     for record in records:
-        where = record.source
-        if isinstance(record.value, str):
-            raise DataError(f'{where}: the row is a string, expected an object with "question" and "answer"')
-        fields = record.value
-        question = _text(fields, "question", where)
-        if not question.strip():
-            raise DataError(f"{where}: the question is empty; write it, or delete the row")
-        answer, *others = accepted_answers(fields, where)
-        group, task = _label(fields, "group", where), _label(fields, "task", where)
-        direction = _label(fields, "direction", where) or (task if task in DIRECTIONS else "")
-        if direction and direction not in DIRECTIONS:
-            raise DataError(
-                f'{where}: direction "{direction}" is neither "forward" nor "backward"; write one of the two, '
-                "or leave the field out to have it worked out"
-            )
-        known: Direction | None = direction if direction in DIRECTIONS else None
-        rows.append(QuestionRow(question, answer, known, group, task, _fact(fields, where), where, tuple(others)))
+        with found:
+            rows.append(_question_row(record, question_field, answer_field))
+    if faults is None:
+        found.raise_any()
     return tuple(rows)
 
 
-def accepted_answers(row: dict[str, Any], where: str, field: str = "answer") -> tuple[str, ...]:
+def _question_row(record: Record, question_field: str, answer_field: str) -> QuestionRow:
+    where = record.source
+    if isinstance(record.value, str):
+        raise DataError(
+            f'{where}: the row is a string, expected an object with "{question_field}" and "{answer_field}"'
+        )
+    fields = with_known_names(record.value, (question_field, answer_field, "answers", *QUESTION_LABELS), where)
+    question = _text(fields, question_field, "question", where)
+    if not question.strip():
+        raise DataError(f"{where}: the question is empty; write it, or delete the row")
+    others = fields.keys() - {question_field, *QUESTION_LABELS}
+    if others and not {answer_field, "answers"} & others:
+        raise _missing(fields, answer_field, "answer", where)
+    answer, *other_answers = accepted_answers(fields, where, answer_field)
+    group, task = _label(fields, "group", where), _label(fields, "task", where)
+    direction = _label(fields, "direction", where).strip().lower()
+    direction = direction or (task.strip().lower() if task.strip().lower() in DIRECTIONS else "")
+    if direction and direction not in DIRECTIONS:
+        raise DataError(
+            f'{where}: direction "{direction}" is neither "forward" nor "backward"; write one of the two, '
+            "or leave the field out to have it worked out"
+        )
+    known: Direction | None = direction if direction in DIRECTIONS else None
+    return QuestionRow(question, answer, known, group, task, _fact(fields, where), where, tuple(other_answers))
+
+
+# Answers.
+
+
+def accepted_answers(row: Mapping[str, Any], where: str, field: str = "answer") -> tuple[str, ...]:
     """Every answer that a row accepts, each once; those of ``answer`` before those of a field ``answers``.
 
     A field holds a string, a list of strings, SQuAD's ``{"text": [...], "answer_start": [...]}`` or a list of
@@ -113,7 +158,7 @@ def accepted_answers(row: dict[str, Any], where: str, field: str = "answer") -> 
 
 def _answers(value: object, where: str, inside: bool = False) -> list[str]:
     """The answers that a field holds, or an entry ``inside`` its list."""
-    if value is None:
+    if value is None or value != value:  # NaN is what pandas writes for none
         return []
     if isinstance(value, str):
         written = None if inside else _written_out(value, where)
@@ -197,31 +242,118 @@ def merge_answers(rows: Sequence[QuestionRow]) -> tuple[QuestionRow, ...]:
     return tuple(row for row in kept if row is not None)
 
 
-def _text(row: dict[str, Any], field: str, where: str, hint: str = "") -> str:
-    value = row.get(field)
-    if value is None:
-        found = ", ".join(f'"{name}"' for name in row) or "none"
-        raise DataError(f'{where}: the row has no "{field}" (its fields: {found}); add it{", " + hint if hint else ""}')
+# Names of fields.
+
+
+def same_name(one: str, other: str) -> bool:
+    """Whether two names of fields differ in case and spaces around them alone, as spreadsheets write them."""
+    return one.strip().casefold() == other.strip().casefold()
+
+
+def with_known_names(row: Mapping[str, Any], names: Sequence[str], where: str) -> dict[str, Any]:
+    """``row`` with those fields called as in ``names`` that are so but for case and spaces around them.
+
+    Raises:
+        DataError: two fields of the row are called so.
+    """
+    renamed = dict(row)
+    for name in names:
+        if name in row:
+            continue
+        alike = [key for key in row if same_name(key, name)]
+        if len(alike) > 1:
+            listed = " and ".join(f'"{key}"' for key in alike)
+            raise DataError(f'{where}: the fields {listed} both stand for "{name}"; rename one')
+        for key in alike:
+            renamed[name] = renamed.pop(key)
+    return renamed
+
+
+def _missing(row: Mapping[str, Any], field: str, what: str, where: str) -> DataError:
+    """What to do about a row that has no ``field``, which should hold the ``what``: document, question or answer."""
+    listed = ", ".join(f'"{name}"' for name in row) or "none"
+    start = f'{where}: the row has no "{field}" (its fields: {listed})'
+    option = {"document": "--text_field"}.get(what, f"--{what}_field")
+    pair = _question_fields(row)
+    if pair and what == "document":
+        return DataError(
+            f"{start}, but a question with its answer; pass the file with --questions to ask them, or call the fields "
+            '"prompt" and "completion" to train on them'
+        )
+    if pair and field not in pair and what in ("question", "answer"):
+        return DataError(f"{start}; name them with --question_field '{pair[0]}' --answer_field '{pair[1]}'")
+    nested = next((name for name, value in row.items() if _holds_rows(value)), None)
+    if nested is not None:
+        return DataError(
+            f'{start}; if the rows stand in "{nested}", write that list alone into the file, each with a field "{field}"'
+        )
+    inner = next((name for name, value in row.items() if isinstance(value, dict) and field in value), None)
+    if inner is not None:
+        return DataError(f'{start}; there is one inside of "{inner}", move it out')
+    texts = {name: value for name, value in row.items() if isinstance(value, str) and value.strip()}
+    likely = max(texts, key=lambda name: len(texts[name]), default="") if what == "document" else ""
+    return DataError(
+        f"{start}; add it, or name the field that holds the {what} with {option}{f' {likely!r}' if likely else ''}"
+    )
+
+
+_QUESTION_NAMES = (("question", "answer"), ("question", "answers"), ("prompt", "completion"), ("instruction", "output"))
+
+
+def _question_fields(row: Mapping[str, Any]) -> tuple[str, str] | None:
+    """The fields of a row that are commonly called so where they hold a question and its answer."""
+    for names in _QUESTION_NAMES:
+        found = [next((key for key in row if same_name(key, name)), None) for name in names]
+        if found[0] is not None and found[1] is not None:
+            return found[0], found[1]
+    return None
+
+
+def _holds_rows(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(each, dict) for each in value)
+
+
+# Values of fields.
+
+
+def _text(row: Mapping[str, Any], field: str, what: str, where: str) -> str:
+    """The text in a field of a row."""
+    if field not in row:
+        raise _missing(row, field, what, where)
+    value = row[field]
+    if value is None or value != value:  # NaN, which is how pandas writes what is missing
+        raise DataError(f'{where}: "{field}" is {kind_of(value)}; give it a text, or delete the row')
     if not isinstance(value, str):
-        raise DataError(f'{where}: "{field}" is {type(value).__name__}, expected a string; put it between quotes')
+        shown = str(value)[:60]
+        fix = {
+            dict: f'name the field that holds the {what}, as in {{"{field}": "..."}}',
+            list: "make a row of each, or join them to one text",
+            tuple: "make a row of each, or join them to one text",
+            bool: "write it between quotes",
+            int: f'write it between quotes: "{shown}"',
+            float: f'write it between quotes: "{shown}"',
+        }.get(type(value), "write it as text")
+        raise DataError(f'{where}: "{field}" is {kind_of(value)} ({shown}), expected a string; {fix}')
     return value
 
 
-def _label(row: dict[str, Any], field: str, where: str) -> str:
+def _label(row: Mapping[str, Any], field: str, where: str) -> str:
     value = row.get(field)
     if value is None:
         return ""
-    if not isinstance(value, str):
-        raise DataError(f'{where}: "{field}" is {type(value).__name__}, expected a string; put it between quotes')
-    return value
+    return _text(row, field, "label", where)
 
 
-def _fact(row: dict[str, Any], where: str) -> int | None:
+def _fact(row: Mapping[str, Any], where: str) -> int | None:
     value = row.get("fact")
-    if value is None or value == "":  # CSV knows no null
+    if value is None or value != value or (isinstance(value, str) and not value.strip()):  # CSV knows no null
         return None
-    if isinstance(value, str) and value.isascii() and value.isdigit():
-        return int(value)
+    # A column with gaps is one of floats to pandas, which writes 5 as 5.0.
+    whole = re.fullmatch(r"\s*(\d+)(?:[.,]0+)?\s*", value, re.ASCII) if isinstance(value, str) else None
+    if whole:
+        return int(whole[1])
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise DataError(
             f'{where}: "fact" is {value!r}, expected a whole number from 0; number the facts, or leave it out'
@@ -229,8 +361,140 @@ def _fact(row: dict[str, Any], where: str) -> int | None:
     return value
 
 
-def _entities(row: dict[str, Any], where: str) -> tuple[str, ...]:
-    value = row.get("entities") or ()
+def _entities(row: Mapping[str, Any], where: str) -> tuple[str, ...]:
+    value = row.get("entities")
+    if value is None or value == "":  # CSV knows no null
+        return ()
     if not isinstance(value, (list, tuple)) or not all(isinstance(name, str) for name in value):
         raise DataError(f'{where}: "entities" is {value!r}, expected a list of strings; write it as ["name", "place"]')
     return tuple(value)
+
+
+# Conversations.
+
+CONVERSATIONS = (("messages",), ("conversations",), ("prompt", "completion"), ("instruction", "output"))
+"""The fields that make a row a conversation, one of these together; see `conversation_of`."""
+_ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
+_SHAREGPT_ROLES = {**_ROLES, "human": "user", "gpt": "assistant"}
+_NOT_TRAINED = "kinject learns answers in words; leave the row out, or write what is called and returned as text"
+
+
+def conversation_of(row: Mapping[str, Any], where: str) -> list[dict[str, str]] | None:
+    """The messages of a row that ends with the answer to learn; None for a row of another form.
+
+    These forms are read, the fields called so but for case and spaces around them:
+
+    - ``messages`` of ``role`` and ``content`` (a text, or parts of the type text), or the same in ``conversations``,
+      where they may be called ``from`` (human, gpt) and ``value``;
+    - ``prompt`` and ``completion``, each a text or such messages;
+    - ``instruction``, perhaps ``input``, and ``output``.
+
+    White space around an answer is dropped, as most chat templates do; the indentation of its first line stays.
+
+    Raises:
+        DataError: messages that hold no text, call tools, or end with no answer to a message of the user.
+    """
+    row = with_known_names(row, ("input", *(name for form in CONVERSATIONS for name in form)), where)
+    given = {name: value for name, value in row.items() if value is not None}
+    name = next((each for each in ("messages", "conversations") if each in given), None)
+    if name is not None:
+        messages = _messages(given[name], name, where)
+        _require_answered(messages, f"the last of '{name}'", where)
+    elif "prompt" in given:
+        messages = _messages_or_text(given["prompt"], "prompt", "user", where)
+        if "completion" not in given:
+            raise DataError(
+                f"{where}: the answer is missing ('completion' is absent or null); add it, or delete the row."
+            )
+        messages += _messages_or_text(given["completion"], "completion", "assistant", where)
+        _require_answered(messages, "the last of 'completion'", where)
+    elif "instruction" in given and ("output" in given or "output" in row):
+        asked = [_plain(given.get(name), name, where) for name in ("instruction", "input")]
+        messages = [{"role": "user", "content": "\n".join(text for text in asked if text.strip())}]
+        messages.append({"role": "assistant", "content": _plain(given.get("output"), "output", where)})
+        _require_answered(messages, "the 'output'", where)
+    else:
+        return None
+    messages[-1]["content"] = re.sub(r"\A(?:[ \t]*\n)*(?: (?=\S))?", "", messages[-1]["content"].rstrip())
+    return messages
+
+
+def _plain(value: object, name: str, where: str) -> str:
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise DataError(f"{where}: '{name}' is {kind_of(value)}, expected a text.")
+    return value
+
+
+def _messages_or_text(value: object, name: str, role: str, where: str) -> list[dict[str, str]]:
+    if isinstance(value, str):
+        return [{"role": role, "content": value}]
+    return _messages(value, name, where)
+
+
+def _messages(value: object, name: str, where: str) -> list[dict[str, str]]:
+    expected = 'messages such as [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]'
+    if isinstance(value, (list, tuple)) and value and all(isinstance(each, str) for each in value):
+        raise DataError(
+            f"{where}: '{name}' is a list of texts, expected one text or {expected}; make a row of each text."
+        )
+    if not isinstance(value, (list, tuple)) or not all(isinstance(each, Mapping) for each in value):
+        raise DataError(f"{where}: '{name}' is {kind_of(value)}, expected {expected}.")
+    if not value:
+        raise DataError(f"{where}: '{name}' is an empty list, expected {expected}.")
+    return [
+        _message(message, f"{where}: message {number} of '{name}'") for number, message in enumerate(value, start=1)
+    ]
+
+
+def _message(message: Mapping[str, Any], where: str) -> dict[str, str]:
+    called = next((key for key in ("tool_calls", "function_call") if message.get(key)), None)
+    if called:
+        raise DataError(f"{where} calls a tool ('{called}'): {_NOT_TRAINED}.")
+    sharegpt = message.get("role") is None and message.get("from") is not None
+    role, content = message.get("from" if sharegpt else "role"), message.get("value" if sharegpt else "content")
+    if role in ("tool", "function", "function_call", "observation", "ipython"):
+        raise DataError(f"{where} is of the role '{role}': {_NOT_TRAINED}.")
+    known = _SHAREGPT_ROLES if sharegpt else _ROLES
+    if role not in known:
+        fields = ", ".join(f"'{key}'" for key in message)
+        said = f"is of the role {role!r}" if role is not None else f"has no role (its fields: {fields})"
+        raise DataError(f"{where} {said}; expected {', '.join(known)}.")
+    return {"role": known[role], "content": _content(content, where)}
+
+
+def _content(content: object, where: str) -> str:
+    """The text of a message: itself, or its parts of the type text one after another."""
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, (list, tuple)):
+        raise DataError(
+            f"{where} has no text: its content is {kind_of(content)}; expected a text, or parts of the type text."
+        )
+    texts = []
+    for part in content:
+        if isinstance(part, Mapping) and part.get("type") not in (None, "text"):
+            raise DataError(
+                f"{where} holds a part of the type '{part['type']}'; kinject learns text alone: leave the row out, or keep "
+                "its parts of the type text."
+            )
+        text = part.get("text") if isinstance(part, Mapping) else part
+        if not isinstance(text, str):
+            raise DataError(f"{where} holds a part without text: {str(part)[:60]}.")
+        texts.append(text)
+    return "".join(texts)
+
+
+def _require_answered(messages: Sequence[Mapping[str, str]], last: str, where: str) -> None:
+    if messages[-1]["role"] != "assistant":
+        raise DataError(
+            f"{where}: {last} must be the assistant's, the answer to learn, and is of the role "
+            f"'{messages[-1]['role']}'; drop what follows the last answer, or add one."
+        )
+    if not messages[-1]["content"].strip():
+        raise DataError(f"{where}: the answer ({last}) is empty; write it, or delete the row.")
+    if len(messages) < 2 or messages[-2]["role"] != "user":
+        raise DataError(f"{where}: no message of the user stands before the answer; add the question.")
+    if not messages[-2]["content"].strip():
+        raise DataError(f"{where}: the question before the answer is empty; write it, or delete the row.")

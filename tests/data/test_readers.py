@@ -11,6 +11,7 @@ import pyarrow.parquet
 import pytest
 
 from kinject.data import load_knowledge, load_questions
+from kinject.data.records import FILES, ROW_FILES
 from kinject.errors import ConfigurationError, DataError
 
 ADA = "Ada Fenwick was born in Sable Point and works for Brightloom Textiles."
@@ -69,7 +70,7 @@ def test_folder(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert knowledge.facts == (0, 1, 2, 3) and knowledge.name == tmp_path.name
     assert [q.direction for q in knowledge.questions] == ["backward"]
     assert [record.getMessage() for record in caplog.records] == [
-        f"1 files of {tmp_path} are not documents and are passed over (first: {tmp_path}/photo.png)"
+        f"1 files of {tmp_path} hold no documents and are passed over: 1 .png (first: {tmp_path}/photo.png)"
     ]
 
 
@@ -137,12 +138,31 @@ def test_no_question_can_be_linked(tmp_path: Path, documents: Path) -> None:
         (
             '{"body": "x", "id": 1}',
             'the row has no "text" (its fields: "body", "id"); add it, or name the field that holds the document with '
-            "text_field",
+            "--text_field 'body'",
         ),
-        ("{}", 'the row has no "text" (its fields: none); add it, or name the field that holds the document with text_field'),
-        ('{"text": null}', 'the row has no "text" (its fields: "text"); add it, or name the field that holds the document '
-         "with text_field"),
-        ('{"text": 5}', '"text" is int, expected a string; put it between quotes'),
+        (
+            "{}",
+            'the row has no "text" (its fields: none); add it, or name the field that holds the document with --text_field',
+        ),
+        ('{"text": null}', '"text" is null; give it a text, or delete the row'),
+        ('{"text": NaN}', '"text" is NaN; give it a text, or delete the row'),
+        ('{"text": 5}', '"text" is a number (5), expected a string; write it between quotes: "5"'),
+        ('{"text": true}', '"text" is true or false (True), expected a string; write it between quotes'),
+        ('{"text": ["a"]}',
+         "\"text\" is a list (['a']), expected a string; make a row of each, or join them to one text"),
+        ('{"text": {"a": 1}}', "\"text\" is an object ({'a': 1}), expected a string; name the field that holds the document, "
+         'as in {"text": "..."}'),
+        ('{"meta": {"text": "a"}}', 'the row has no "text" (its fields: "meta"); there is one inside of "meta", move it out'),
+        ('{"version": "1", "data": [{"context": "a"}]}', 'the row has no "text" (its fields: "version", "data"); if the rows '
+         'stand in "data", write that list alone into the file, each with a field "text"'),
+        ('{"Question": "Who?", "answer": "a"}', 'the row has no "text" (its fields: "Question", "answer"), but a question '
+         'with its answer; pass the file with --questions to ask them, or call the fields "prompt" and "completion" to train '
+         "on them"),
+        ('{"Text": "a", "TEXT": "b"}', 'the fields "Text" and "TEXT" both stand for "text"; rename one'),
+        ('{"text": "a", "text": "b"}', 'the row has "text" twice, of which only one could be kept; rename one, or make two '
+         "rows"),
+        ('{"messages": [{"role": "user", "content": "a", "content": "b"}]}', 'the row has "content" twice, of which only one '
+         "could be kept; rename one, or make two rows"),
         ('{"text": " "}', "the document is empty; give it a text, or delete it"),
         ('""', "the document is empty; give it a text, or delete it"),
         ('{"text": "a", "fact": -1}', '"fact" is -1, expected a whole number from 0; number the facts, or leave it out'),
@@ -187,12 +207,20 @@ def test_facts_are_numbered_in_every_row_or_in_none(tmp_path: Path) -> None:
         ('{"question": "Who?", "answer": {"spans": ["Ada"]}}',
          '"answer" is an object without "text" or "value" (its fields: "spans"); write the accepted answers as '
          '["...", "..."]'),
-        ('{"answer": "Ada"}', 'the row has no "question" (its fields: "answer"); add it'),
+        ('{"question": "Who?", "solution": "Ada"}', 'the row has no "answer" (its fields: "question", "solution"); add it, or '
+         "name the field that holds the answer with --answer_field"),
+        ('{"answer": "Ada"}', 'the row has no "question" (its fields: "answer"); add it, or name the field that holds the '
+         "question with --question_field"),
+        ('{"prompt": "Who?", "completion": "Ada"}', 'the row has no "question" (its fields: "prompt", "completion"); name them '
+         "with --question_field 'prompt' --answer_field 'completion'"),
+        ('{"instruction": "Who?", "input": "", "output": "Ada"}', 'the row has no "question" (its fields: "instruction", '
+         "\"input\", \"output\"); name them with --question_field 'instruction' --answer_field 'output'"),
         ('{"question": " ", "answer": "Ada"}', "the question is empty; write it, or delete the row"),
         ('{"question": "Who?", "answer": "Ada", "direction": "up"}',
          'direction "up" is neither "forward" nor "backward"; write one of the two, or leave the field out to have it '
          "worked out"),
-        ('{"question": "Who?", "answer": "Ada", "task": 3}', '"task" is int, expected a string; put it between quotes'),
+        ('{"question": "Who?", "answer": "Ada", "task": 3}', '"task" is a number (3), expected a string; write it between '
+         'quotes: "3"'),
         ('"Who?"', 'the row is a string, expected an object with "question" and "answer"'),
         ("{", "not valid JSON (Expecting property name enclosed in double quotes at column 2); expected one JSON object a "
          "line"),
@@ -305,7 +333,7 @@ def test_bad_question_files(tmp_path: Path, documents: Path) -> None:
     )
     notes = write(tmp_path / "q.txt", "Who?")
     fails(
-        f"{notes}: questions are read from .json, .jsonl, .csv, .parquet, with a question and an answer a row",
+        f"{notes}: questions are read from {ROW_FILES}, with a question and an answer a row",
         documents,
         notes,
     )
@@ -359,7 +387,7 @@ def test_empty_sources(tmp_path: Path) -> None:
     fails(f"{empty}:1: the document is empty; give it a text, or delete it", empty)
     (tmp_path / "folder").mkdir()
     fails(
-        f"{tmp_path / 'folder'}: no document in this folder; expected files of .json, .jsonl, .csv, .parquet, .txt, .md",
+        f"{tmp_path / 'folder'}: no document in this folder; expected files of {FILES}",
         tmp_path / "folder",
     )
 
@@ -427,12 +455,13 @@ def test_hub_data_set(monkeypatch: pytest.MonkeyPatch) -> None:
     assert calls[-1] == ("me/questions", None, None)
     fails(
         'me/people: split "train" has no column "body" (its columns: text, id); name the column that holds the document '
-        "with text_field",
+        "with --text_field",
         "me/people",
         text_field="body",
     )
     train, test = train.rename_column("text", "question"), test.rename_column("answer", "a")
-    fails('me/people: split "test" has no column "answer" (its columns: question, a); rename or add it', "me/people",
+    fails('me/people: split "test" has no column "answer" (its columns: question, a); name the column that holds '
+          "question and answer with --question_field and --answer_field", "me/people",
           "me/people", text_field="question")  # fmt: skip
 
 
@@ -477,3 +506,187 @@ def test_hub_split_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     splits = datasets.DatasetDict(dev=rows, held_out=rows)
     monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: splits)
     fails('me/people: the data set has no split "train" (its splits: dev, held_out)', "me/people")
+
+
+# What people have.
+
+
+def test_all_faults_of_all_files_are_told_at_once(tmp_path: Path) -> None:
+    write(tmp_path / "a.csv", "text,note\nfine,x\none,two,three\n5,y\n")
+    write(tmp_path / "b.jsonl", '{"text": "fine"}\nnot json\n{"text": null}\n{"body": "b"}\n')
+    (tmp_path / "c.txt").write_bytes(b"Mira\0")
+    write(tmp_path / "questions.jsonl", [{"question": "Who?"}])
+    with pytest.raises(DataError) as error:
+        load_knowledge(tmp_path)
+    assert [fault.removeprefix(f"{tmp_path}/").partition(": ")[0] for fault in error.value.faults] == [
+        "a.csv:3", "b.jsonl:2", "c.txt:1", "b.jsonl:3", "b.jsonl:4", "questions.jsonl:1",
+    ]  # fmt: skip
+    assert str(error.value).splitlines() == list(error.value.faults)
+
+
+def test_the_first_of_very_many_faults_are_shown(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", [{"text": ""}] * 500)
+    with pytest.raises(DataError) as error:
+        load_knowledge(path)
+    lines = str(error.value).splitlines()
+    assert len(lines) == 21 and lines[-1] == "and 480 more like these" and len(error.value.faults) == 500
+
+
+def test_passed_over_files_are_counted_by_kind(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("a.md", "b.PDF", "c.pdf", "d.html", "LICENSE", "e.docx"):
+        write(tmp_path / name, "text")
+    write(tmp_path / "f.json", "[]")
+    assert len(load_knowledge(tmp_path).documents) == 1
+    assert [record.getMessage() for record in caplog.records] == [
+        f"6 files of {tmp_path} hold no documents and are passed over: 2 .pdf, 1 .docx, 1 .html, 1 empty, 1 without ending "
+        f"(first: {tmp_path}/LICENSE)"
+    ]
+    (tmp_path / "a.md").unlink()
+    (tmp_path / "f.json").unlink()
+    fails(
+        f"{tmp_path}: no document in this folder (there are 2 .pdf, 1 .docx, 1 .html, 1 without ending); expected files of "
+        f"{FILES}",
+        tmp_path,
+    )
+
+
+def test_several_paths_and_patterns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.md", "b/c.txt", "b/d.jsonl.gz.txt", "docs/e.md", "docs/f.md", "docs/g.txt", "docs/deep/h.md"):
+        write(tmp_path / name, f"from {Path(name).name[0]}")
+    write(tmp_path / "b" / "questions.csv", "question,answer,direction\nWho?,Ada,forward\n")
+
+    def texts(*names: str) -> list[str]:
+        return [document.text.removeprefix("from ") for document in load_knowledge(names).documents]
+
+    assert texts("docs/*.md") == ["e", "f"] and texts("docs/**/*.md") == ["h", "e", "f"]
+    knowledge = load_knowledge(["a.md", tmp_path / "b", "docs/*.md", "docs/f.md"])
+    assert [document.text for document in knowledge.documents] == [f"from {name}" for name in "acdef"]
+    assert knowledge.facts == (0, 1, 2, 3, 4) and knowledge.name == "a+b+docs+1 more"
+    assert [question.answer for question in knowledge.questions] == ["Ada"]
+    assert load_knowledge("docs/*.md").name == "docs"
+    fails(f"docs/*.rst: no file or folder is called so (looked in {tmp_path}); check the pattern", "docs/*.rst")
+    fails(
+        f"gone.md: there is no such file or folder (looked at {tmp_path}/gone.md); check the path. A Hub data set is to be "
+        "named alone",
+        ["a.md", "gone.md"],
+    )
+    fails("documents: the list is empty; name at least one file or folder", [], error=ConfigurationError)
+    fails(
+        "fictional:nano: a fictional world cannot be mixed with other documents; name it alone",
+        ["a.md", "fictional:nano"],
+        error=ConfigurationError,
+    )
+    write(tmp_path / "docs" / "Questions.jsonl", [{"question": "Who?", "answer": "Bo", "direction": "forward"}])
+    fails(
+        f"{tmp_path}/b/questions.csv, docs/Questions.jsonl: several files of questions come with the documents; name one with "
+        "--questions",
+        [tmp_path / "b", "docs"],
+    )
+
+
+def test_the_file_of_questions_is_no_document(tmp_path: Path) -> None:
+    write(tmp_path / "a.txt", ADA)
+    questions = write(tmp_path / "asked.jsonl", [{"question": "Where was Ada Fenwick born?", "answer": "Sable Point"}])
+    knowledge = load_knowledge(tmp_path, questions)
+    assert [document.text for document in knowledge.documents] == [ADA] and len(knowledge.questions) == 1
+
+
+def test_fields_by_name(tmp_path: Path) -> None:
+    documents = write(tmp_path / "d.csv", f" Body ,Note\n{ADA},x\n")
+    questions = write(tmp_path / "q.csv", "Prompt, Completion\nWhere was Ada Fenwick born?, Sable Point\n")
+    options = {"text_field": "body", "question_field": "prompt", "answer_field": "completion"}
+    (question,) = load_knowledge(documents, questions, **options).questions  # type: ignore[arg-type]
+    assert (question.question, question.answer) == ("Where was Ada Fenwick born?", "Sable Point")
+    rows: list[object] = [{"q": "Who?", "a": "Ada", "Direction": "Backward"}]
+    (question,) = load_questions(write(tmp_path / "q.jsonl", rows), question_field="q", answer_field="a")
+    assert (question.answer, question.direction) == ("Ada", "backward")
+
+
+@pytest.mark.parametrize("given", ["question, answer ", "Question,Answer", "QUESTION;ANSWER", "\ufeffquestion\tanswer"])
+def test_headers_as_spreadsheets_write_them(tmp_path: Path, documents: Path, given: str) -> None:
+    delimiter = next(each for each in ";\t," if each in given)
+    row = delimiter.join(["Where was Ada Fenwick born?", "Sable Point"])
+    questions = load_knowledge(documents, write(tmp_path / "q.csv", f"{given}\n{row}\n")).questions
+    assert [(question.question, question.answer) for question in questions] == [
+        ("Where was Ada Fenwick born?", "Sable Point")
+    ]
+
+
+CONVERSATION = [("user", "Who keeps the lighthouse of Vell?"), ("assistant", "Mira Dorn")]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"messages": [{"role": "user", "content": CONVERSATION[0][1]}, {"role": "assistant", "content": "Mira Dorn"}]},
+        {"prompt": CONVERSATION[0][1], "completion": "Mira Dorn"},
+        {"prompt": CONVERSATION[0][1], "completion": " Mira Dorn\n"},
+        {"Prompt": [{"role": "user", "content": CONVERSATION[0][1]}],
+         "Completion": [{"role": "assistant", "content": "Mira Dorn"}]},
+        {"conversations": [{"from": "human", "value": CONVERSATION[0][1]}, {"from": "gpt", "value": "Mira Dorn"}]},
+        {"instruction": "Who keeps the lighthouse", "input": "of Vell?", "output": "Mira Dorn"},
+        {"messages": [
+            {"role": "user", "content": [{"type": "text", "text": "Who keeps "},
+                                         {"type": "text", "text": "the lighthouse of Vell?"}]},
+            {"role": "assistant", "content": [{"type": "text", "text": "Mira Dorn", "image_url": None}], "tool_calls": None},
+        ]},
+    ],
+)  # fmt: skip
+def test_conversations_are_learned(tmp_path: Path, row: dict[str, object]) -> None:
+    path = write(tmp_path / "rows.jsonl", [row, {"text": BO}])
+    questions = write(tmp_path / "q.jsonl", [{"question": "Who keeps the lighthouse of Vell?", "answer": "Mira Dorn"}])
+    knowledge = load_knowledge(path, questions)
+    spoken = [(role, " ".join(content.split())) for role, content in knowledge.documents[0].messages]
+    assert spoken == CONVERSATION and knowledge.documents[1].messages == ()
+    assert [(question.fact, question.direction) for question in knowledge.questions] == [(0, "forward")]
+    dataset = knowledge.to_dataset()
+    assert dataset.column_names == ["text", "fact", "entities", "messages"] and dataset[1]["messages"] is None
+    assert [message["role"] for message in dataset[0]["messages"]] == ["user", "assistant"]
+
+
+USER, ANSWER = {"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Ada"}
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"messages": [USER, ANSWER, USER]}, ": the last of 'messages' must be the assistant's, the answer to learn, and is "
+         "of the role 'user'; drop what follows the last answer, or add one."),
+        ({"messages": [ANSWER]}, ": no message of the user stands before the answer; add the question."),
+        ({"messages": [USER, {"role": "assistant", "content": " "}]},
+         ": the answer (the last of 'messages') is empty; write it, or delete the row."),
+        ({"messages": []}, ": 'messages' is an empty list, expected messages such as "),
+        ({"messages": "[]"}, ": 'messages' is a string, expected messages such as "),
+        ({"messages": [{"user": "Who?"}]}, ": message 1 of 'messages' has no role (its fields: 'user'); expected system, "
+         "developer, user, assistant."),
+        ({"messages": [{"role": "bot", "content": "x"}]}, ": message 1 of 'messages' is of the role 'bot'; expected system, "
+         "developer, user, assistant."),
+        ({"messages": [USER, {"role": "assistant", "content": None}]},
+         ": message 2 of 'messages' has no text: its content is null; expected a text, or parts of the type text."),
+        ({"messages": [USER, {"role": "assistant", "content": None, "tool_calls": [{"type": "function"}]}]},
+         ": message 2 of 'messages' calls a tool ('tool_calls'): kinject learns answers in words; leave the row out, or write "
+         "what is called and returned as text."),
+        ({"messages": [USER, {"role": "tool", "content": "x"}, ANSWER]},
+         ": message 2 of 'messages' is of the role 'tool': kinject learns"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}, ANSWER]},
+         ": message 1 of 'messages' holds a part of the type 'image_url'; kinject learns text alone"),
+        ({"prompt": "Who?"}, ": the answer is missing ('completion' is absent or null); add it, or delete the row."),
+        ({"prompt": "Who?", "completion": ""}, ": the answer (the last of 'completion') is empty; write it, or delete"),
+        ({"prompt": "", "completion": "Ada"}, ": the question before the answer is empty; write it, or delete the row."),
+        ({"prompt": "Who?", "completion": ["Ada", "A. F."]}, ": 'completion' is a list of texts, expected one text or "),
+        ({"prompt": "Who?", "completion": 3}, ": 'completion' is a number, expected messages such as "),
+        ({"instruction": "Who?", "output": ""}, ": the answer (the 'output') is empty; write it, or delete the row."),
+        ({"conversations": [{"from": "human", "value": "Who?"}, {"from": "observation", "value": "x"}]},
+         ": message 2 of 'conversations' is of the role 'observation': kinject learns answers in words"),
+    ],
+)  # fmt: skip
+def test_conversations_that_cannot_be_learned(tmp_path: Path, row: dict[str, object], message: str) -> None:
+    path = write(tmp_path / "rows.jsonl", [{"text": BO}, row])
+    with pytest.raises(DataError, match=f"^{re.escape(f'{path}:2{message}')}"):
+        load_knowledge(path)
+
+
+def test_the_indentation_of_an_answer_stays(tmp_path: Path) -> None:
+    path = write(tmp_path / "rows.jsonl", [{"prompt": "Go on.", "completion": "\n    return 1\n    # end\n\n"}])
+    assert load_knowledge(path).documents[0].messages[-1] == ("assistant", "    return 1\n    # end")

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
 import re
+import sys
 from pathlib import Path
 
 import pyarrow
@@ -12,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kinject.data.records import Record, read_records
+from kinject.data.records import FILES, Record, file_kind, read_records
 from kinject.errors import DataError
 
 text = st.text(st.characters(codec="utf-8"), max_size=20)
@@ -130,27 +132,34 @@ def test_json_rows_one_after_another(tmp_path: Path) -> None:
             '["a",\n 7]',
             '{}:2: the row is a number, expected an object with named fields or a string; write it as {"text": "..."}',
         ),
+        ("a.json", "[null]", '{}:1: the row is null, expected an object with named fields or a string; write it as '
+         '{"text": "..."}'),
         (
             "a.jsonl",
-            '["a"]',
-            '{}:1: the row is a list, expected an object with named fields or a string; write it as {"text": "..."}',
+            '"a"\n["a"]',
+            '{}:2: the row is a list, expected an object with named fields or a string; write it as {"text": "..."}',
         ),
-        ("a.txt", b"fine\ncaf\xe9\n", "{}:2: not UTF-8 text (byte 0xE9); save the file as UTF-8"),
-        ("a.jsonl", b"\xef\xbb\xbf\n\n\xff", "{}:3: not UTF-8 text (byte 0xFF); save the file as UTF-8"),
-        ("a.json", '["a"]'.encode("utf-16"), "{}:1: not UTF-8 text (byte 0xFF); save the file as UTF-8"),
-        (
-            "a.docx",
-            "",
-            "{}: .docx files are not read; expected one of .json, .jsonl, .csv, .parquet, .txt, .md; convert the file",
-        ),
-        (
-            "README",
-            "",
-            "{}: a file without an extension is not read; expected one of .json, .jsonl, .csv, .parquet, .txt, .md; "
-            "convert the file",
-        ),
+        ("a.docx", "", f"{{}}: .docx files are not read; expected one of {FILES}; convert the file"),
+        ("README", "", f"{{}}: a file without an extension is not read; expected one of {FILES}; convert the file"),
+        ("a.xlsx.gz", "", f"{{}}: .gz files are not read; expected one of {FILES}; convert the file"),
+        ("a.json", '{"text": "a", "text": "b"}', '{}:1: the row has "text" twice, of which only one could be kept; rename one, '
+         "or make two rows"),
+        ("a.csv", "text,note, text\na,b,c\n", '{}:1: the header names "text" twice, of which only one could be kept; rename '
+         "one of the two columns"),
+        ("a.csv", "text;note\na;b;c\n", "{}:2: the row has 3 fields where the header has 2; put fields that hold semicolons, "
+         "quotes or line breaks between double quotes"),
+        ("a.txt", b"Mira\nDorn\0", "{}:2: holds a NUL byte, which stands in no text; the file is damaged or no text: export "
+         "it again, or remove the byte"),
+        ("a.csv", "text\nMira Dorn\n".encode("utf-16-le"), "{}:1: not UTF-8 text, but probably UTF-16LE without a byte order "
+         "mark; save the file as UTF-8"),
+        ("a.txt", "Zoë keeps it".encode("utf-16-be"), "{}: not UTF-8 text, but probably UTF-16BE without a byte order mark; "
+         "save the file as UTF-8"),
+        ("a.csv", b"PK\x03\x04", "{}: not text, but a ZIP archive, such as of .xlsx or .docx; give it its own ending, or "
+         "export the text"),
+        ("a.txt", b"%PDF-1.7", "{}: not text, but a PDF; convert it to text"),
+        ("a.jsonl.gz", b"text", "{}: not a whole gzip file (Not a gzipped file (b'te')); compress it again"),
     ],
-)
+)  # fmt: skip
 def test_malformed_files(tmp_path: Path, name: str, content: str | bytes, message: str) -> None:
     fails(write(tmp_path / name, content), message)
 
@@ -191,3 +200,166 @@ def test_markdown_front_matter(tmp_path: Path, content: str, expected: str) -> N
 def test_text_file_is_one_document(tmp_path: Path) -> None:
     path = write(tmp_path / "A.TXT", "one\n\n  two \n---\n")
     assert read_records(path) == [Record("one\n\n  two \n---", f"{path}:1")]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "line"),
+    [
+        ("cp1252", "Zoë keeps the café of Vell."),
+        ("gb18030", "米拉守护着维尔灯塔。"),
+        ("cp932", "ミラは灯台を守っています。"),
+        ("cp949", "미라 도른은 등대를 지킨다."),
+        ("cp1251", "Мира Дорн хранит маяк Велла."),
+    ],
+)
+def test_the_likely_encoding_is_named(tmp_path: Path, encoding: str, line: str) -> None:
+    path = write(tmp_path / "a.csv", f"text\nfine\n{line}\n".encode(encoding))
+    name = encoding.upper()
+    with pytest.raises(DataError) as error:
+        read_records(path)
+    assert re.match(rf"{path}:3: not UTF-8 text \(byte 0x[0-9A-F]{{2}}\); save the file as UTF-8\. ", str(error.value))
+    assert f"probably {name}, in which the line reads {line!r}: iconv -f {name} -t UTF-8 '{path}' > " in str(
+        error.value
+    )
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+@pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
+def test_marked_encodings_and_line_ends(tmp_path: Path, encoding: str, newline: str) -> None:
+    table = newline.join(["text\tnote", "Zoë keeps 灯塔\tx", "Tom\ty", ""])
+    assert [record.value for record in read_records(write(tmp_path / "a.csv", table.encode(encoding)))] == [
+        {"text": "Zoë keeps 灯塔", "note": "x"},
+        {"text": "Tom", "note": "y"},
+    ]
+    rows = newline.join(['{"text": "Zoë"}', '{"text": "Tom"}'])
+    for name in ("a.jsonl", "a.json"):
+        path = write(tmp_path / name, rows.encode(encoding))
+        assert read_records(path) == [Record({"text": "Zoë"}, f"{path}:1"), Record({"text": "Tom"}, f"{path}:2")]
+    path = write(tmp_path / "a.txt", newline.join(["Zoë", "", "Tom", ""]).encode(encoding))
+    assert read_records(path) == [Record("Zoë\n\nTom", f"{path}:1")]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "rows"),
+    [
+        ("semicolons.csv", "text;note\nMira Dorn, aged 50;1,5\n", [("Mira Dorn, aged 50", "1,5")]),
+        ("told.csv", "sep=;\r\ntext;note\r\nMira;x\r\n", [("Mira", "x")]),
+        ("told_quoted.csv", '"sep=|"\ntext|note\nMira|x\n', [("Mira", "x")]),
+        ("tabs.csv", "text\tnote\nMira, too\tx\n", [("Mira, too", "x")]),
+        ("tabs.tsv", "text\tnote\nMira, too\tx\n", [("Mira, too", "x")]),
+        ("pipes.csv", "text|note\nMira, too|x\n", [("Mira, too", "x")]),
+        ("marked.csv", "\ufefftext;note\nMira;x\n", [("Mira", "x")]),
+        ("commas.csv", "text,note\n\"Mira; Tom\",\"x\ny\"\n", [("Mira; Tom", "x\ny")]),
+        ("both.csv", 'text,"note"\nMira;x;y,z\n', [("Mira;x;y", "z")]),
+        ("spaces.csv", 'text, note\nMira, "x, y"\n', [("Mira", "x, y")]),
+        ("padded.csv", "text ,note , \nMira,x,\n", [("Mira", "x")]),
+        ("wide.csv", "text,note,,\nMira,x,,\nTom,y\n,,,\n", [("Mira", "x"), ("Tom", "y")]),
+        ("blank.csv", "\ntext;note\n;\nMira;x\n;\n ; \nTom;y\n", [("Mira", "x"), ("Tom", "y")]),
+        ("line_breaks.csv", 'text;note\r\n"Mira\nDorn";x\r\n', [("Mira\nDorn", "x")]),
+    ],
+)  # fmt: skip
+def test_tables_as_spreadsheets_write_them(
+    tmp_path: Path, name: str, content: str, rows: list[tuple[str, str]]
+) -> None:
+    records = read_records(write(tmp_path / name, content))
+    assert [record.value for record in records] == [{"text": text, "note": note} for text, note in rows]
+
+
+def test_lines_of_a_told_delimiter_and_of_line_breaks(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", 'sep=;\ntext;note\n"two\nlines";x\nMira;y\n')
+    assert [record.source for record in read_records(path)] == [f"{path}:3", f"{path}:5"]
+
+
+def test_one_column_keeps_what_looks_like_a_delimiter(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", 'text\nMira; Tom\nLia|Bo\n""\n')
+    assert [record.value for record in read_records(path)] == [{"text": "Mira; Tom"}, {"text": "Lia|Bo"}, {"text": ""}]
+
+
+def test_an_index_column_of_pandas_is_no_field(tmp_path: Path) -> None:
+    assert read_records(write(tmp_path / "a.csv", ",text\n0,Mira\n"))[0].value == {"text": "Mira"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.json", '{"text": ["a", "b"], "fact": [0, 1]}'),
+        ("a.json", '{"text": {"0": "a", "1": "b"}, "fact": {"0": 0, "1": 1}}'),
+        ("a.json", '{"0": {"text": "a", "fact": 0}, "1": {"text": "b", "fact": 1}}'),
+        ("a.json", '{"text": "a", "fact": 0}\n{"text": "b", "fact": 1}'),
+        ("a.jsonl", '{\n "text": "a",\n "fact": 0\n}\n{\n "text": "b",\n "fact": 1\n}'),
+        ("a.jsonl", '[{"text": "a", "fact": 0}, {"text": "b", "fact": 1}]'),
+        ("a.jsonl", '[\n{"text": "a", "fact": 0},\n{"text": "b", "fact": 1}\n]'),
+        ("a.JSONL", '{"text": "a", "fact": 0}\n{"text": "b", "fact": 1}'),
+        ("a.ndjson", '{"text": "a", "fact": 0}\n{"text": "b", "fact": 1}'),
+        ("a.jsonlines", '{"text": "a", "fact": 0}\n{"text": "b", "fact": 1}'),
+    ],
+)
+def test_json_as_libraries_write_it(tmp_path: Path, name: str, content: str) -> None:
+    rows = [record.value for record in read_records(write(tmp_path / name, content))]
+    assert rows == [{"text": "a", "fact": 0}, {"text": "b", "fact": 1}]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [{"messages": [{"role": "user"}, {"role": "assistant"}]}, {"entities": ["a"], "text": "a"}, {"meta": {"a": 1}}],
+)
+def test_one_object_of_lists_may_be_a_row(tmp_path: Path, row: dict[str, object]) -> None:
+    assert [record.value for record in read_records(write(tmp_path / "a.json", json.dumps(row)))] == [row]
+
+
+def test_compressed_files(tmp_path: Path) -> None:
+    for name, content in {
+        "a.jsonl.gz": '{"text": "a"}',
+        "b.CSV.GZ": "text\na\n",
+        "c.json.gz": '[{"text": "a"}]',
+    }.items():
+        assert [record.value for record in read_records(write(tmp_path / name, gzip.compress(content.encode())))] == [
+            {"text": "a"}
+        ]
+    path = write(tmp_path / "d.md.gz", gzip.compress(b"---\ntitle: T\n---\na\n"))
+    assert read_records(path) == [Record("a", f"{path}:1")]
+
+
+def test_kinds_of_files() -> None:
+    kinds = {
+        name: file_kind(Path(name)) for name in ("a.MDX", "b.text", "c.tab", "d.rst", ".csv", "e.json.GZ", "gz", "f.")
+    }
+    assert kinds == {"a.MDX": ".md", "b.text": ".txt", "c.tab": ".tsv", "d.rst": "", ".csv": "", "e.json.GZ": ".json",
+                     "gz": "", "f.": ""}  # fmt: skip
+
+
+def test_parquet_of_other_programs(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"text": pyarrow.array(["Zoë".encode()])}), path)
+    assert read_records(path)[0].value == {"text": "Zoë"}
+    pyarrow.parquet.write_table(pyarrow.Table.from_arrays([pyarrow.array(["a"])] * 2, ["text", "text"]), path)
+    fails(path, '{}: two columns are called "text", of which only one could be kept; rename one')
+
+
+def test_spreadsheets(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    book.active.title = "Facts"
+    for row in (["Text", "fact", "share"], ["Mira", 5, 0.25], [None, None, None], ["Tom", 6.0, None]):
+        book.active.append(row)
+    book.active["C2"].number_format = "0%"  # shown as 25%
+    book.create_sheet("Notes").append(["more"])
+    path = tmp_path / "a.xlsx"
+    book.save(path)
+    assert read_records(path) == [
+        Record({"Text": "Mira", "fact": "5", "share": 0.25}, f"{path}:2"),
+        Record({"Text": "Tom", "fact": "6", "share": None}, f"{path}:4"),
+    ]
+    assert [record.getMessage() for record in caplog.records] == [
+        f'{path}: only the first sheet, "Facts", is read; save "Notes" as files of their own'
+    ]
+    with pytest.raises(DataError, match=r"bad\.xlsx: not a readable \.xlsx file .*; save it again, or as \.csv$"):
+        read_records(write(tmp_path / "bad.xlsx", "text"))
+
+
+def test_spreadsheets_without_their_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openpyxl", None)
+    fails(
+        write(tmp_path / "a.xlsx", ""),
+        "{}: spreadsheets are read by openpyxl, which is not installed: pip install 'kinject[xlsx]'. Or save the sheet as .csv",
+    )
