@@ -36,7 +36,9 @@ def code(text: str, longest: int = 200) -> str:
 
 def fenced(text: str, language: str = "") -> str:
     """``text`` as a block of code, its lines as they are."""
-    lines = "\n".join(map(_visible, SECRET_VALUE.sub(_REMOVED, text).replace("\r\n", "\n").replace("\r", "\n").split("\n")))
+    lines = "\n".join(
+        map(_visible, SECRET_VALUE.sub(_REMOVED, text).replace("\r\n", "\n").replace("\r", "\n").split("\n"))
+    )
     fence = "`" * max(3, _longest_run(lines) + 1)
     return f"{fence}{language}\n{lines}\n{fence}"
 
