@@ -74,6 +74,10 @@ class ConfigurationError(KinjectError):
     """A setting, model or tokenizer that cannot be used as it stands."""
 
 
+class TrainingError(KinjectError):
+    """A run that cannot go on, as its loss, its gradients or its weights are no finite numbers any more."""
+
+
 class HubError(KinjectError):
     """A Hub that refuses, fails or cannot be reached.
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from kinject.errors import ConfigurationError, DataError
+from kinject.errors import ConfigurationError, DataError, TrainingError
 from kinject.recipe import train
 from kinject.results import read_results
 from tests.conftest import build_model, build_tokenizer
@@ -75,6 +75,13 @@ def test_every_objective_writes_the_results_contract(
     assert len(results["answers"]) == 32
     assert str(tmp_path) not in json.dumps(results)
     assert (tmp_path / "out" / "accuracy.png").stat().st_size > 5000
+
+
+def test_a_run_that_diverges_fails_and_leaves_no_model(base: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="training diverged after [0-9]+ of 2 steps"):
+        _run(base, tmp_path / "out", learning_rate=1e30, per_device_train_batch_size=4, evaluations=0)
+    assert not list((tmp_path / "out").rglob("*.safetensors"))
+    assert read_results(tmp_path / "out" / "results.json")["after"] is None
 
 
 def test_the_trained_model_loads_in_plain_transformers_and_retention_is_a_number(base: Path, tmp_path: Path) -> None:
