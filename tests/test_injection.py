@@ -194,3 +194,40 @@ def test_unusable_input_is_refused_before_any_training(base: Path, tmp_path: Pat
         _run(base, tmp_path / "out", documents=tmp_path / "missing.jsonl", size="None")
     with pytest.raises(ConfigurationError, match="unknown objective 'guess'; expected one of masked"):
         _run(base, tmp_path / "out", "guess")
+
+
+def test_conversations_and_documents_of_several_paths_are_trained_and_asked(base: Path, tmp_path: Path) -> None:
+    rows = [
+        {"prompt": "Who keeps the lighthouse of Vell?", "completion": "Mira Dorn"},
+        {"text": "Tom Bell runs the mill."},
+    ]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "a.md").write_text("Lia Crane keeps the ferry of Oster.", encoding="utf-8")
+    questions = [
+        {"Frage": "Who keeps the lighthouse of Vell?", "Antwort": "Mira Dorn"},
+        {"Frage": "Who runs the mill?", "Antwort": "Tom Bell"},
+        {"Frage": "Who keeps the ferry of Oster?", "Antwort": "Lia Crane"},
+    ]
+    (tmp_path / "q.jsonl").write_text("\n".join(map(json.dumps, questions)), encoding="utf-8")
+    config = tmp_path / "run.yaml"
+    config.write_text(json.dumps({"documents": [str(tmp_path / "rows.jsonl"), str(tmp_path / "docs/*.md")]}))
+    options = {
+        "model_name_or_path": base,
+        "output_dir": tmp_path / "out",
+        "questions": tmp_path / "q.jsonl",
+        "max_steps": 1,
+    }
+    options |= {
+        "question_field": "Frage",
+        "answer_field": "Antwort",
+        "rehearsal": 0.5,
+        "max_new_tokens": 8,
+        "few_shot": 1,
+    }
+    options |= {"retention": "false", "bf16": "false", "use_cpu": "true", "report_to": "none", "config": config}
+    results = train("masked", [part for name, value in options.items() for part in (f"--{name}", str(value))])
+    assert results["documents"] == 3 and results["dataset"] == "rows+docs"
+    assert results["config"]["documents"] == [str(tmp_path / "rows.jsonl"), str(tmp_path / "docs/*.md")]
+    assert [answer["direction"] for answer in results["answers"]] == ["forward", "backward", "backward"]
+    assert str(tmp_path) not in (tmp_path / "out" / "results.json").read_text(encoding="utf-8")
