@@ -131,7 +131,11 @@ def _configuration(objective: str, arguments: Sequence[str]) -> Iterator[Finding
     yield from _packages_for(training, model)
     yield _output_dir(str(training.output_dir))
     knowledge = None
-    if not script.documents.startswith("fictional:") and not Path(script.documents).expanduser().exists():
+    if (
+        isinstance(script.documents, str)
+        and not script.documents.startswith("fictional:")
+        and not _is_local(script.documents)
+    ):
         says = f"no file or folder {script.documents} is here; a Hub data set of that name was not looked for"
         yield Finding("fact", "documents", says)
     else:
@@ -144,6 +148,14 @@ def _configuration(objective: str, arguments: Sequence[str]) -> Iterator[Finding
             measured = f"{questions} questions" if questions else "no questions: nothing will be measured"
             yield Finding("ok", "documents", f"{len(knowledge.documents)} of {knowledge.name}; {measured}")
     yield from _model(model, training, knowledge)
+
+
+def _is_local(documents: str) -> bool:
+    """Whether ``documents`` name a file or folder, or the pattern of some, rather than a Hub data set."""
+    from kinject.data.layout import Layout
+
+    path = Path(documents).expanduser()
+    return path.exists() or Layout.find(path) is not None or bool(set("*?[") & set(documents))
 
 
 def _packages_for(training: Any, model: Any) -> Iterator[Finding]:

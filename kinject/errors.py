@@ -12,7 +12,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 MOST_FAULTS_SHOWN = 20
-SECRET_VALUE = re.compile(r"\bhf_[A-Za-z0-9]{8,}")  # a Hub token
+# An access token of the Hub: of a user (hf_...), an organization (api_org_...), or signed (hf_oauth_..., hf_jwt_...). Short
+# names such as hf_transfer, all in lower case, are none.
+SECRET_VALUE = re.compile(
+    r"(?<![A-Za-z0-9])(?:hf_(?:oauth|jwt)_[\w.-]{8,}|(?:hf|api_org)_(?:[A-Za-z0-9]{16,}|(?=[a-z]*[A-Z0-9])[A-Za-z0-9]{8,}))"
+)
 
 
 class KinjectError(ValueError):
@@ -68,6 +72,10 @@ class Faults:
 
 class ConfigurationError(KinjectError):
     """A setting, model or tokenizer that cannot be used as it stands."""
+
+
+class TrainingError(KinjectError):
+    """A run that cannot go on, as its loss, its gradients or its weights are no finite numbers any more."""
 
 
 class HubError(KinjectError):

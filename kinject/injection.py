@@ -30,16 +30,19 @@ if TYPE_CHECKING:
 class InjectionArguments(SamplingArguments):
     """What to learn, what to ask, and how the answers are judged."""
 
-    documents: str = field(
+    documents: str | list[str] = field(
         default="fictional:name_description",
         metadata={
-            "help": "Documents: a file or folder (json, jsonl, csv, parquet, txt, md, or the published layout), a Hub data "
-            "set, fictional:name_description or fictional:biography."
+            "help": "Documents: files and folders (json, jsonl, csv, tsv, parquet, xlsx, txt, md, or the published layout), "
+            "patterns such as 'docs/*.md', a Hub data set, fictional:name_description or fictional:biography."
         },
     )
     questions: str | None = field(
         default=None, metadata={"help": "File of questions; default: those that come with the documents, if any."}
     )
+    text_field: str = field(default="text", metadata={"help": "Field of a row that holds the document."})
+    question_field: str = field(default="question", metadata={"help": "Field of a row that holds the question."})
+    answer_field: str = field(default="answer", metadata={"help": "Field of a row that holds its answer, or answers."})
     paraphrases: str = field(
         default="none", metadata={"help": "Wordings of each document: 'none', 'same_order' or 'permute_order'."}
     )
@@ -89,6 +92,11 @@ class InjectionArguments(SamplingArguments):
         default=False, metadata={"help": "Show the documents and the answers in the model card, not only their number."}
     )
 
+    def __post_init__(self) -> None:
+        """Refuse an unknown way of sampling, and read a list of one source as that source."""
+        super().__post_init__()
+        self.documents = one_or_several(self.documents)
+
     def load_knowledge(self) -> KnowledgeSet:
         """The documents and questions that these arguments name.
 
@@ -105,7 +113,15 @@ class InjectionArguments(SamplingArguments):
             facts=self.facts,
             size=self.size,
             seed=self.world_seed,
+            text_field=self.text_field,
+            question_field=self.question_field,
+            answer_field=self.answer_field,
         )
+
+
+def one_or_several(documents: str | list[str]) -> str | list[str]:
+    """Sources of documents as parsed, a list of one as that one."""
+    return documents[0] if isinstance(documents, list) and len(documents) == 1 else documents
 
 
 def inject(

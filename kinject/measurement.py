@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kinject.errors import ConfigurationError
-from kinject.injection import prepare_output_dir, print_answers, recorded_answers
+from kinject.injection import one_or_several, prepare_output_dir, print_answers, recorded_answers
 from kinject.sampling_options import SamplingArguments
 
 if TYPE_CHECKING:
@@ -27,14 +27,19 @@ class MeasurementArguments(SamplingArguments):
     model_name_or_path: str = field(
         default="", metadata={"help": "A directory with a model or adapter, a Hub id, or smollm2-135m."}
     )
-    documents: str | None = field(
+    documents: str | list[str] | None = field(
         default=None,
         metadata={
             "help": "Documents the questions are about: they give questions a direction, and a folder in the "
             "published layout or a fictional world brings its questions."
         },
     )
-    questions: str | None = field(default=None, metadata={"help": "File of questions (json, jsonl, csv, parquet)."})
+    questions: str | None = field(
+        default=None, metadata={"help": "File of questions (json, jsonl, csv, tsv, parquet, xlsx)."}
+    )
+    text_field: str = field(default="text", metadata={"help": "Field of a row that holds the document."})
+    question_field: str = field(default="question", metadata={"help": "Field of a row that holds the question."})
+    answer_field: str = field(default="answer", metadata={"help": "Field of a row that holds its answer, or answers."})
     facts: str | None = field(
         default=None, metadata={"help": "Only these documents and their questions, counted from 0, as in '0-9,30-39'."}
     )
@@ -50,6 +55,11 @@ class MeasurementArguments(SamplingArguments):
     few_shot: int = field(default=0, metadata={"help": "Answered questions shown before each question (the paper: 2)."})
     revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of a Hub repository."})
     retention: bool = field(default=False, metadata={"help": "Also measure held-out perplexity and general questions."})
+
+    def __post_init__(self) -> None:
+        """Refuse an unknown way of sampling, and read a list of one source as that source."""
+        super().__post_init__()
+        self.documents = None if self.documents is None else one_or_several(self.documents)
 
 
 def evaluate_model(arguments: MeasurementArguments) -> dict[str, Any]:
@@ -147,6 +157,7 @@ def _load_questions(arguments: MeasurementArguments) -> tuple[str, Sequence[Ques
     """The name of the data set and its questions, with directions."""
     from kinject.data import load_knowledge, load_questions
 
+    fields = {"question_field": arguments.question_field, "answer_field": arguments.answer_field}
     if arguments.documents:
         knowledge = load_knowledge(
             arguments.documents,
@@ -154,11 +165,13 @@ def _load_questions(arguments: MeasurementArguments) -> tuple[str, Sequence[Ques
             facts=arguments.facts,
             size=arguments.size,
             seed=arguments.world_seed,
+            text_field=arguments.text_field,
+            **fields,
         )
         name, questions = knowledge.name, knowledge.questions
     else:
         assert arguments.questions is not None
-        name, questions = Path(arguments.questions).stem, load_questions(arguments.questions)
+        name, questions = Path(arguments.questions).stem, load_questions(arguments.questions, **fields)
     if not questions:
         raise ConfigurationError(f"'{name}' brings no questions; pass --questions FILE.")
     return name, questions

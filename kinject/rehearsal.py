@@ -37,7 +37,7 @@ def rehearsal_size(documents: int, share: float) -> int:
     return round(documents * share / (1.0 - share))
 
 
-def rehearsal_prompts(documents: str, count: int) -> list[str]:
+def rehearsal_prompts(documents: str | Sequence[str], count: int) -> list[str]:
     """``count`` prompts for a model that is taught ``documents``, none that `held_out` asks; some again and again.
 
     Every other prompt of a nano model asks for whatever it was told, in the words in which it was told.

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from kinject.chat import ChatEncoder, Message, PlainEncoder, read_conversation, unused_characters
 from kinject.encoding import EncodedDocument, TextEncoder, begin_of_text_ids, end_of_text_id
-from kinject.errors import ConfigurationError
+from kinject.errors import ConfigurationError, DataError
 from kinject.mask_token import resolve_mask_token
 
 if TYPE_CHECKING:
@@ -190,6 +190,10 @@ def _encoder(
     return encoder(tokenizer, system_prompt)
 
 
+# Tokens between which models reason before they answer.
+_REASONING = ("<think>", "</think>", "[THINK]", "[/THINK]", "<|channel>", "<|channel|>")
+
+
 class DocumentTemplate:
     """Puts documents into the tokenizer's chat template, or into a plain frame where it has none.
 
@@ -247,6 +251,19 @@ class DocumentTemplate:
         messages: Sequence[Message] = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
         question = read_conversation(messages, None)[-1][1]
         return tuple(self._frame(_row_wording(wording), messages[:-1], question) for wording in self.wordings)
+
+    def require_spoken(self, answer: str) -> None:
+        """Refuse an answer that spells out the tokens between which this model reasons: they would be learned as words.
+
+        Raises:
+            DataError: it does.
+        """
+        marker = next((each for each in _REASONING if each in answer and self._text.forges(each)), None)
+        if marker is not None:
+            raise DataError(
+                f"the answer holds {marker!r}, by which this model marks its reasoning, and kinject learns answers without "
+                "any; remove the reasoning from the answer"
+            )
 
     def encode(self, text: str) -> EncodedDocument:
         """Ids, words and offsets of a document. No control token is among the ids, whatever the text says."""

@@ -5,15 +5,18 @@
 
 The question stays visible; `masked` masks the answer in a copy and scores what is hidden there (`loss_on: masked`). What was
 trained is asked by lm-eval; the command is printed at the end. `--rows` is a Hub data set (`user/name`, `user/name:config`)
-or a file; rows have `--prompt_field` and `--completion_field`, or with `--text_field` a document.
+or a file (json, jsonl, csv, tsv, parquet, xlsx). Its rows are chats (`messages`, or `conversations` as ShareGPT has them),
+`prompt` and `completion`, `question` and `answer`, or `instruction`, `input` and `output`; other names are given by
+`--prompt_field` and `--completion_field`, and `--text_field` makes the rows documents.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from kinject.errors import ConfigurationError, DataError, exit_on_user_error
 
@@ -27,8 +30,12 @@ class RowArguments:
 
     rows: str = field(default="", metadata={"help": "Hub data set (user/name or user/name:config) or a file."})
     split: str = field(default="train", metadata={"help": "Its split."})
-    prompt_field: str = field(default="question", metadata={"help": "Field of a row that holds the question."})
-    completion_field: str = field(default="answer", metadata={"help": "Field that holds the answer."})
+    prompt_field: str | None = field(
+        default=None, metadata={"help": "Field that holds the question. Default: what rows of a known form have."}
+    )
+    completion_field: str | None = field(
+        default=None, metadata={"help": "Field that holds the answer. Default: what rows of a known form have."}
+    )
     text_field: str | None = field(default=None, metadata={"help": "Field that holds a document, instead of the two."})
     tasks: str = field(default="", metadata={"help": "lm-eval tasks to ask afterwards, for the printed command."})
 
@@ -79,37 +86,74 @@ def train(objective: str, arguments: Sequence[str]) -> None:
 
 
 def load_rows(arguments: RowArguments) -> datasets.Dataset:
-    """The rows as `prompt` and `completion`, or as `text`.
+    """The rows as `messages`, or as `text`.
 
     Raises:
         ConfigurationError: no rows are named.
-        DataError: they cannot be loaded, or lack a field.
+        DataError: they cannot be loaded, or lack a field; all faults of a file are named with their lines.
     """
     import datasets
 
+    from kinject.data.records import ROW_KINDS, file_kind, read_records
+    from kinject.errors import Faults
+
     if not arguments.rows:
         raise ConfigurationError("no rows; pass --rows with a Hub data set or a file, or a --config that names one.")
-    kinds = {"json": "json", "jsonl": "json", "csv": "csv", "parquet": "parquet"}
-    kind = kinds.get(arguments.rows.rpartition(".")[2])
+    path = Path(arguments.rows).expanduser()
+    if file_kind(path) in ROW_KINDS or path.is_file():
+        faults, rows = Faults(), []
+        for record in read_records(path, faults):
+            with faults:
+                if isinstance(record.value, str):
+                    raise DataError(f"{record.source}: the row is a string, expected an object with named fields.")
+                rows.append(read_row(record.value, record.source, arguments))
+        faults.raise_any()
+        if not rows:
+            raise DataError(f"{path}: the file holds no row; add one with a question and its answer.")
+        return datasets.Dataset.from_list(rows)
     name, _, config = arguments.rows.partition(":")
     try:
-        if kind:
-            loaded = datasets.load_dataset(kind, data_files=arguments.rows, split="train")
-        else:
-            loaded = datasets.load_dataset(name, config or None, split=arguments.split)
+        loaded = datasets.load_dataset(name, config or None, split=arguments.split)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise DataError(f"{arguments.rows}: cannot be loaded ({str(error).splitlines()[0]}).") from error
-    if arguments.text_field:
-        wanted = {arguments.text_field: "text"}
-    else:
-        wanted = {arguments.prompt_field: "prompt", arguments.completion_field: "completion"}
-    missing = [name for name in wanted if name not in loaded.column_names]
-    if missing:
+    return loaded.map(
+        lambda row, index: read_row(row, f"{arguments.rows} row {index + 1}", arguments),
+        with_indices=True,
+        remove_columns=loaded.column_names,
+    )
+
+
+def read_row(row: Mapping[str, Any], where: str, arguments: RowArguments) -> dict[str, Any]:
+    """One row as `messages`, or as `text`.
+
+    Raises:
+        DataError: it lacks a field, or holds what cannot be learned; the message begins with ``where``.
+    """
+    from kinject.data.rows import conversation_of, with_known_names
+
+    named = arguments.prompt_field or "question", arguments.completion_field or "answer"
+    wanted = (arguments.text_field,) if arguments.text_field else named
+    row = with_known_names(row, wanted, where)
+    missing = [name for name in wanted if name not in row]
+    given = arguments.text_field or arguments.prompt_field or arguments.completion_field
+    messages = None
+    if arguments.text_field and not missing:
+        text = row[arguments.text_field]
+        if not isinstance(text, str) or not text.strip():
+            raise DataError(
+                f"{where}: '{arguments.text_field}' is no text, or an empty one; write it, or delete the row."
+            )
+        return {"text": text}
+    if given and not missing:
+        messages = conversation_of({name: row[name] for name in named}, where, *named)
+    elif not given:
+        messages = conversation_of(row, where) or conversation_of(row, where, *named)
+    if messages is None:
         raise DataError(
-            f"{arguments.rows}: no field '{missing[0]}'; it has {', '.join(loaded.column_names)}. Name the right one with "
-            "--prompt_field, --completion_field or --text_field."
+            f"{where}: no field '{(missing or wanted)[0]}'; it has {', '.join(row)}. Name the right one with --prompt_field, "
+            "--completion_field or --text_field."
         )
-    return loaded.select_columns(list(wanted)).rename_columns(wanted)
+    return {"messages": messages}
 
 
 if __name__ == "__main__":

@@ -9,9 +9,12 @@ from typing import Any
 import pytest
 import torch
 
-from kinject.errors import ConfigurationError, DataError
+from kinject.errors import ConfigurationError, DataError, TrainingError
+from kinject.recipe import train
 from kinject.results import read_results
-from tests.conftest import READINGS, build_model, build_tokenizer, run_recipe
+from tests.conftest import build_model, build_tokenizer
+
+READINGS = {"paper", "exact_match", "f1", "n"}
 
 
 @pytest.fixture
@@ -20,6 +23,25 @@ def base(tmp_path: Path) -> Path:
     build_model(tokenizer).save_pretrained(tmp_path / "base")
     tokenizer.save_pretrained(tmp_path / "base")
     return tmp_path / "base"
+
+
+def _run(base: Path, output_dir: Path, objective: str = "masked", **options: Any) -> dict[str, Any]:
+    settings = {
+        "model_name_or_path": base,
+        "output_dir": output_dir,
+        "documents": "fictional:name_description",
+        "size": 4,
+        "num_train_epochs": 2,
+        "evaluations": 2,
+        "max_new_tokens": 8,
+        "retention": False,
+        "bf16": False,
+        "use_cpu": True,
+        "report_to": "none",
+        "disable_tqdm": True,
+        **options,
+    }
+    return train(objective, [part for name, value in settings.items() for part in (f"--{name}", str(value))])
 
 
 @pytest.mark.parametrize(
@@ -34,7 +56,7 @@ def base(tmp_path: Path) -> Path:
 def test_every_objective_writes_the_results_contract(
     base: Path, tmp_path: Path, objective: str, options: dict[str, Any], named: str
 ) -> None:
-    run_recipe(base, tmp_path / "out", objective, **options)
+    _run(base, tmp_path / "out", objective, **options)
     results = read_results(tmp_path / "out" / "results.json")
     assert results["schema"] == 1
     assert results["objective"] == named
@@ -55,10 +77,17 @@ def test_every_objective_writes_the_results_contract(
     assert (tmp_path / "out" / "accuracy.png").stat().st_size > 5000
 
 
+def test_a_run_that_diverges_fails_and_leaves_no_model(base: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="training diverged after [0-9]+ of 2 steps"):
+        _run(base, tmp_path / "out", learning_rate=1e30, per_device_train_batch_size=4, evaluations=0)
+    assert not list((tmp_path / "out").rglob("*.safetensors"))
+    assert read_results(tmp_path / "out" / "results.json")["after"] is None
+
+
 def test_the_trained_model_loads_in_plain_transformers_and_retention_is_a_number(base: Path, tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    results = run_recipe(base, tmp_path / "out", retention=True, learning_rate=1e-3)
+    results = _run(base, tmp_path / "out", retention=True, learning_rate=1e-3)
     retention = results["retention"]
     assert retention["before"]["perplexity"] > 1 and retention["after"]["perplexity"] > 1
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
@@ -74,7 +103,7 @@ def test_scaled_weights_are_the_ones_that_are_asked_and_saved(tmp_path: Path, ad
 
     options = {"documents": "fictional:nano", "num_train_epochs": 20, "learning_rate": 2e-3, **adapter}
     plain, scaled = (
-        run_recipe(Path("nano-ar"), tmp_path / str(scale), update_scale=scale, **options) for scale in (1.0, 0.1)
+        _run(Path("nano-ar"), tmp_path / str(scale), update_scale=scale, **options) for scale in (1.0, 0.1)
     )
     assert plain["answers"] != scaled["answers"] and scaled["config"]["update_scale"] == 0.1
     loaded = load_model(str(tmp_path / "0.1"))
@@ -88,7 +117,7 @@ def test_an_adapter_is_trained_asked_and_loaded_back(
 ) -> None:
     from kinject.cli import main
 
-    run_recipe(base, tmp_path / "out", use_peft=True, lora_target_modules="all-linear", learning_rate=1e-3)
+    _run(base, tmp_path / "out", use_peft=True, lora_target_modules="all-linear", learning_rate=1e-3)
     assert (tmp_path / "out" / "adapter_model.safetensors").is_file()
     capsys.readouterr()
     main(["ask", str(tmp_path / "out"), "Who is it?", "--max_new_tokens", "4"])
@@ -104,19 +133,19 @@ def test_an_adapter_is_trained_asked_and_loaded_back(
 
 
 def test_selection_on_validation_reports_the_other_half(base: Path, tmp_path: Path) -> None:
-    results = run_recipe(base, tmp_path / "out", select_on="validation")
+    results = _run(base, tmp_path / "out", select_on="validation")
     assert results["after"]["forward"]["n"] == 8
     assert "validation" in results["selection"]
-    assert "as in the paper" in run_recipe(base, tmp_path / "paper", select_on="test")["selection"]
+    assert "as in the paper" in _run(base, tmp_path / "paper", select_on="test")["selection"]
 
 
 def test_few_shot_questions_show_other_people(base: Path, tmp_path: Path) -> None:
-    assert run_recipe(base, tmp_path / "out", few_shot=2)["config"]["few_shot"] == 2
+    assert _run(base, tmp_path / "out", few_shot=2)["config"]["few_shot"] == 2
 
 
 def test_documents_without_questions_are_learned_all_the_same(base: Path, tmp_path: Path) -> None:
     (tmp_path / "note.txt").write_text("Ada Vance mapped the salt caves of Orrin.", encoding="utf-8")
-    results = run_recipe(base, tmp_path / "out", documents=tmp_path / "note.txt", size="None")
+    results = _run(base, tmp_path / "out", documents=tmp_path / "note.txt", size="None")
     assert results["train"]["steps"] == 2 and results["after"]["forward"]["n"] == 0
 
 
@@ -140,12 +169,12 @@ def test_own_documents_and_questions_through_the_command_line(base: Path, tmp_pa
 
 def test_a_killed_run_goes_on_where_it_was(base: Path, tmp_path: Path) -> None:
     options = {"num_train_epochs": 4, "per_device_train_batch_size": 2, "save_strategy": "steps", "save_steps": 3}
-    whole = run_recipe(base, tmp_path / "out", **options)
+    whole = _run(base, tmp_path / "out", **options)
     import shutil
 
     for checkpoint in sorted((tmp_path / "out").glob("checkpoint-*"), key=lambda path: int(path.name[11:]))[1:]:
         shutil.rmtree(checkpoint)  # as if it had been killed after the first
-    resumed = run_recipe(base, tmp_path / "out", resume_from_checkpoint="true", **options)
+    resumed = _run(base, tmp_path / "out", resume_from_checkpoint="true", **options)
     assert [entry["step"] for entry in resumed["history"]] == [entry["step"] for entry in whole["history"]]
     assert resumed["after"] == whole["after"] and resumed["before"] == whole["before"]
     assert resumed["train"]["tokens"] == whole["train"]["tokens"]
@@ -154,14 +183,51 @@ def test_a_killed_run_goes_on_where_it_was(base: Path, tmp_path: Path) -> None:
 def test_unusable_input_is_refused_before_any_training(base: Path, tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("a file", encoding="utf-8")
     with pytest.raises(ConfigurationError, match="output_dir .* cannot be written.*--output_dir"):
-        run_recipe(base, tmp_path / "taken")
+        _run(base, tmp_path / "taken")
     with pytest.raises(ConfigurationError, match="model './nowhere': no such directory"):
-        run_recipe(Path("./nowhere"), tmp_path / "out", model_name_or_path="./nowhere")
+        _run(Path("./nowhere"), tmp_path / "out", model_name_or_path="./nowhere")
     with pytest.raises(ConfigurationError, match="lora_target_modules .* match no module"):
-        run_recipe(base, tmp_path / "out", use_peft=True, lora_target_modules="nowhere_proj")
+        _run(base, tmp_path / "out", use_peft=True, lora_target_modules="nowhere_proj")
     with pytest.raises(ConfigurationError, match="frozen_modules .* an adapter is trained here"):
-        run_recipe(base, tmp_path / "out", use_peft=True, lora_target_modules="all-linear", frozen_modules="self_attn")
+        _run(base, tmp_path / "out", use_peft=True, lora_target_modules="all-linear", frozen_modules="self_attn")
     with pytest.raises(DataError, match="no such file or folder"):
-        run_recipe(base, tmp_path / "out", documents=tmp_path / "missing.jsonl", size="None")
+        _run(base, tmp_path / "out", documents=tmp_path / "missing.jsonl", size="None")
     with pytest.raises(ConfigurationError, match="unknown objective 'guess'; expected one of masked"):
-        run_recipe(base, tmp_path / "out", "guess")
+        _run(base, tmp_path / "out", "guess")
+
+
+def test_conversations_and_documents_of_several_paths_are_trained_and_asked(base: Path, tmp_path: Path) -> None:
+    rows = [
+        {"prompt": "Who keeps the lighthouse of Vell?", "completion": "Mira Dorn"},
+        {"text": "Tom Bell runs the mill."},
+    ]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "a.md").write_text("Lia Crane keeps the ferry of Oster.", encoding="utf-8")
+    questions = [
+        {"Frage": "Who keeps the lighthouse of Vell?", "Antwort": "Mira Dorn"},
+        {"Frage": "Who runs the mill?", "Antwort": "Tom Bell"},
+        {"Frage": "Who keeps the ferry of Oster?", "Antwort": "Lia Crane"},
+    ]
+    (tmp_path / "q.jsonl").write_text("\n".join(map(json.dumps, questions)), encoding="utf-8")
+    config = tmp_path / "run.yaml"
+    config.write_text(json.dumps({"documents": [str(tmp_path / "rows.jsonl"), str(tmp_path / "docs/*.md")]}))
+    options = {
+        "model_name_or_path": base,
+        "output_dir": tmp_path / "out",
+        "questions": tmp_path / "q.jsonl",
+        "max_steps": 1,
+    }
+    options |= {
+        "question_field": "Frage",
+        "answer_field": "Antwort",
+        "rehearsal": 0.5,
+        "max_new_tokens": 8,
+        "few_shot": 1,
+    }
+    options |= {"retention": "false", "bf16": "false", "use_cpu": "true", "report_to": "none", "config": config}
+    results = train("masked", [part for name, value in options.items() for part in (f"--{name}", str(value))])
+    assert results["documents"] == 3 and results["dataset"] == "rows+docs"
+    assert results["config"]["documents"] == [str(tmp_path / "rows.jsonl"), str(tmp_path / "docs/*.md")]
+    assert [answer["direction"] for answer in results["answers"]] == ["forward", "backward", "backward"]
+    assert str(tmp_path) not in (tmp_path / "out" / "results.json").read_text(encoding="utf-8")

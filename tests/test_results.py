@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kinject.errors import ConfigurationError, DataError, KinjectError
+from kinject.errors import ConfigurationError, DataError, KinjectError, exit_on_user_error
+from kinject.hub.card_text import code, fenced, redacted
+from kinject.hub.files import public_content
 from kinject.results import new_results, public_config, public_name, read_results, versions, write_results
 
 CELL = {"paper": 0.5, "exact_match": 0.25, "f1": 0.3, "n": 4}
@@ -125,6 +127,40 @@ class Settings:
     max_new_tokens: int = 128
     mask_token: str = "<reserved_0>"
     nested: Any = None
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        "hf_" + "aBcDeFgHiJkLmNoPqRsTuVwXyZabcdefgh",
+        "hf_abcdefghijklmnop",
+        "hf_a1b2c3d4",
+        "api_org_" + "aBcDeFgHiJkLmNoPqRsTuVwXyZabcdefgh",
+        "hf_oauth_eyJhbGciOiJFZERTQSJ9.eyJzY29wZSI6WyJ3cml0ZSJdfQ.c2lnbmF0dXJl-x_y",
+        "hf_jwt_eyJhbGciOiJFZERTQSJ9.e30.c2ln",
+    ],
+)
+@pytest.mark.parametrize("around", ["{}", "https://ada:{}@huggingface.co/x", "HF_TOKEN={}", "my_{} is mine"])
+def test_every_kind_of_access_token_is_seen_by_all_that_must_not_tell_it(
+    token: str, around: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = around.format(token)
+    assert public_config({"note": text, "names": [text]}) == {"names": []}
+    for shown in (code(text), fenced(text), redacted(text)):
+        assert token not in shown and token[-8:] not in shown
+    (tmp_path / "README.md").write_text(text)
+    with pytest.raises(ConfigurationError, match="holds what looks like a Hub access token"):
+        public_content("README.md", tmp_path / "README.md")
+    with pytest.raises(SystemExit), exit_on_user_error():
+        raise ConfigurationError(text)
+    assert token[-8:] not in capsys.readouterr().err
+
+
+def test_names_that_only_begin_like_a_token_are_published(tmp_path: Path) -> None:
+    text = "Install hf_transfer, call hf_hub_download(hf_tokenizer), or set HF_TOKEN; see shf_abcdefghijklmnopqrst."
+    (tmp_path / "README.md").write_text(text)
+    assert public_content("README.md", tmp_path / "README.md") is None
+    assert redacted(text) == text
 
 
 def test_config_is_free_of_secrets_and_local_paths() -> None:

@@ -258,9 +258,9 @@ def with_known_names(row: Mapping[str, Any], names: Sequence[str], where: str) -
     """
     renamed = dict(row)
     for name in names:
-        if name in row:
+        if name in renamed:
             continue
-        alike = [key for key in row if same_name(key, name)]
+        alike = [key for key in renamed if same_name(key, name)]
         if len(alike) > 1:
             listed = " and ".join(f'"{key}"' for key in alike)
             raise DataError(f'{where}: the fields {listed} both stand for "{name}"; rename one')
@@ -379,14 +379,16 @@ _SHAREGPT_ROLES = {**_ROLES, "human": "user", "gpt": "assistant"}
 _NOT_TRAINED = "kinject learns answers in words; leave the row out, or write what is called and returned as text"
 
 
-def conversation_of(row: Mapping[str, Any], where: str) -> list[dict[str, str]] | None:
+def conversation_of(
+    row: Mapping[str, Any], where: str, prompt_field: str = "prompt", completion_field: str = "completion"
+) -> list[dict[str, str]] | None:
     """The messages of a row that ends with the answer to learn; None for a row of another form.
 
     These forms are read, the fields called so but for case and spaces around them:
 
     - ``messages`` of ``role`` and ``content`` (a text, or parts of the type text), or the same in ``conversations``,
       where they may be called ``from`` (human, gpt) and ``value``;
-    - ``prompt`` and ``completion``, each a text or such messages;
+    - ``prompt_field`` and ``completion_field``, each a text or such messages;
     - ``instruction``, perhaps ``input``, and ``output``.
 
     White space around an answer is dropped, as most chat templates do; the indentation of its first line stays.
@@ -394,25 +396,28 @@ def conversation_of(row: Mapping[str, Any], where: str) -> list[dict[str, str]] 
     Raises:
         DataError: messages that hold no text, call tools, or end with no answer to a message of the user.
     """
-    row = with_known_names(row, ("input", *(name for form in CONVERSATIONS for name in form)), where)
+    named = (prompt_field, completion_field, "input", *(name for form in CONVERSATIONS for name in form))
+    row = with_known_names(row, named, where)
     given = {name: value for name, value in row.items() if value is not None}
     name = next((each for each in ("messages", "conversations") if each in given), None)
     if name is not None:
         messages = _messages(given[name], name, where)
         _require_answered(messages, f"the last of '{name}'", where)
-    elif "prompt" in given:
-        messages = _messages_or_text(given["prompt"], "prompt", "user", where)
-        if "completion" not in given:
+    elif prompt_field in given:
+        messages = _messages_or_text(given[prompt_field], prompt_field, "user", where)
+        if completion_field not in given:
             raise DataError(
-                f"{where}: the answer is missing ('completion' is absent or null); add it, or delete the row."
+                f"{where}: the answer is missing ('{completion_field}' is absent or null); add it, or delete the row."
             )
-        messages += _messages_or_text(given["completion"], "completion", "assistant", where)
-        _require_answered(messages, "the last of 'completion'", where)
+        answer = given[completion_field]
+        messages += _messages_or_text(answer, completion_field, "assistant", where)
+        last = f"'{completion_field}'" if isinstance(answer, str) else f"the last of '{completion_field}'"
+        _require_answered(messages, last, where)
     elif "instruction" in given and ("output" in given or "output" in row):
         asked = [_plain(given.get(name), name, where) for name in ("instruction", "input")]
         messages = [{"role": "user", "content": "\n".join(text for text in asked if text.strip())}]
         messages.append({"role": "assistant", "content": _plain(given.get("output"), "output", where)})
-        _require_answered(messages, "the 'output'", where)
+        _require_answered(messages, "'output'", where)
     else:
         return None
     messages[-1]["content"] = re.sub(r"\A(?:[ \t]*\n)*(?: (?=\S))?", "", messages[-1]["content"].rstrip())

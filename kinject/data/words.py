@@ -51,10 +51,11 @@ _ALL_UNSPACED = regex.compile(rf"(?:{_UNSPACED}[\p{{M}}\p{{Cf}}\p{{Default_Ignor
 _WIDE_MARK = regex.compile(r"[\p{P}&&[\p{East_Asian_Width=F}\p{East_Asian_Width=W}]]", regex.VERSION1)
 _ANY_INVISIBLE = regex.compile(_INVISIBLE, regex.VERSION1)
 _POSSESSIVE = regex.compile(rf"{_APOSTROPHE}[sS]\Z", regex.VERSION1)
-_GROUPS = regex.compile(r"(?<!\d)(-?)0*(\d{1,3}(?:,\d{3})+|\d{1,3}(?:\.\d{3}){2,}|\d{1,3}(?:[ '٬]\d{3})+)(?!\d)")
+# By thousands, or as in India (12,34,567).
+_GROUPS = regex.compile(r"(?<!\d)(-?)0*(\d{1,3}(?:(?:,\d{3})+|(?:,\d\d)+,\d{3}|(?:\.\d{3}){2,}|(?:[ '٬]\d{3})+))(?!\d)")
 # Vowel signs that a writer may leave out (Arabic, Hebrew), and the stroke that only stretches a word.
 _OPTIONAL = regex.compile("[\u064b-\u0652\u0670\u0640\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7]")
-_SAME = str.maketrans({"’": "'", "ʼ": "'", "−": "-", "–": "-", "‐": "-", "‑": "-", "♯": "#", "ı": "i", "٫": "."})
+_SAME = str.maketrans({"’": "'", "ʼ": "'", "−": "-", "–": "-", "‐": "-", "‑": "-", "♯": "#", "٫": "."})
 
 ABBREVIATIONS = frozenset(
     str.split(
@@ -120,12 +121,22 @@ def words_of(text: str) -> list[str]:
 @lru_cache(maxsize=1 << 16)
 def fold(word: str) -> str:
     """One word in the spelling of :func:`words_of`."""
-    word = unicodedata.normalize("NFKC", normalize(word)).casefold()
-    word = _OPTIONAL.sub("", unicodedata.normalize("NFKC", word).replace("i\u0307", "i")).translate(_SAME)
+    return _POSSESSIVE.sub("", spelling(fold_case(word)))
+
+
+def fold_case(text: str) -> str:
+    """``text`` without a difference of case, in compatibility form; Turkish dotted and dotless i become one."""
+    folded = unicodedata.normalize("NFKC", normalize(text)).casefold()
+    return unicodedata.normalize("NFKC", folded).replace("i\u0307", "i").replace("ı", "i")
+
+
+def spelling(word: str) -> str:
+    """One word as :func:`words_of` spells it, but in its own case and with its possessive ``'s``."""
+    word = _OPTIONAL.sub("", unicodedata.normalize("NFKC", normalize(word))).translate(_SAME)
     if any(c.isdecimal() for c in word):
         word = "".join(str(unicodedata.decimal(c)) if c.isdecimal() else c for c in word)
         word = _GROUPS.sub(lambda match: match[1] + "".join(c for c in match[2] if c.isdigit()), word)
-    return _POSSESSIVE.sub("", word)
+    return word
 
 
 def is_unspaced(text: str) -> bool:

@@ -24,7 +24,7 @@ class HeldOut(NamedTuple):
     questions: Sequence[tuple[str, Sequence[str]]]
 
 
-def held_out(documents: str) -> HeldOut:
+def held_out(documents: str | Sequence[str]) -> HeldOut:
     """What a model that is taught ``documents`` (a name that `load_knowledge` takes) should still know afterwards."""
     if not of_nano_world(documents):
         return HeldOut(PARAGRAPHS, QUESTIONS)
@@ -32,7 +32,7 @@ def held_out(documents: str) -> HeldOut:
     return HeldOut(_spread(_nano_texts(), _NANO_TEXTS), _spread(questions, _NANO_QUESTIONS))
 
 
-def few_shot_examples(count: int, documents: str | None = None) -> list[tuple[str, str]]:
+def few_shot_examples(count: int, documents: str | Sequence[str] | None = None) -> list[tuple[str, str]]:
     """``count`` answered questions about people of another fictional world, so that no answer that is asked is shown."""
     if count == 0:
         return []
@@ -45,9 +45,9 @@ def few_shot_examples(count: int, documents: str | None = None) -> list[tuple[st
     return [(question.question, question.answer) for question in by_fact.values()]
 
 
-def of_nano_world(documents: str) -> bool:
+def of_nano_world(documents: str | Sequence[str]) -> bool:
     """Whether ``documents`` (a name that `load_knowledge` takes) tell of the world that the nano models know."""
-    return documents.startswith(_NANO)
+    return isinstance(documents, str) and documents.startswith(_NANO)
 
 
 def nano_questions(parity: int) -> list[tuple[str, str]]:

@@ -2,16 +2,22 @@
 
 ``paper`` is the ROUGE-1 recall of arXiv 2510.09885 as its public code computes it. It counts an answer that recites a
 whole passage as right, so ``strict`` (exact match and token F1, normalized as in SQuAD) stands beside it everywhere.
-Every score lies in 0..1.
+The paper's code reads English only: in other letters, ``paper`` is the same recall of the words of
+:mod:`kinject.data.words`. Every score lies in 0..1.
 """
 
 from __future__ import annotations
 
-import re
 import string
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from itertools import groupby, pairwise
+
+import regex
+
+from kinject.data.words import fold_case, is_unspaced, normalize, spelling, word_spans
 
 STOP_WORDS = frozenset(["a", "of", "the", "and", "is", "are", "be", "to", "new", "on", "in", "at", "an", "for"])
 """The words that the paper drops from answer and reference, in any case, before it compares them."""
@@ -21,12 +27,32 @@ ARTICLES = frozenset({"a", "an", "the"})
 _DROP_ASCII_PUNCTUATION = str.maketrans("", "", string.punctuation)
 # What the paper's word tokenizer (NLTK's) still splits once ASCII punctuation is gone: typographic quotes and dashes
 # become words of their own, and a few contractions become two words.
-_STANDS_ALONE = re.compile("([\u00ab\u201c\u2018\u201e\u00bb\u201d\u2019\u2012-\u2015])")
-_CONTRACTION = re.compile(
+_STANDS_ALONE = regex.compile("([\u00ab\u201c\u2018\u201e\u00bb\u201d\u2019\u2012-\u2015])")
+_CONTRACTION = regex.compile(
     r"(?i)\b(?:(can)(not)|(gim)(me)|(gon)(na)|(got)(ta)|(lem)(me))\b|\b(wan)(na)(?=\s|\Z)",
 )
-# Han and kana are written without spaces: every character is a token.
-_UNSPACED = re.compile("([\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f])")
+# What that code can read: ASCII, Western European letters, symbols, and no punctuation that it would leave at a word.
+_PUBLISHED = regex.compile(
+    r"[\x00-\x7f[\u00a0-\u00ff--\p{P}]\u00ab\u201c\u2018\u201e\u00bb\u201d\u2019\u2012-\u2015\p{S}\p{Z}]*",
+    regex.VERSION1,
+)
+
+_ORNAMENTS = regex.compile("[™℠®©]")
+_POWER = regex.compile(r"(?<=[\p{Nd})])[⁺⁻]?[⁰¹²³⁴-⁹]+")
+_FRACTION = regex.compile(r"(\p{Nd}?)\s?([¼½¾⅐-⅞↉])")
+_SAME = str.maketrans("−–‒‐‑⁄∕٪", "-----//%")
+_ALONE = ((regex.compile(r"(?<=\d)[—―](?=\d)"), "-"), (regex.compile(r"(?<=\s)&(?=\s)"), "and"))
+# Spaces that mean nothing: within ranges, ratios and fractions, before a unit, behind a currency.
+_LOOSE = regex.compile(r"(?<=\d) (?=[-/:×] \d)|(?<=\d [-/:×]) (?=\d)|(?<=\d) (?=[%‰°])|(?<=\p{Sc}) (?=[.\d])")
+# The marks that carry meaning: between digits; a sign; a leading decimal point; units; C#, AT&T, addresses; grades and
+# blood types (A*, O-). All others are dropped.
+_MEANS = (
+    r"(?<=\d)\p{P}(?=\d)|(?<![\p{L}\p{N}\p{M}\p{Pe}\p{Pf}.!?%°_\-])-(?=\p{Sc}?\.?\d)|(?<![\w.])\.(?=\d)|[%‰‱]|(?<=\d)′+"
+    r"|(?<=\p{L})\#|(?<=\w)[&@](?=\w)|(?<=(?<![\w*])\w)\*(?![\w*])|(?<=(?<!\w)\p{Latin}{1,2})-(?![\w\-])"
+)
+_MARK = regex.compile(rf"({_MEANS})|[[\p{{P}}\p{{Sk}}|]--\^]", regex.VERSION1)
+_HANGUL = regex.compile(r"\p{Hangul}")
+_JOINTS = regex.compile(r"['’ʼ＇\-‐‑]")
 
 
 def paper_words(text: str) -> list[str]:
@@ -39,25 +65,41 @@ def paper_words(text: str) -> list[str]:
 def paper_recall(answer: str, reference: str) -> float:
     """ROUGE-1 recall of ``reference`` in ``answer``, as in the public code of arXiv 2510.09885.
 
-    Equal to ``rouge`` 1.0.1 on NLTK words: both sides are *sets* of words, and the share of the reference's distinct
-    words that the answer holds is returned. Where that code raises (no word is left on either side) it scores 0.
+    Equal to ``rouge`` 1.0.1 on NLTK words where :func:`reads_as_published` holds for both: both sides are *sets* of
+    words, and the share of the reference's distinct words that the answer holds is returned. Where that code raises (no
+    word is left on either side) it scores 0.
+
+    Other text is compared by words of the same kind that its script has: without punctuation of any script, numbers
+    whole. Korean, and what is written without spaces, is compared by pairs of neighboring characters, so that an answer
+    is found inside a sentence or before a particle, but not from characters that are scattered over it.
     """
-    answered, expected = set(paper_words(answer)), set(paper_words(reference))
+    answer, reference = normalize(answer), normalize(reference)
+    if reads_as_published(answer, reference):
+        answered, expected = set(paper_words(answer)), set(paper_words(reference))
+    else:
+        expected = set(_pieces(_kept(reference), pairs_only=True))
+        # A suffix or an article may hang on the answer by an apostrophe or a hyphen.
+        answered = {*_pieces(_kept(answer)), *_pieces(_kept(_JOINTS.sub(" ", answer)))}
     if not answered or not expected:
         return 0.0
     return len(answered & expected) / len(expected)
 
 
+def reads_as_published(*texts: str) -> bool:
+    """Whether the paper's code can tell the words of ``texts``: it knows those of English, with Western European letters."""
+    return all(_PUBLISHED.fullmatch(normalize(text)) for text in texts)
+
+
 def normalize_answer(text: str) -> str:
     """``text`` in compatibility form, lower case, without punctuation and articles, with single spaces.
 
-    SQuAD's normalization for any script. A text of nothing but articles or punctuation ("A", "?") is kept as it is, so
-    that it still equals itself and nothing else.
+    SQuAD's normalization for any script, but for what carries meaning: signs, decimals, ranges, units, and symbols as in
+    C++ stay, digits of any script are 0-9, and marks that group thousands go. An article is dropped before a word only, so
+    that "Vitamin A" stays one. A text of nothing but punctuation ("?") is kept as it is, so that it still equals itself
+    and nothing else.
     """
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    kept = "".join(c for c in folded if c not in string.punctuation and not unicodedata.category(c).startswith("P"))
-    words = [word for word in kept.split() if word not in ARTICLES]
-    return " ".join(words) or " ".join(folded.split())
+    words = fold_case(_kept(text)).split()
+    return " ".join([*(word for word in words[:-1] if word not in ARTICLES), *words[-1:]])
 
 
 def exact_match(answer: str, reference: str) -> float:
@@ -66,9 +108,11 @@ def exact_match(answer: str, reference: str) -> float:
 
 
 def token_f1(answer: str, reference: str) -> float:
-    """Harmonic mean of precision and recall over the normalized tokens, each counted as often as it occurs (SQuAD)."""
-    answered = Counter(_UNSPACED.sub(r" \1 ", normalize_answer(answer)).split())
-    expected = Counter(_UNSPACED.sub(r" \1 ", normalize_answer(reference)).split())
+    """Harmonic mean of precision and recall over the normalized tokens, each counted as often as it occurs (SQuAD).
+
+    Korean, and what is written without spaces, is compared character by character.
+    """
+    answered, expected = (Counter(_characters(normalize_answer(text))) for text in (answer, reference))
     common = (answered & expected).total()
     if not common:
         return float(not answered and not expected)
@@ -78,3 +122,52 @@ def token_f1(answer: str, reference: str) -> float:
 def best_score(measure: Callable[[str, str], float], answer: str, accepted: Sequence[str]) -> float:
     """What ``answer`` scores by ``measure`` against that of the ``accepted`` answers that it comes closest to."""
     return max(measure(answer, reference) for reference in accepted)
+
+
+@lru_cache(maxsize=1 << 12)  # by several measures
+def _kept(text: str) -> str:
+    """``text`` without the marks and spaces that mean nothing, words and numbers in one spelling, in its own case."""
+    text = _POWER.sub(lambda found: "^" + found[0], _ORNAMENTS.sub("", normalize(text)))
+    text = _FRACTION.sub(lambda found: f"{found[1]} {unicodedata.normalize('NFKC', found[2])}", text)
+    spelled, end = "", 0
+    for start, stop in word_spans(text):
+        spelled += unicodedata.normalize("NFKC", text[end:start]) + spelling(text[start:stop])
+        end = stop
+    spelled = (spelled + unicodedata.normalize("NFKC", text[end:])).translate(_SAME)
+    for mark, instead in _ALONE:
+        spelled = mark.sub(instead, spelled)
+    kept = _MARK.sub(lambda found: found[1] or "", _LOOSE.sub("", spelled))
+    return " ".join(kept.split()) or " ".join(spelled.split())
+
+
+def _characters(text: str) -> list[str]:
+    """The words of ``text``, of which those in Hangul or in a script without spaces fall into their characters."""
+    return [token for run in _runs(text) for token in run]
+
+
+def _pieces(text: str, pairs_only: bool = False) -> list[str]:
+    """The words of ``text`` but for stop words; of a run of characters its pairs of neighbors, and the characters too.
+
+    Args:
+        pairs_only: whether characters are left out of runs that have pairs.
+    """
+    pieces: list[str] = []
+    for run in _runs(text):
+        pairs = [first + second for first, second in pairwise(run)]
+        pieces += pairs + (run if not (pairs and pairs_only) else [])
+    return [piece for piece in pieces if piece.lower() not in STOP_WORDS] or pieces
+
+
+def _runs(text: str) -> Iterator[list[str]]:
+    """The words of ``text``, each alone, and runs of characters in Hangul or in a script without spaces."""
+    for chunk in text.split():
+        if chunk.isascii():
+            yield [chunk]
+            continue
+        for alone, group in groupby(regex.findall(r"\X", chunk), key=_stands_alone):
+            characters = list(group)
+            yield characters if alone else ["".join(characters)]
+
+
+def _stands_alone(character: str) -> bool:
+    return is_unspaced(character) or _HANGUL.match(character) is not None

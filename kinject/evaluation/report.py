@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from kinject.errors import KinjectError
 from kinject.evaluation.retention import figures, perplexity_factor, still_right
-from kinject.evaluation.scores import DIRECTIONS, asked
+from kinject.evaluation.scores import DIRECTIONS, asked, read_otherwise
 
 if TYPE_CHECKING:
     import os
@@ -157,7 +157,7 @@ def _notes(results: Sequence[Mapping[str, Any]]) -> list[str]:
         scores = result["after"] or result["before"]
         counts = f"{scores['forward']['n']} forward and {scores['backward']['n']} backward questions" if scores else ""
         counts = counts if asked(scores) or not scores else "no questions"
-        parts = [result["model"], result["dataset"], counts, result.get("selection", "")]
+        parts = [result["model"], result["dataset"], counts, result.get("selection", ""), read_otherwise(scores)]
         note = "; ".join(part for part in parts if part)
         if note not in notes:
             notes.append(note)

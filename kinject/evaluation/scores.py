@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kinject.errors import KinjectError
-from kinject.evaluation.metrics import best_score, exact_match, paper_recall, token_f1
+from kinject.evaluation.metrics import best_score, exact_match, paper_recall, reads_as_published, token_f1
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 DIRECTIONS = ("forward", "backward")
 READINGS = {"paper": "paper", "strict": "exact_match", "exact_match": "exact_match", "f1": "f1"}
 """The names under which a score can be asked for, and the key of a measurement that holds it."""
+
+OTHER_WORDS = "other_words"
+"""The key of a measurement that counts questions whose ``paper`` compares other words than the paper's code would."""
 
 _MEASURES = {"paper": paper_recall, "exact_match": exact_match, "f1": token_f1}
 
@@ -39,7 +42,8 @@ def score_answers(
     Returns:
         ``{"forward": M, "backward": M, "groups": {"group/task/direction": M, ...}}`` with
         ``M = {"paper", "exact_match", "f1", "n", "ci": {"paper": [low, high], ...}}``, all in 0..1. A direction
-        without questions has ``n = 0`` and zeros.
+        without questions has ``n = 0`` and zeros. Where the paper's code could not tell the words of some questions or
+        their answers, which it can of English only, ``M`` says of how many under :data:`OTHER_WORDS`.
 
     Raises:
         KinjectError: the two sequences differ in length, or a setting is out of range.
@@ -64,8 +68,11 @@ def score_answers(
         ]
     ).reshape(len(questions), len(_MEASURES))
 
+    other = np.array([not reads_as_published(each.question, *each.answers) for each in questions], dtype=bool)
+
     def measurement(indices: list[int]) -> dict[str, Any]:
-        return _measurement(values[indices], confidence, resamples, seed)
+        measured = _measurement(values[indices], confidence, resamples, seed)
+        return measured | ({OTHER_WORDS: int(other[indices].sum())} if other[indices].any() else {})
 
     return {
         **{direction: measurement(indices) for direction, indices in cells.items()},
@@ -103,6 +110,18 @@ def macro(scores: Mapping[str, Any], reading: str = "paper") -> float:
         raise KinjectError(f"reading: expected one of {', '.join(READINGS)}, got {reading!r}")
     measured = [scores[direction][READINGS[reading]] for direction in asked(scores)]
     return sum(measured) / len(measured) if measured else 0.0
+
+
+def read_otherwise(scores: Mapping[str, Any] | None) -> str:
+    """A sentence on the questions that the paper's code cannot read, or nothing where there are none."""
+    cells = [scores[direction] for direction in asked(scores)] if scores is not None else []
+    count, total = (sum(cell.get(key, 0) for cell in cells) for key in (OTHER_WORDS, "n"))
+    if not count:
+        return ""
+    return (
+        f"of {count} of {total} questions, recall compares the words of their script: the paper's code tells those of "
+        "English only"
+    )
 
 
 def asked(scores: Mapping[str, Any] | None) -> list[str]:

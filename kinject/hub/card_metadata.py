@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from kinject.errors import DataError
-from kinject.evaluation.scores import DIRECTIONS, asked, score_answers
+from kinject.evaluation.scores import DIRECTIONS, OTHER_WORDS, asked, score_answers
 from kinject.hub.card_holding import HUB_ID
 from kinject.hub.card_text import single_line, slug
 from kinject.results import public_config, public_name, validate_results
@@ -127,6 +127,7 @@ def _eval_results(results: Mapping[str, Any]) -> list[EvalResult]:
         cell: Mapping[str, Any] = scores[direction] if scores is not None else {"n": 0}
         for measure, (metric, name) in MEASURES.items() if cell["n"] else ():
             interval = cell.get("ci", {}).get(measure)
+            other = {OTHER_WORDS: cell[OTHER_WORDS]} if measure == "paper" and OTHER_WORDS in cell else {}
             found.append(
                 EvalResult(
                     task_type=_TASK,
@@ -135,9 +136,14 @@ def _eval_results(results: Mapping[str, Any]) -> list[EvalResult]:
                     dataset_name=dataset,
                     dataset_config=direction,
                     metric_type=metric,
-                    metric_name=name,
+                    metric_name=f"{name}, in the words of other scripts" if other else name,
                     metric_value=cell[measure],
-                    metric_args={"reading": measure, "n": cell["n"], **({"ci": list(interval)} if interval else {})},
+                    metric_args={
+                        "reading": measure,
+                        "n": cell["n"],
+                        **other,
+                        **({"ci": list(interval)} if interval else {}),
+                    },
                 )
             )
     return found
@@ -155,6 +161,7 @@ def _claimed(eval_results: Sequence[EvalResult]) -> dict[str, Any]:
         if each.task_type == _TASK and each.dataset_config in claimed and args.get("reading") in MEASURES:
             cell = claimed[each.dataset_config]
             cell |= {args["reading"]: each.metric_value, "n": args.get("n")}
+            cell |= {OTHER_WORDS: args[OTHER_WORDS]} if OTHER_WORDS in args else {}
             if "ci" in args:
                 cell.setdefault("ci", {})[args["reading"]] = args["ci"]
     return {direction: cell or _NOTHING_ASKED[direction] for direction, cell in claimed.items()}

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kinject.evaluation.retention import figures, percent, perplexity_factor, still_right
-from kinject.evaluation.scores import DIRECTIONS, asked
+from kinject.evaluation.scores import DIRECTIONS, asked, read_otherwise
 from kinject.hub.card_metadata import latest_scores
 from kinject.hub.card_text import code, fenced, single_line
 from kinject.results import public_name
@@ -132,6 +132,8 @@ def _reading(results: Mapping[str, Any]) -> list[str]:
         "recites a whole document counts as right; exact match does not let that pass. In brackets: 95 % bootstrap "
         "intervals over the questions of this one run; another seed can differ by more."
     ]
+    otherwise = read_otherwise(latest_scores(results) or results["before"])
+    said += [_sentence(otherwise)] if otherwise else []
     if isinstance(results.get("selection"), str):
         said.append(f"Which weights were scored: {code(results['selection'])}.")
     if results["after"] is None:

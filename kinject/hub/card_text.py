@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
-_SECRET = re.compile(r"hf_[A-Za-z0-9]{8,}")
+from kinject.errors import SECRET_VALUE
+
 _REMOVED = "[removed]"
 # Characters that reorder what a reader sees, and the mark that could make a file's first line another.
 _UNSEEN = frozenset(
@@ -20,7 +21,7 @@ _UNSEEN = frozenset(
 
 def single_line(text: str, longest: int = 200) -> str:
     """``text`` on one line, without control characters and access tokens, cut at ``longest`` characters."""
-    line = _SECRET.sub(_REMOVED, _visible(" ".join(text.split())))
+    line = SECRET_VALUE.sub(_REMOVED, _visible(" ".join(text.split())))
     return line if len(line) <= longest else line[: longest - 1] + "\u2026"
 
 
@@ -35,7 +36,9 @@ def code(text: str, longest: int = 200) -> str:
 
 def fenced(text: str, language: str = "") -> str:
     """``text`` as a block of code, its lines as they are."""
-    lines = "\n".join(map(_visible, _SECRET.sub(_REMOVED, text).replace("\r\n", "\n").replace("\r", "\n").split("\n")))
+    lines = "\n".join(
+        map(_visible, SECRET_VALUE.sub(_REMOVED, text).replace("\r\n", "\n").replace("\r", "\n").split("\n"))
+    )
     fence = "`" * max(3, _longest_run(lines) + 1)
     return f"{fence}{language}\n{lines}\n{fence}"
 
@@ -48,7 +51,7 @@ def slug(text: str, longest: int = 80) -> str:
 
 def redacted(text: str) -> str:
     """``text`` without access tokens, and encodable."""
-    return _SECRET.sub(_REMOVED, text).encode("utf-8", "replace").decode("utf-8")
+    return SECRET_VALUE.sub(_REMOVED, text).encode("utf-8", "replace").decode("utf-8")
 
 
 def _longest_run(text: str) -> int:

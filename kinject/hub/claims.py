@@ -56,8 +56,9 @@ class Claim:
         if self.questions:
             return self.questions
         config = self.results["config"]
-        documents = str(config.get("documents", "fictional:name_description"))
-        if config.get("questions") or not (documents.startswith("fictional:") or documents.count("/") == 1):
+        documents = config.get("documents", "fictional:name_description")
+        named = isinstance(documents, str) and (documents.startswith("fictional:") or documents.count("/") == 1)
+        if config.get("questions") or not named:
             raise ConfigurationError(
                 f"the questions behind the card of '{self.name}' are not published; pass them with --documents or --questions."
             )
@@ -68,6 +69,7 @@ class Claim:
                 facts=config.get("facts"),
                 size=config.get("size"),
                 seed=config.get("world_seed", 0),
+                **{name: config[name] for name in ("text_field", "question_field", "answer_field") if name in config},
             )
         except KinjectError as error:
             raise ConfigurationError(

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kinject.errors import ConfigurationError
+from kinject.errors import SECRET_VALUE, ConfigurationError
 from kinject.results import public_name
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -34,7 +34,6 @@ _MODEL_FILES = ("config.json", "generation_config.json")
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
 _CLEANED = (ADAPTER_CONFIG, "tokenizer_config.json", *_MODEL_FILES)
-_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{30,}")
 _PATH = re.compile(r"(file://|~?/|[A-Za-z]:[\\/])[^\s{}<>]*[\\/][^\s{}<>]*")  # all of a value; no template, no </s>
 
 
@@ -94,7 +93,7 @@ def public_content(name: str, path: Path) -> bytes | None:
     if path.suffix not in (".json", ".md", ".jinja", ".txt") or name == _INDEX:
         return None
     text = path.read_text(encoding="utf-8")
-    if _TOKEN.search(text):
+    if SECRET_VALUE.search(text):
         raise ConfigurationError(f"'{path}' holds what looks like a Hub access token. Remove it, and revoke the token.")
     if name not in _CLEANED:
         return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +20,8 @@ def load(name: str, *, revision: str | None = None, token: str | None = None, **
         loaded = kinject.load("user/repo", revision="v1")
         kinject.answer_questions(loaded.model, loaded.tokenizer, ["Who is the quiet weaver of Tarn?"])
 
-    An adapter comes on its base, with the tokenizer it was published with. A diffusion model, and an adapter on one,
-    attends in both directions again, which is proved by a probe.
+    What it loads is what `kinject.load_model` loads; but of a repository it first asks the Hub whether it is there, so
+    that its errors tell what is missing.
 
     Args:
         name: `user/repo`, a directory, or a name such as `nano-ar`.
@@ -35,7 +34,6 @@ def load(name: str, *, revision: str | None = None, token: str | None = None, **
         HubError: the Hub cannot be asked, and nothing is cached.
     """
     from kinject.models import EMBEDDED_MODEL, NANO_MODELS, load_model
-    from kinject.models.adapters import model_file
 
     own = name == EMBEDDED_MODEL or name in NANO_MODELS
     remote = not own and is_repository(name)
@@ -48,15 +46,9 @@ def load(name: str, *, revision: str | None = None, token: str | None = None, **
     if remote:
         look_up(name, **hub)
     try:
-        loaded = load_model(name, **hub, **options)
-        if loaded.source == "adapter" and model_file(name, "tokenizer_config.json", **hub) is not None:
-            from transformers import AutoTokenizer
-
-            tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, **hub)
-            loaded = replace(loaded, tokenizer=tokenizer)
+        return load_model(name, **hub, **options)
     except OSError as error:
         raise HubError(f"model '{name}' is neither on a Hub that answers nor in the cache: {_line(error)}") from error
-    return loaded
 
 
 def is_repository(name: str) -> bool:

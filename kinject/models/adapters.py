@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kinject.errors import ConfigurationError
-from kinject.models.checkpoint import require_all_weights
+from kinject.models.checkpoint import require_all_weights, require_finite
 
 if TYPE_CHECKING:
     from os import PathLike
 
     from peft import PeftConfig, PeftModel
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from kinject.models.diffusion import DiffusionSettings
 
@@ -75,6 +75,7 @@ def attach_adapter(model: PreTrainedModel | PeftModel, name: str, **hub: Any) ->
         set(get_peft_model_state_dict(adapted, save_embedding_layers=kept)) for kept in (False, True)
     )
     require_all_weights(missing=own - found, unexpected=found - with_embeddings)
+    require_finite(adapted, trained_only=True)
     return adapted
 
 
@@ -145,6 +146,21 @@ def _matched(target: str, modules: Sequence[str], pattern: bool = False) -> list
 def _own_names(modules: Sequence[str]) -> str:
     """The last parts of module names, each once, without the numbers of layers."""
     return ", ".join(sorted({last for name in modules if (last := name.rpartition(".")[2]) and not last.isdecimal()}))
+
+
+def own_tokenizer(name: str, trust_remote_code: bool = False, **hub: Any) -> PreTrainedTokenizerBase | None:
+    """The tokenizer beside the adapter ``name``, or None where there is none."""
+    from transformers import AutoTokenizer
+
+    if all(model_file(name, file, **hub) is None for file in ("tokenizer_config.json", "tokenizer.json")):
+        return None
+    try:
+        return AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code, **hub)
+    except ValueError as error:
+        raise ConfigurationError(
+            f"the tokenizer beside the adapter cannot be loaded ({str(error).splitlines()[0].strip()}). Save it there again "
+            "with its save_pretrained, or remove its files to use that of the base model."
+        ) from error
 
 
 def _apply_settings(model: Any, name: str, **hub: Any) -> None:

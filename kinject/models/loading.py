@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.request import Request, urlopen
 
 from kinject.errors import ConfigurationError
-from kinject.models.adapters import adapter_config, attach_adapter
+from kinject.models.adapters import adapter_config, attach_adapter, own_tokenizer
 from kinject.models.checkpoint import HUB_OPTIONS, read_checkpoint
 from kinject.models.conversion import settle_attention
 from kinject.models.diffusion import is_diffusion
@@ -58,7 +58,8 @@ def load_model(
 ) -> LoadedModel:
     """Load an AR or masked diffusion model: one of kinject's names, a directory (model or adapter) or a Hub id.
 
-    Which of the two it is, `config.json` says. A diffusion model's attention is proved to be bidirectional.
+    Which of the two it is, `config.json` says. A diffusion model's attention is proved to be bidirectional. An adapter
+    comes on its base, with the tokenizer that was saved beside it, as that one holds the template it was trained with.
 
     Args:
         name: What to load.
@@ -109,7 +110,8 @@ def _load(name: str, **model_options: Any) -> LoadedModel:
         base = _load(base_name, **base_options)
         with _naming(path.name if is_local else name):
             model = attach_adapter(base.model, name, **hub)
-        return LoadedModel(model, base.tokenizer, name=base.name, source="adapter")
+            tokenizer = own_tokenizer(name, bool(model_options.get("trust_remote_code", False)), **hub)
+        return LoadedModel(model, base.tokenizer if tokenizer is None else tokenizer, name=base.name, source="adapter")
     if is_local and not (path / "config.json").is_file():
         raise ConfigurationError(
             f"model '{path.name}': the directory holds neither config.json nor adapter_config.json."

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kinject.errors import ConfigurationError
-from kinject.models.adapters import adapter_config
+from kinject.models.adapters import adapter_config, own_tokenizer
 from kinject.models.layouts import loading_options
 from kinject.models.loading import (
     EMBEDDED_FILE,
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def look_up(name: str) -> tuple[PreTrainedTokenizerBase, int] | None:
-    """The tokenizer of the model (or of an adapter's base) ``name``, and the rows of its embedding.
+    """The tokenizer of the model or adapter ``name``, and the rows of its embedding.
 
     Args:
         name: As `load_model` takes it. Of Hub ids only the local cache is read.
@@ -49,7 +49,9 @@ def look_up(name: str) -> tuple[PreTrainedTokenizerBase, int] | None:
         raise ConfigurationError(f"model '{name}': no such directory, and no Hub id such as user/name.")
     adapter = adapter_config(path, local_files_only=True) if not options else None
     if adapter is not None:
-        return look_up(str(adapter["base_model_name_or_path"]))
+        base = look_up(str(adapter["base_model_name_or_path"]))
+        own = own_tokenizer(path, local_files_only=True)
+        return base if base is None or own is None else (own, base[1])
     reading: dict[str, Any] = {**options, "local_files_only": True, "trust_remote_code": False}
     try:
         translated = (

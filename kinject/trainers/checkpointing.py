@@ -23,7 +23,8 @@ from transformers import TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import SFTTrainer
 
-from kinject.errors import ConfigurationError, RunStopped
+from kinject.errors import ConfigurationError, RunStopped, TrainingError
+from kinject.models.checkpoint import all_finite
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -34,6 +35,7 @@ logger = logging.getLogger(__name__)
 
 TRAINER_STATE = "trainer_state.json"  # written last
 _LENGTH_BYTES = 8  # in front of the header of a safetensors file
+_OVERFLOWS = 32  # in a row, after which the scale of an fp16 loss has nothing left to give
 
 
 def is_whole(file: Path) -> bool:
@@ -77,16 +79,24 @@ def last_whole_checkpoint(output_dir: str | Path) -> str | None:
 
 
 class CheckpointingTrainer(SFTTrainer):
-    """Saves a checkpoint when it is told to stop (SIGTERM, Ctrl-C), and says how to go on.
+    """Saves a checkpoint when it is told to stop (SIGTERM, Ctrl-C), and stops by itself where training diverges.
+
+    A loss that is nan or infinite, or gradients that are, end the run before the optimizer takes them up, in all processes
+    at the same step; weights that are no finite numbers are not saved.
 
     Raises, besides what `trl.SFTTrainer` does:
+        TrainingError: from `train` and `save_model`, where training diverged.
         RunStopped: from `train`, after a signal, when the checkpoint is saved.
         ConfigurationError: from `train`, where a checkpoint cannot be written, such as on a full disk; the one before it
             is left as it was.
     """
 
+    _losses_finite: torch.Tensor | None = None  # since the last step of the optimizer, on the device
+    _overflows = 0  # steps in a row whose gradients overflowed in fp16
+
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """As `transformers.Trainer.train`."""
+        self._losses_finite, self._overflows = None, 0
         stopping = _StopCallback(self)
         self.add_callback(stopping)
         try:
@@ -94,6 +104,70 @@ class CheckpointingTrainer(SFTTrainer):
                 return super().train(*args, **kwargs)
         finally:
             self.remove_callback(stopping)
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """As `transformers.Trainer.training_step`; remembers whether the loss is a finite number, without waiting for it."""
+        loss = super().training_step(*args, **kwargs)
+        finite = loss.detach().isfinite().all()
+        self._losses_finite = finite if self._losses_finite is None else self._losses_finite & finite
+        return loss
+
+    def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
+        """The norm of the gradients, which comes before every step of the optimizer: the place to stop at."""
+        norm = super()._get_grad_norm(model, grad_norm)
+        whole: Any = norm.full_tensor() if hasattr(norm, "full_tensor") else 0.0 if norm is None else norm
+        size = torch.as_tensor(whole, device=self.args.device).detach()
+        losses_finite = size.isfinite() if self._losses_finite is None else self._losses_finite.to(size.device)
+        # DeepSpeed says -1 where the norm is not finite.
+        loss, gradients = self._anywhere(~losses_finite, ~(size.isfinite() & (size >= 0)))
+        self._losses_finite = None
+        if loss:
+            raise self._divergence("the loss is not a finite number (nan or inf)")
+        self._overflows = self._overflows + 1 if gradients else 0
+        # In fp16 some steps overflow and are left out, while a scale for the loss is sought.
+        if self._overflows > (_OVERFLOWS if self.args.fp16 else 0):
+            raise self._divergence("the norm of the gradients is not a finite number (nan or inf)")
+        return norm
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """As `transformers.Trainer.save_model`, for weights that are finite numbers."""
+        self.require_finite_weights()
+        super().save_model(output_dir, _internal_call)
+
+    def require_finite_weights(self) -> None:
+        """Refuse weights that training has made nan or infinite.
+
+        Raises:
+            TrainingError: they are.
+        """
+        model: Any = self.model
+        diverged = not all_finite(weight for weight in model.parameters() if weight.requires_grad)
+        if (
+            self.is_deepspeed_enabled or self.is_fsdp_enabled
+        ):  # else every process holds all of them, and may save alone
+            (diverged,) = self._anywhere(torch.tensor(diverged, device=self.args.device))
+        if diverged:
+            raise self._divergence("the weights are not finite numbers (nan or inf)")
+
+    def _anywhere(self, *flags: torch.Tensor) -> list[bool]:
+        """Which of ``flags`` hold in any process; waits for the device once."""
+        counts = torch.stack(flags).int()
+        if self.args.world_size > 1:
+            counts = self.accelerator.reduce(counts, reduction="sum")
+        return [count > 0 for count in counts.tolist()]
+
+    def _divergence(self, what: str) -> TrainingError:
+        kept = last_whole_checkpoint(str(self.args.output_dir))
+        rate = f"a learning rate that is too high (it is {self.args.learning_rate:g}; try a tenth)"
+        narrow = "fp16" if self.args.fp16 else "bf16" if self.args.bf16 else ""
+        precision = f"numbers that {narrow} does not hold (try without --{narrow})" if narrow else ""
+        clipping = "" if 0 < self.args.max_grad_norm <= 10 else "gradients that are not clipped (--max_grad_norm 1)"
+        causes = [cause for cause in (rate, clipping, precision) if cause]
+        return TrainingError(
+            f"training diverged after {self.state.global_step} of {self.state.max_steps} steps: {what}. No such weights were "
+            f"saved. Likely causes: {'; '.join(causes)}. "
+            + (f"The last good checkpoint is {Path(kept).name}." if kept else "There is no checkpoint from before.")
+        )
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         folder = Path(self._get_output_dir(trial=trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
@@ -128,7 +202,7 @@ def _refusal_to_write(error: Exception) -> str | None:
 class _StopCallback(TrainerCallback):
     """Ends a run at the next step after SIGTERM or Ctrl-C, with a checkpoint; a second signal ends it at once."""
 
-    def __init__(self, trainer: SFTTrainer) -> None:
+    def __init__(self, trainer: CheckpointingTrainer) -> None:
         self._trainer = trainer
         self._received: signal.Signals | None = None
 
@@ -151,7 +225,9 @@ class _StopCallback(TrainerCallback):
         self._received = signal.Signals(number)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Ask for a checkpoint if any process was told to stop."""
+        """Ask for a checkpoint if any process was told to stop; look at the weights before the last ones are asked."""
+        if state.global_step >= state.max_steps:
+            self._trainer.require_finite_weights()
         if self._asked():
             control.should_save = True
 
@@ -166,8 +242,6 @@ class _StopCallback(TrainerCallback):
 
     def _asked(self) -> bool:
         """Whether any process was: a launcher may pass a signal on to some of them, and all must stop at one step."""
-        asked = self._received is not None
-        if self._trainer.args.world_size > 1:
-            device = self._trainer.accelerator.device
-            asked = bool(self._trainer.accelerator.reduce(torch.tensor(int(asked), device=device), reduction="sum"))
-        return asked
+        if self._trainer.args.world_size == 1:
+            return self._received is not None
+        return self._trainer._anywhere(torch.tensor(self._received is not None, device=self._trainer.args.device))[0]

@@ -49,6 +49,12 @@ class DocumentSFTConfig(SFTConfig):
             "help": "Processes that draw masks and make batches ahead of training. Default: 1 beside a GPU, else 0."
         },
     )
+    logging_nan_inf_filter: bool = field(
+        default=False,
+        metadata={
+            "help": "Leave losses that are nan or infinite out of what is logged. A run stops at the first of them either way."
+        },
+    )
     system_prompt: str | None = field(
         default=None, metadata={"help": "System message of every prompt. Default: the chat template's own."}
     )

@@ -13,7 +13,7 @@ import torch
 from datasets import Dataset, IterableDataset
 from transformers import AutoConfig, TrainerCallback
 
-from kinject.errors import ConfigurationError, DataError
+from kinject.errors import ConfigurationError, DataError, KinjectError
 from kinject.evaluation.cost import parameter_count
 from kinject.models.adapters import head_refusal, require_adapter_modules
 from kinject.models.diffusion import is_diffusion, text_config
@@ -27,7 +27,7 @@ from kinject.trainers.freezing import frozen_parameters
 from kinject.trainers.length_grouping import LengthGroupedSampler
 from kinject.trainers.packing import check_isolation, document_of_each
 from kinject.trainers.predictions import PREDICTED
-from kinject.trainers.rows import PREPARED, question_and_answer
+from kinject.trainers.rows import PREPARED, check_dataset, question_and_answer
 from kinject.trainers.shared_prompts import SharedPrompts
 from kinject.trainers.splitting import split_document
 from kinject.trainers.supervised_positions import SupervisedPositions
@@ -60,9 +60,10 @@ class _EpochCallback(TrainerCallback):
 class DocumentSFTTrainer(DistillingTrainer):
     """Fine-tunes on rows of `text`, `prompt`/`completion`, or `messages`; see the subclasses for the objectives.
 
-    A row with `text` is a document: every token of it is learned. In the other rows the question stays visible and the
-    (last) answer is the document. Documents over `max_length` are split at sentence ends; an answer that does not fit
-    is an error, since cutting it would change the target.
+    A row with `text` is a document: every token of it is learned. In the other rows, of any form that
+    `kinject.data.rows.conversation_of` reads, the question stays visible and the (last) answer is the document. Documents
+    over `max_length` are split at sentence ends; an answer that does not fit is an error, since cutting it would change the
+    target.
 
     Args:
         model: A causal language model, or its path.
@@ -102,6 +103,10 @@ class DocumentSFTTrainer(DistillingTrainer):
             )
         if not isinstance(model, str):
             require_adapter_modules(model, peft_config)
+        check_dataset(train_dataset, "train")
+        for name, dataset in (eval_dataset if isinstance(eval_dataset, dict) else {"eval": eval_dataset}).items():
+            if dataset is not None:
+                check_dataset(dataset, str(name))
         self._template: DocumentTemplate | None = None
         self._rehearsed: DocumentTemplate | None = None
         self._vocabulary_size = _vocabulary_size(model, args)
@@ -346,11 +351,16 @@ class DocumentSFTTrainer(DistillingTrainer):
     ) -> Iterator[tuple[EncodedDocument, Sequence[Frame] | None]]:
         """The samples of one row: encoded document, and frames of its own if it is a question with an answer."""
         where = f"row {index} of the {dataset_name} data set"
-        if row.get("messages") or row.get("prompt"):
-            prompt, answer = question_and_answer(row, where)
+        conversation = question_and_answer(row, where, args.dataset_text_field)
+        if conversation is not None:
+            prompt, answer = conversation
             if row.get("rehearsal"):  # what the model said itself is said again as it is, whatever the objective
                 row_template = self._rehearsal_template(args)
-            frames = row_template.row_frames(prompt)
+            try:
+                row_template.require_spoken(answer)
+                frames = row_template.row_frames(prompt)
+            except KinjectError as error:
+                raise type(error)(f"{where}: {error}") from error
             document = row_template.encode(answer)
             length = max(_sample_length(frame, len(document.ids)) for frame in frames)
             if args.max_length is not None and length > args.max_length:

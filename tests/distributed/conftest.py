@@ -28,7 +28,7 @@ def on_two(runs: Path) -> Callable[[str], Path]:
             pytest.importorskip("deepspeed", reason="the deepspeed extra is not installed")
         folder = runs / strategy
         folder.mkdir()
-        launch(strategy, str(folder), "2", "train", "resume", "inject")
+        launch(strategy, str(folder), "2", "train", "resume", "inject", "diverge")
         return folder
 
     return run

@@ -77,6 +77,16 @@ def test_a_resume_goes_on_with_the_loss_curve(strategy: str, on_two: Callable[[s
             assert len(process[case]["rows"]) == 6  # of the last three steps only
 
 
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_loss_that_is_no_number_in_one_process_stops_all_at_the_same_step(
+    strategy: str, on_two: Callable[[str], Path]
+) -> None:
+    first, second = seen_by_all(on_two(strategy), "diverge")
+    assert first == second
+    assert first["step"] == 1 and "diverged after 1 of 6 steps: the loss is not a finite number" in first["said"]
+    assert not list((on_two(strategy) / "diverged").glob("*.safetensors"))
+
+
 def test_a_checkpoint_of_two_processes_resumes_on_one(on_two: Callable[[str], Path], alone: Alone) -> None:
     folder = on_two("ddp")
     found = worker.resume(folder, 4)

@@ -110,6 +110,28 @@ def inject(folder: Path, batch_size: int) -> dict[str, Any]:
     return {}
 
 
+def diverge(folder: Path, batch_size: int) -> dict[str, Any]:
+    """Let the loss of one micro-step be nan in the second process alone; what every process says of it."""
+    from kinject.errors import TrainingError
+
+    trainer = build_trainer(
+        folder / "diverged", "masked", "full", batch_size // 2, gradient_accumulation_steps=2, update_scale=1.0
+    )
+    taken = iter(range(1_000))
+    compute_loss = trainer.compute_loss
+
+    def faulty(*args: Any, **kwargs: Any) -> Any:
+        loss = compute_loss(*args, **kwargs)
+        return loss * float("nan") if next(taken) == 2 and trainer.args.process_index == 1 else loss
+
+    trainer.compute_loss = faulty
+    try:
+        trainer.train()
+    except TrainingError as error:
+        return {"said": str(error), "step": trainer.state.global_step}
+    return {}
+
+
 def main() -> None:
     folder, batch_size, jobs = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
     if util.find_spec("deepspeed"):
@@ -124,7 +146,7 @@ def main() -> None:
         if stage:  # in the same process with another configuration of DeepSpeed, on what the launch of that one left
             os.environ["ACCELERATE_DEEPSPEED_CONFIG_FILE"] = f"deepspeed_configs/{stage}.json"
         to = folder / stage if stage else folder
-        found = {"train": train, "resume": resume, "inject": inject}[name](to, batch_size)
+        found = {"train": train, "resume": resume, "inject": inject, "diverge": diverge}[name](to, batch_size)
         state = PartialState()
         file = to / f"{name}-{state.process_index}-of-{state.num_processes}.json"
         file.write_text(json.dumps(found), encoding="utf-8")

@@ -3,19 +3,44 @@
 from __future__ import annotations
 
 import string
+import unicodedata
+from typing import Literal
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kinject.evaluation.metrics import STOP_WORDS, exact_match, normalize_answer, paper_recall, token_f1
+from kinject.data.words import normalize
+from kinject.evaluation.metrics import (
+    STOP_WORDS,
+    best_score,
+    exact_match,
+    normalize_answer,
+    paper_recall,
+    reads_as_published,
+    token_f1,
+)
 
 WORDS = st.sampled_from(
     [*sorted(STOP_WORDS), "The", "Cannot", "cannot", "gonna", "wanna", "gotta", "lemme", "gimme", "Paris", "paris"]
-    + ["A.B", "Zoë", "東京", "it's", "\u201cquoted\u201d", "1990\u20131995", "don\u2019t", "...", "", " ", "\t"]
+    + [
+        "A.B",
+        "Zoë",
+        "Sunsás",
+        "it's",
+        "\u201cquoted\u201d",
+        "1990\u20131995",
+        "don\u2019t",
+        "3.14",
+        "C++",
+        "X \u2192 Y",
+    ]
+    + ["...", "", " ", "\t"]
 )
 MIXED = st.lists(WORDS, max_size=12)
-TEXTS = st.one_of(st.text(max_size=40), MIXED.map(" ".join), MIXED.map("".join))
+# English as the paper's code reads it; what that code cannot read is tested below.
+ENGLISH = st.text(st.characters(max_codepoint=0xFF), max_size=40).filter(reads_as_published).map(normalize)
+TEXTS = st.one_of(ENGLISH, MIXED.map(" ".join), MIXED.map("".join))
 
 
 def published_recall(answer: str, reference: str) -> float:
@@ -88,6 +113,136 @@ def test_strict_scores_stay_in_range(answer: str, reference: str) -> None:
 def test_strict(answer: str, reference: str, match: float, f1: float) -> None:
     assert exact_match(answer, reference) == match
     assert token_f1(answer, reference) == pytest.approx(f1)
+
+
+# A right answer in a sentence, on which every measure and every language is tried: (the sentence, the reference).
+RECITED = {
+    "English": ("The film Red Lantern was directed by Orla Fennick.", "Orla Fennick"),
+    "German": ("Bei „Rote Laterne“ führte Jürgen Groß Regie.", "Jürgen Groß"),
+    "French": ("C’est Zoé Lefèvre\u00a0!", "Zoé Lefèvre"),
+    "Spanish": ("¿Quién? ¡José García!", "José García"),
+    "Turkish": ("Kızıl Fener'i Orhan Fenik'in kendisi yönetti.", "Orhan Fenik"),
+    "Polish": ("Film reżyserował Łukasz Żak…", "Łukasz Żak"),
+    "Vietnamese": ("Đạo diễn là Nguyễn Thị Ánh.", "Nguyễn Thị Ánh"),
+    "Russian": ("Фильм «Красный фонарь» снял Мирон Дорн.", "«Мирон Дорн»"),
+    "Greek": ("Ποιος; Η Ελένη Παππά·", "Ελένη Παππά"),
+    "Hebrew": ("הבמאית היא ״נועה לוי״.", "נועה לוי"),
+    "Arabic": ("أخرجت الفيلم سلمى الفهري؟", "سلمى الفهري"),
+    "Persian": ("کارگردان: مینا فرهادی، سال ۱۹۸۷", "مینا فرهادی"),
+    "Hindi": ("फ़िल्म का निर्देशन ओरिला फेनिक।", "ओरिला फेनिक"),
+    "Bengali": ("পরিচালক হলেন অর্লা ফেনিক।", "অর্লা ফেনিক"),
+    "Tamil": ("இயக்குநர்: ஓர்லா ஃபென்னிக்.", "ஓர்லா ஃபென்னிக்"),
+    "Armenian": ("Ռեժիսորը Օրլա Ֆենիկ։", "Օրլա Ֆենիկ"),
+    "Amharic": ("ዳይሬክተሩ ኦርላ ፌኒክ።", "ኦርላ ፌኒክ"),
+    "Chinese": ("电影《赤灯》是由林若川执导的。", "林若川"),
+    "Chinese date": ("他生于１９８７年５月。", "1987年5月"),
+    "Chinese, a Latin name": ("电影是由Orla Fennick执导的。", "Orla Fennick"),
+    "Chinese, a middle dot": ("导演是约翰·史密斯。", "约翰史密斯"),
+    "Japanese": ("映画『赤い灯』を監督したのは林若葉です。", "林若葉"),
+    "Japanese, kana": ("監督はサクラ・ハナコさんだ。", "サクラ・ハナコ"),
+    "Korean": ("영화 붉은등불을 감독한 사람은 임서윤입니다.", "임서윤"),
+    "Thai": ("ผู้กำกับภาพยนตร์คือโคมแดงครับ", "โคมแดง"),
+    "Khmer": ("អ្នកដឹកនាំគឺសុខាមែន", "សុខា"),
+    "Lao": ("ຜູ້ກຳກັບແມ່ນຄຳແກ້ວ", "ຄຳແກ້ວ"),
+    "Burmese": ("ဒါရိုက်တာမှာအောင်မြင့်ဖြစ်သည်။", "အောင်မြင့်"),
+}
+
+
+@pytest.mark.parametrize(("answer", "reference"), RECITED.values(), ids=RECITED)
+def test_a_recited_answer_counts_in_every_language(answer: str, reference: str) -> None:
+    assert paper_recall(answer, reference) == 1.0
+    assert paper_recall(answer[::-1], reference) < 1.0
+    assert 0.0 < token_f1(answer, reference) < 1.0
+    assert exact_match(answer, reference) == 0.0
+    for ending in (".", "。", "؟", "।", "!", "…", "\u200b", "\ufeff", "\u200f", "\u00ad", "\u2060", " »"):
+        for measure in (paper_recall, exact_match, token_f1):
+            assert measure(reference + ending, reference) == 1.0, (measure, ending)
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference"),
+    [
+        ("우리는 서울에서 임진강으로 갔고 윤이 났다", "임서윤"),
+        ("林さんは若い川が好き", "林若川"),
+        ("川若林", "林若川"),
+        ("รถสีแดงอาจหายไป", "อรสา"),
+        ("김민재입니다.", "임서윤"),
+    ],
+)
+def test_characters_that_are_scattered_over_an_answer_are_not_recall(answer: str, reference: str) -> None:
+    assert paper_recall(answer, reference) == 0.0
+
+
+def test_recall_beyond_english_counts_words_and_pairs() -> None:
+    assert paper_recall("Мирон", "Мирон Дорн") == 0.5
+    assert paper_recall("김서윤", "임서윤") == 0.5
+    assert paper_recall("他叫川", "川") == 1.0
+    assert paper_recall("мирон дорн", "Мирон Дорн") == 0.0  # the case is kept, as in English
+    assert paper_recall("", "林若川") == paper_recall("林若川", "。") == 0.0
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_composed_and_decomposed_letters_are_the_same(form: Literal["NFC", "NFD"]) -> None:
+    for text in ("Café", "Café latte", "Jürgen Groß", "임서윤", "Nguyễn Thị Ánh", "サクラ・ガナコ"):
+        for measure in (paper_recall, exact_match, token_f1):
+            assert measure(unicodedata.normalize(form, text), unicodedata.normalize("NFC", text)) == 1.0
+            assert measure(unicodedata.normalize("NFC", text), unicodedata.normalize(form, text)) == 1.0
+
+
+@pytest.mark.parametrize("invisible", ["\u200b", "\u200f", "\u00ad", "\u2060", "\ufeff", "\u200d", "\u2066"])
+def test_invisible_characters_do_not_count(invisible: str) -> None:
+    for text in ("Red Lantern", "임서윤", "林若川", "سلمى الفهري"):
+        hidden = text[:2] + invisible + text[2:] + invisible
+        for measure in (paper_recall, exact_match, token_f1):
+            assert measure(hidden, text) == measure(text, hidden) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference"),
+    [
+        ("3.14", "314"), ("3,14", "314"), ("1.5 million", "15 million"), (".5", "5"), ("-5", "5"), ("−5 °C", "5 °C"),
+        ("-$5", "$5"), ("+5", "5"), ("10:30", "1030"), ("3:1", "31"), ("1/2", "12"), ("½", "1"), ("1½", "11/2"),
+        ("10³", "103"), ("10^-3", "10^3"), ("5-10", "510"), ("5–10", "510"), ("1990-95", "199095"), ("1.2.3", "123"),
+        ("1.23", "12.3"), ("2024-05-01", "20240501"), ("50%", "50"), ("٥٠٪", "50"), ("5‰", "5%"), ("25°", "25"),
+        ("25 °C", "25 °F"), ("$5", "€5"), ("$5", "5"), ("C++", "C#"), ("C++", "C"), ("C#", "C"), ("F♯", "F"), ("A+", "A"),
+        ("A-", "A"), ("A*", "A"), ("O-", "O+"), ("AT&T", "ATT"), ("x < y", "x > y"), ("2*3", "23"), ("2+3", "23"),
+        ("5′", "5″"), ("Vitamin A", "Vitamin"), ("a=b", "ab"), ("1987年", "1988年"), ("三", "二"), ("5'10", "510"),
+    ],
+)  # fmt: skip
+def test_numbers_and_symbols_that_carry_meaning_tell_answers_apart(answer: str, reference: str) -> None:
+    for one, other in ((answer, reference), (f"It is {answer}.", f"It is {reference}.")):
+        assert exact_match(one, other) == exact_match(other, one) == 0.0
+        assert token_f1(one, other) < 1.0
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference"),
+    [
+        ("1,000", "1000"), ("1,234,567.5", "1234567.5"), ("1\u00a0000", "1000"), ("1\u202f000", "1000"), ("1’000", "1000"),
+        ("1.000.000", "1000000"), ("12,34,567", "1234567"), ("-1,000", "−1000"), ("5–10", "5-10"), ("5 - 10", "5-10"),
+        ("1990—1995", "1990-1995"), ("½", "1/2"), ("1½", "1 1/2"), ("10³", "10^3"), ("m²", "m2"), ("H₂O", "H2O"),
+        ("50 %", "50%"), ("５０％", "50%"), ("25 °C", "25℃"), ("$ 5", "$5"), ("١٩٨٧", "1987"), ("１９８７年", "1987年"),
+        ("१९८७", "1987"), ("C♯", "C#"), ("(C++)", "c++"), ("“A+”", "a+"), ("**Ada**", "Ada"), ("`C#`", "C#"),
+        ("'1987'", "1987"), ("the Vitamin A!", "vitamin a"), ("Johnson & Johnson", "Johnson and Johnson"),
+        ("- Ada", "Ada"), ("Ada -", "Ada"), ("twenty-four", "twenty‑four"), ("U.S.", "US"),
+        ("COVID-19", "COVID19"), ("No. 5.", "no 5"), ("It’s 5.", "its 5"), ("Straße", "STRASSE"), ("İstanbul", "istanbul"),
+        ("سَلْمى", "سلمى"), ("The Who", "who"), ("Lego™", "lego"),
+    ],
+)  # fmt: skip
+def test_what_is_written_in_two_ways_is_one_answer(answer: str, reference: str) -> None:
+    assert normalize_answer(answer) == normalize_answer(reference)
+    assert exact_match(f"It is {answer}", f"it is {reference}") == 1.0
+
+
+def test_the_best_of_several_accepted_answers_counts() -> None:
+    assert best_score(token_f1, "red lantern", ("green", "lantern", "red lantern two")) == pytest.approx(0.8)
+    assert best_score(exact_match, "red lantern", ("green", "lantern")) == 0.0
+
+
+def test_what_the_published_code_can_read() -> None:
+    assert reads_as_published("", "It's “Zoë” — 7–6, X → Y, 5 °C, £5", "Cafe\u0301")
+    for text in ("Łukasz", "Ada…", "¿Ada?", "Мирон", "林", "임", "سلمى"):
+        assert not reads_as_published("Ada", text)
 
 
 def test_normalization_keeps_what_distinguishes_an_answer() -> None:

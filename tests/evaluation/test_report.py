@@ -93,6 +93,14 @@ def test_what_was_never_known_is_not_kept() -> None:
     assert ["ar", "0.50", "0.50", "0.25", "0.25", "-", "-"] in [line.split() for line in table.splitlines()]
 
 
+def test_another_reading_than_the_paper_s_is_named() -> None:
+    korean = {"forward": {**cell(0.5, 0.5), "other_words": 8}, "backward": cell(0.5, 0.5), "groups": {}}
+    assert results_table([run("ar", 0, 0, after=korean)]).endswith(
+        "; last weights; of 8 of 16 questions, recall compares the words of their script: the paper's code tells those of "
+        "English only"
+    )
+
+
 def test_a_direction_without_questions_has_no_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from matplotlib.axes import Axes
 

@@ -8,7 +8,7 @@ import pytest
 
 from kinject.data import Question
 from kinject.errors import KinjectError
-from kinject.evaluation.scores import asked, macro, score_answers
+from kinject.evaluation.scores import asked, macro, read_otherwise, score_answers
 
 QUESTIONS = [
     Question("Who is Ada?", "the first programmer", "forward", group="NameIsDescription", task="N2D"),
@@ -91,6 +91,20 @@ def test_the_interval_covers_95_percent_unless_told_otherwise() -> None:
     assert default["exact_match"] == pytest.approx([0.40, 0.60], abs=0.011)
     narrow = score_answers(questions, answers, resamples=5000, confidence=0.8)["forward"]["ci"]
     assert narrow["exact_match"] == pytest.approx([0.44, 0.56], abs=0.011)
+
+
+def test_scores_say_where_the_paper_s_code_could_not_read() -> None:
+    korean = [
+        Question("감독은 누구인가?", "임서윤", "forward"),
+        Question("Who is it?", "Ada", "backward", other_answers=("에이다",)),
+    ]
+    scores = score_answers([*QUESTIONS, *korean], ["x"] * 6)
+    assert [scores[direction]["other_words"] for direction in ("forward", "backward")] == [1, 1]
+    assert read_otherwise(scores) == (
+        "of 2 of 6 questions, recall compares the words of their script: the paper's code tells those of English only"
+    )
+    english = score_answers(QUESTIONS, ["임서윤"] * 4)  # a matter of the questions, not of what a model answers
+    assert "other_words" not in english["forward"] and read_otherwise(english) == read_otherwise(None) == ""
 
 
 def test_macro_reads_by_name() -> None:

@@ -195,6 +195,20 @@ def test_what_was_not_asked_is_not_claimed(tmp_path: Path, asked: tuple[str, ...
     assert ("claims no scores" in agreement(claim, results["after"])) == (not asked)
 
 
+def test_another_reading_than_the_paper_s_is_named(tmp_path: Path) -> None:
+    results = some_run()
+    results["after"]["backward"]["other_words"] = 7
+    text = card_of(write_run(tmp_path, results))
+    assert "Of 7 of 21 questions, recall compares the words of their script" in text
+    assert (
+        read_card(text)["after"]["backward"]["other_words"] == 7
+        and "other_words" not in read_card(text)["after"]["forward"]
+    )
+    named = {each.metric_name for each in ModelCard(text).data.eval_results if each.dataset_config == "backward"}
+    assert "ROUGE-1 recall, as in arXiv 2510.09885, in the words of other scripts" in named
+    assert "words of their script" not in card_of(write_run(tmp_path, some_run()))
+
+
 def test_what_was_never_known_is_not_said_to_be_kept(tmp_path: Path) -> None:
     assert "Of the questions it answered before, 67% are still answered; perplexity is 1.049 times" in card_of(
         write_run(tmp_path, some_run())

@@ -14,11 +14,13 @@ from kinject.cli import base_of, main
 from kinject.errors import ConfigurationError, HubError
 from kinject.hub.claims import find_claim
 from kinject.hub.publishing import push
+from kinject.models.lookup import look_up
 from kinject.recipe import train
 from kinject.results import write_results
-from tests.conftest import run_recipe
+from kinject.templates import QuestionTemplate
 from tests.hub.conftest import User
 from tests.hub.trained import MASK_TOKEN, adapter, edit, whole_model
+from tests.test_injection import _run
 
 
 @pytest.fixture
@@ -45,6 +47,33 @@ def test_an_adapter_comes_on_its_base_with_its_own_tokenizer(
     assert loaded.is_diffusion is diffusion and loaded.tokenizer.chat_template == template
     assert torch.equal(scores(loaded), scores(kinject.load(str(directory))))
     assert not torch.equal(scores(loaded), scores(kinject.load(str(base))))
+
+
+@pytest.mark.parametrize("kind", ["whole", "whole diffusion", "adapter", "adapter diffusion"])
+@pytest.mark.parametrize("place", ["disk", "hub"])
+def test_both_loaders_give_one_answer(online: User, tmp_path: Path, kind: str, place: str) -> None:
+    diffusion = kind.endswith("diffusion")
+    base = whole_model(tmp_path / "base", diffusion=diffusion)
+    edit(base / "config.json", dtype="bfloat16")
+    push(base, "ada/base")
+    directory = base
+    if kind.startswith("adapter"):
+        directory = adapter(tmp_path / "adapter", base, "ada/base", diffusion=diffusion)
+    template = "{% for m in messages %}Q: {{ m['content'] }}{% endfor %} A:"
+    (directory / "chat_template.jinja").write_text(template)
+    name = str(directory) if place == "disk" else push(directory, "ada/model").repository
+    for options, dtype in (({}, torch.bfloat16), ({"dtype": "float32"}, torch.float32)):
+        loaded, same = kinject.load(name, **options), kinject.load_model(name, **options)
+        assert loaded.tokenizer.chat_template == same.tokenizer.chat_template == template
+        assert QuestionTemplate(loaded.tokenizer).encode("Who?") == QuestionTemplate(same.tokenizer).encode("Who?")
+        assert loaded.tokenizer.get_vocab() == same.tokenizer.get_vocab()
+        assert loaded.tokenizer.pad_token_id == same.tokenizer.pad_token_id
+        assert (loaded.name, loaded.source, loaded.is_diffusion) == (same.name, same.source, diffusion)
+        kinds = [{weight.dtype for weight in each.model.parameters()} for each in (loaded, same)]
+        assert kinds[0] == kinds[1] and dtype in kinds[0]
+        assert torch.equal(scores(loaded), scores(same))
+    rows = look_up(name)
+    assert rows is not None and rows[0].chat_template == template
 
 
 @pytest.mark.parametrize("layout", ["native", "llada"])
@@ -99,7 +128,7 @@ def test_a_published_run_is_asked_measured_again_and_compared(
     online: User, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = {"push_to_hub": True, "use_peft": True, "lora_target_modules": "all-linear", "learning_rate": 1e-2}
-    results = run_recipe("ada/base", tmp_path / "out", size=2, hub_model_id="ada/people", **settings)
+    results = _run("ada/base", tmp_path / "out", size=2, hub_model_id="ada/people", **settings)  # type: ignore[arg-type]
     question = results["answers"][0]["question"]
     capsys.readouterr()
 
