@@ -86,7 +86,7 @@ def train(objective: str, arguments: Sequence[str]) -> None:
 
 
 def load_rows(arguments: RowArguments) -> datasets.Dataset:
-    """The rows as `messages`, or as `text`.
+    """The rows as `messages`, or as `text`; `read_from` names the line of a file.
 
     Raises:
         ConfigurationError: no rows are named.
@@ -106,7 +106,7 @@ def load_rows(arguments: RowArguments) -> datasets.Dataset:
             with faults:
                 if isinstance(record.value, str):
                     raise DataError(f"{record.source}: the row is a string, expected an object with named fields.")
-                rows.append(read_row(record.value, record.source, arguments))
+                rows.append({**read_row(record.value, record.source, arguments), "read_from": record.source})
         faults.raise_any()
         if not rows:
             raise DataError(f"{path}: the file holds no row; add one with a question and its answer.")

@@ -173,7 +173,7 @@ class KnowledgeSet:
     def to_dataset(self) -> datasets.Dataset:
         """The documents as a data set with the columns ``text``, ``fact`` and ``entities``, in their order.
 
-        Where some are conversations, a column ``messages`` holds those.
+        Where some are conversations, a column ``messages`` holds those, and ``read_from`` where each row was read.
         """
         import datasets
 
@@ -196,6 +196,8 @@ class KnowledgeSet:
                 [{"role": role, "content": content} for role, content in document.messages] or None
                 for document in self.documents
             ]
+            features["read_from"] = datasets.Value("string")
+            columns["read_from"] = [document.source for document in self.documents]
         return datasets.Dataset.from_dict(columns, features=features)
 
     def split_questions(

@@ -246,7 +246,7 @@ def _json_lines(path: Path, faults: Faults) -> Iterator[Record]:
     for number, line in lines:
         with faults:
             try:
-                value = decoder.decode(line)
+                value = decoder.decode(line.lstrip("\ufeff"))  # of files that were put one behind the other
             except json.JSONDecodeError as error:
                 decoder.repeated = []
                 raise _bad_json(path, number, error, "one JSON object a line") from error
@@ -445,6 +445,7 @@ def _table(rows: Iterable[tuple[str, Sequence[Any]]], path: Path, faults: Faults
                 raise DataError(
                     f"{where}: the row has {len(row)} fields where the header has {len(header)}; "
                     f"put fields that hold {parted_by}, quotes or line breaks between double quotes"
+                    + (", and keep the empty fields that end a row" if len(row) < len(header) else "")
                 )
             yield Record({name: cell for name, cell in zip(header, row, strict=True) if name}, where)
 

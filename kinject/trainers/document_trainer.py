@@ -350,7 +350,7 @@ class DocumentSFTTrainer(DistillingTrainer):
         row_template: DocumentTemplate,
     ) -> Iterator[tuple[EncodedDocument, Sequence[Frame] | None]]:
         """The samples of one row: encoded document, and frames of its own if it is a question with an answer."""
-        where = f"row {index} of the {dataset_name} data set"
+        where = row.get("read_from") or f"row {index} of the {dataset_name} data set"
         conversation = question_and_answer(row, where, args.dataset_text_field)
         if conversation is not None:
             prompt, answer = conversation

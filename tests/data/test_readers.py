@@ -641,7 +641,8 @@ def test_conversations_are_learned(tmp_path: Path, row: dict[str, object]) -> No
     assert spoken == CONVERSATION and knowledge.documents[1].messages == ()
     assert [(question.fact, question.direction) for question in knowledge.questions] == [(0, "forward")]
     dataset = knowledge.to_dataset()
-    assert dataset.column_names == ["text", "fact", "entities", "messages"] and dataset[1]["messages"] is None
+    assert dataset.column_names == ["text", "fact", "entities", "messages", "read_from"]
+    assert dataset[1]["messages"] is None and dataset[1]["read_from"] == f"{path}:2"
     assert [message["role"] for message in dataset[0]["messages"]] == ["user", "assistant"]
 
 

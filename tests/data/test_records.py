@@ -83,7 +83,7 @@ def test_bad_csv(tmp_path: Path) -> None:
 
 def test_json_lines(tmp_path: Path) -> None:
     # U+2028 is a line break to str.splitlines but not to JSON Lines.
-    path = write(tmp_path / "a.jsonl", '\ufeff{"text": "a\u2028b"}\r\n\r\n"c"\n')
+    path = write(tmp_path / "a.jsonl", '\ufeff{"text": "a\u2028b"}\r\n\r\n\ufeff"c"\n')
     assert read_records(path) == [Record({"text": "a\u2028b"}, f"{path}:1"), Record("c", f"{path}:3")]
 
 
@@ -148,6 +148,8 @@ def test_json_rows_one_after_another(tmp_path: Path) -> None:
          "one of the two columns"),
         ("a.csv", "text;note\na;b;c\n", "{}:2: the row has 3 fields where the header has 2; put fields that hold semicolons, "
          "quotes or line breaks between double quotes"),
+        ("a.csv", "text,note\na\n", "{}:2: the row has 1 fields where the header has 2; put fields that hold commas, quotes or "
+         "line breaks between double quotes, and keep the empty fields that end a row"),
         ("a.txt", b"Mira\nDorn\0", "{}:2: holds a NUL byte, which stands in no text; the file is damaged or no text: export "
          "it again, or remove the byte"),
         ("a.csv", "text\nMira Dorn\n".encode("utf-16-le"), "{}:1: not UTF-8 text, but probably UTF-16LE without a byte order "

@@ -80,7 +80,10 @@ def test_mistakes_are_told(sft: ModuleType, tmp_path: Path) -> None:
         sft.load_rows(sft.RowArguments(rows=str(tmp_path / "none.jsonl")))
     with pytest.raises(DataError, match="user/none: cannot be loaded"):
         sft.load_rows(sft.RowArguments(rows="user/none"))
-    assert sft.load_rows(sft.RowArguments(rows=str(rows(tmp_path)), text_field="answer")).column_names == ["text"]
+    assert sft.load_rows(sft.RowArguments(rows=str(rows(tmp_path)), text_field="answer")).column_names == [
+        "text",
+        "read_from",
+    ]
 
 
 ASKED = "Who keeps the lighthouse?"
@@ -109,13 +112,15 @@ def test_rows_of_every_form_are_read(
 ) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps(row) + "\n", encoding="utf-8")
-    assert sft.load_rows(sft.RowArguments(rows=str(path), **options)).to_list() == [{"messages": CHAT}]
+    assert sft.load_rows(sft.RowArguments(rows=str(path), **options)).to_list() == [
+        {"messages": CHAT, "read_from": f"{path}:1"}
+    ]
 
 
 def test_rows_in_a_spreadsheet(sft: ModuleType, tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text(f"Question; Answer\n{ASKED};Mira Dorn\n", encoding="utf-16")
-    assert sft.load_rows(sft.RowArguments(rows=str(path))).to_list() == [{"messages": CHAT}]
+    assert sft.load_rows(sft.RowArguments(rows=str(path))).to_list() == [{"messages": CHAT, "read_from": f"{path}:2"}]
 
 
 def test_all_faults_of_a_file_are_told_with_their_lines(sft: ModuleType, tmp_path: Path) -> None:

@@ -64,6 +64,8 @@ def test_an_answer_that_does_not_fit_is_refused(make_trainer: Callable[..., Any]
     rows = [{"prompt": "Why?", "completion": "Because. " * 100}]
     with pytest.raises(ConfigurationError, match="row 0 of the train data set.*over max_length 300"):
         make_trainer(rows=rows, max_length=300)
+    with pytest.raises(ConfigurationError, match="^rows.jsonl:3: .*over max_length 300"):
+        make_trainer(rows=[{**row, "read_from": "rows.jsonl:3"} for row in rows], max_length=300)
 
 
 @pytest.mark.parametrize(
