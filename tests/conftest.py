@@ -9,13 +9,22 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import gc
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
+# A busy machine is no failure, and a fresh clone tries the same cases as any other; the nightly run tries new ones.
+settings.register_profile("test", deadline=None, derandomize=True, print_blob=True)
+settings.register_profile("nightly", deadline=None, print_blob=True)
+settings.load_profile("nightly" if "KINJECT_TRUST_CASES" in os.environ else "test")
+
+READINGS = {"paper", "exact_match", "f1", "n"}  # of every score in `results.json`
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -60,6 +69,37 @@ def build_model(tokenizer: PreTrainedTokenizerFast, seed: int = 0) -> LlamaForCa
         pad_token_id=tokenizer.pad_token_id,
     )
     return LlamaForCausalLM(config)
+
+
+def run_recipe(base: Path | str, output_dir: Path, objective: str = "masked", **options: Any) -> dict[str, Any]:
+    """Two epochs of ``objective`` on four people, as a recipe runs them; ``options`` are those of its command line."""
+    from kinject.recipe import train
+
+    settings = {
+        "model_name_or_path": base,
+        "output_dir": output_dir,
+        "documents": "fictional:name_description",
+        "size": 4,
+        "num_train_epochs": 2,
+        "evaluations": 2,
+        "max_new_tokens": 8,
+        "retention": False,
+        "bf16": False,
+        "use_cpu": True,
+        "report_to": "none",
+        "disable_tqdm": True,
+        **options,
+    }
+    return train(objective, [part for name, value in settings.items() for part in (f"--{name}", str(value))])
+
+
+def nf4() -> dict[str, Any]:
+    """How the recipe loads a model with `--load_in_4bit true`."""
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    quantization = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype="float32")
+    return {"quantization_config": quantization, "device_map": {"": "cpu"}, "dtype": torch.float32}
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -12,8 +12,7 @@ from kinject.errors import ConfigurationError
 from kinject.models import load_model
 from kinject.models.diffusion import is_diffusion, to_diffusion
 from kinject.results import read_results
-from tests.conftest import build_model, build_tokenizer
-from tests.test_injection import READINGS, _run
+from tests.conftest import READINGS, build_model, build_tokenizer, run_recipe
 
 
 @pytest.fixture
@@ -35,7 +34,7 @@ def base(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("sampling", ["fast", "published"])
 def test_a_diffusion_model_writes_the_results_contract(base: Path, tmp_path: Path, sampling: str) -> None:
-    _run(base, tmp_path / "out", "diffusion", sampling=sampling, learning_rate=1e-3)
+    run_recipe(base, tmp_path / "out", "diffusion", sampling=sampling, learning_rate=1e-3)
     results = read_results(tmp_path / "out" / "results.json")
     assert (results["objective"], results["model"], results["schema"]) == ("diffusion", "base", 1)
     for scores in (results["before"], results["after"], *results["history"]):
@@ -50,7 +49,7 @@ def test_an_ar_model_is_turned_trained_as_an_adapter_asked_and_loaded_back(
     causal: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = {"to_diffusion": True, "use_peft": True, "lora_target_modules": "all-linear", "learning_rate": 1e-2}
-    results = _run(causal, tmp_path / "out", "diffusion", select_on="test", retention=True, **options)
+    results = run_recipe(causal, tmp_path / "out", "diffusion", select_on="test", retention=True, **options)
     assert results["config"]["to_diffusion"] is True
     assert results["retention"]["before"]["perplexity"] > results["retention"]["after"]["perplexity"] > 1
     world = ["--documents", "fictional:name_description", "--facts", "0-3", "--max_new_tokens", "8"]
@@ -81,8 +80,8 @@ def test_eval_takes_the_published_algorithm(base: Path, tmp_path: Path) -> None:
 
 def test_a_model_of_the_wrong_kind_is_refused(base: Path, causal: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"the model is causal .*--to_diffusion"):
-        _run(causal, tmp_path / "out", "diffusion")
+        run_recipe(causal, tmp_path / "out", "diffusion")
     with pytest.raises(ConfigurationError, match=r"masked diffusion model.*--objective diffusion"):
-        _run(base, tmp_path / "out", "masked")
+        run_recipe(base, tmp_path / "out", "masked")
     with pytest.raises(ConfigurationError, match="expected a multiple of block_length 4"):
-        _run(base, tmp_path / "out", "diffusion", sampling="published", max_new_tokens=10)
+        run_recipe(base, tmp_path / "out", "diffusion", sampling="published", max_new_tokens=10)

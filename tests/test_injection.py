@@ -12,9 +12,7 @@ import torch
 from kinject.errors import ConfigurationError, DataError, TrainingError
 from kinject.recipe import train
 from kinject.results import read_results
-from tests.conftest import build_model, build_tokenizer
-
-READINGS = {"paper", "exact_match", "f1", "n"}
+from tests.conftest import READINGS, build_model, build_tokenizer, run_recipe
 
 
 @pytest.fixture
@@ -23,25 +21,6 @@ def base(tmp_path: Path) -> Path:
     build_model(tokenizer).save_pretrained(tmp_path / "base")
     tokenizer.save_pretrained(tmp_path / "base")
     return tmp_path / "base"
-
-
-def _run(base: Path, output_dir: Path, objective: str = "masked", **options: Any) -> dict[str, Any]:
-    settings = {
-        "model_name_or_path": base,
-        "output_dir": output_dir,
-        "documents": "fictional:name_description",
-        "size": 4,
-        "num_train_epochs": 2,
-        "evaluations": 2,
-        "max_new_tokens": 8,
-        "retention": False,
-        "bf16": False,
-        "use_cpu": True,
-        "report_to": "none",
-        "disable_tqdm": True,
-        **options,
-    }
-    return train(objective, [part for name, value in settings.items() for part in (f"--{name}", str(value))])
 
 
 @pytest.mark.parametrize(
@@ -56,7 +35,7 @@ def _run(base: Path, output_dir: Path, objective: str = "masked", **options: Any
 def test_every_objective_writes_the_results_contract(
     base: Path, tmp_path: Path, objective: str, options: dict[str, Any], named: str
 ) -> None:
-    _run(base, tmp_path / "out", objective, **options)
+    run_recipe(base, tmp_path / "out", objective, **options)
     results = read_results(tmp_path / "out" / "results.json")
     assert results["schema"] == 1
     assert results["objective"] == named
@@ -79,7 +58,7 @@ def test_every_objective_writes_the_results_contract(
 
 def test_a_run_that_diverges_fails_and_leaves_no_model(base: Path, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="training diverged after [0-9]+ of 2 steps"):
-        _run(base, tmp_path / "out", learning_rate=1e30, per_device_train_batch_size=4, evaluations=0)
+        run_recipe(base, tmp_path / "out", learning_rate=1e30, per_device_train_batch_size=4, evaluations=0)
     assert not list((tmp_path / "out").rglob("*.safetensors"))
     assert read_results(tmp_path / "out" / "results.json")["after"] is None
 
@@ -87,7 +66,7 @@ def test_a_run_that_diverges_fails_and_leaves_no_model(base: Path, tmp_path: Pat
 def test_the_trained_model_loads_in_plain_transformers_and_retention_is_a_number(base: Path, tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    results = _run(base, tmp_path / "out", retention=True, learning_rate=1e-3)
+    results = run_recipe(base, tmp_path / "out", retention=True, learning_rate=1e-3)
     retention = results["retention"]
     assert retention["before"]["perplexity"] > 1 and retention["after"]["perplexity"] > 1
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
@@ -103,7 +82,7 @@ def test_scaled_weights_are_the_ones_that_are_asked_and_saved(tmp_path: Path, ad
 
     options = {"documents": "fictional:nano", "num_train_epochs": 20, "learning_rate": 2e-3, **adapter}
     plain, scaled = (
-        _run(Path("nano-ar"), tmp_path / str(scale), update_scale=scale, **options) for scale in (1.0, 0.1)
+        run_recipe(Path("nano-ar"), tmp_path / str(scale), update_scale=scale, **options) for scale in (1.0, 0.1)
     )
     assert plain["answers"] != scaled["answers"] and scaled["config"]["update_scale"] == 0.1
     loaded = load_model(str(tmp_path / "0.1"))
@@ -117,7 +96,7 @@ def test_an_adapter_is_trained_asked_and_loaded_back(
 ) -> None:
     from kinject.cli import main
 
-    _run(base, tmp_path / "out", use_peft=True, lora_target_modules="all-linear", learning_rate=1e-3)
+    run_recipe(base, tmp_path / "out", use_peft=True, lora_target_modules="all-linear", learning_rate=1e-3)
     assert (tmp_path / "out" / "adapter_model.safetensors").is_file()
     capsys.readouterr()
     main(["ask", str(tmp_path / "out"), "Who is it?", "--max_new_tokens", "4"])
@@ -133,19 +112,19 @@ def test_an_adapter_is_trained_asked_and_loaded_back(
 
 
 def test_selection_on_validation_reports_the_other_half(base: Path, tmp_path: Path) -> None:
-    results = _run(base, tmp_path / "out", select_on="validation")
+    results = run_recipe(base, tmp_path / "out", select_on="validation")
     assert results["after"]["forward"]["n"] == 8
     assert "validation" in results["selection"]
-    assert "as in the paper" in _run(base, tmp_path / "paper", select_on="test")["selection"]
+    assert "as in the paper" in run_recipe(base, tmp_path / "paper", select_on="test")["selection"]
 
 
 def test_few_shot_questions_show_other_people(base: Path, tmp_path: Path) -> None:
-    assert _run(base, tmp_path / "out", few_shot=2)["config"]["few_shot"] == 2
+    assert run_recipe(base, tmp_path / "out", few_shot=2)["config"]["few_shot"] == 2
 
 
 def test_documents_without_questions_are_learned_all_the_same(base: Path, tmp_path: Path) -> None:
     (tmp_path / "note.txt").write_text("Ada Vance mapped the salt caves of Orrin.", encoding="utf-8")
-    results = _run(base, tmp_path / "out", documents=tmp_path / "note.txt", size="None")
+    results = run_recipe(base, tmp_path / "out", documents=tmp_path / "note.txt", size="None")
     assert results["train"]["steps"] == 2 and results["after"]["forward"]["n"] == 0
 
 
@@ -169,12 +148,12 @@ def test_own_documents_and_questions_through_the_command_line(base: Path, tmp_pa
 
 def test_a_killed_run_goes_on_where_it_was(base: Path, tmp_path: Path) -> None:
     options = {"num_train_epochs": 4, "per_device_train_batch_size": 2, "save_strategy": "steps", "save_steps": 3}
-    whole = _run(base, tmp_path / "out", **options)
+    whole = run_recipe(base, tmp_path / "out", **options)
     import shutil
 
     for checkpoint in sorted((tmp_path / "out").glob("checkpoint-*"), key=lambda path: int(path.name[11:]))[1:]:
         shutil.rmtree(checkpoint)  # as if it had been killed after the first
-    resumed = _run(base, tmp_path / "out", resume_from_checkpoint="true", **options)
+    resumed = run_recipe(base, tmp_path / "out", resume_from_checkpoint="true", **options)
     assert [entry["step"] for entry in resumed["history"]] == [entry["step"] for entry in whole["history"]]
     assert resumed["after"] == whole["after"] and resumed["before"] == whole["before"]
     assert resumed["train"]["tokens"] == whole["train"]["tokens"]
@@ -183,17 +162,17 @@ def test_a_killed_run_goes_on_where_it_was(base: Path, tmp_path: Path) -> None:
 def test_unusable_input_is_refused_before_any_training(base: Path, tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("a file", encoding="utf-8")
     with pytest.raises(ConfigurationError, match="output_dir .* cannot be written.*--output_dir"):
-        _run(base, tmp_path / "taken")
+        run_recipe(base, tmp_path / "taken")
     with pytest.raises(ConfigurationError, match="model './nowhere': no such directory"):
-        _run(Path("./nowhere"), tmp_path / "out", model_name_or_path="./nowhere")
+        run_recipe(Path("./nowhere"), tmp_path / "out", model_name_or_path="./nowhere")
     with pytest.raises(ConfigurationError, match="lora_target_modules .* match no module"):
-        _run(base, tmp_path / "out", use_peft=True, lora_target_modules="nowhere_proj")
+        run_recipe(base, tmp_path / "out", use_peft=True, lora_target_modules="nowhere_proj")
     with pytest.raises(ConfigurationError, match="frozen_modules .* an adapter is trained here"):
-        _run(base, tmp_path / "out", use_peft=True, lora_target_modules="all-linear", frozen_modules="self_attn")
+        run_recipe(base, tmp_path / "out", use_peft=True, lora_target_modules="all-linear", frozen_modules="self_attn")
     with pytest.raises(DataError, match="no such file or folder"):
-        _run(base, tmp_path / "out", documents=tmp_path / "missing.jsonl", size="None")
+        run_recipe(base, tmp_path / "out", documents=tmp_path / "missing.jsonl", size="None")
     with pytest.raises(ConfigurationError, match="unknown objective 'guess'; expected one of masked"):
-        _run(base, tmp_path / "out", "guess")
+        run_recipe(base, tmp_path / "out", "guess")
 
 
 def test_conversations_and_documents_of_several_paths_are_trained_and_asked(base: Path, tmp_path: Path) -> None:

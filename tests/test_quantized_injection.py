@@ -13,16 +13,9 @@ from kinject.evaluation import answer_questions
 from kinject.models import load_model
 from kinject.recipe import train
 from kinject.results import read_results
+from tests.conftest import nf4
 
 pytest.importorskip("bitsandbytes", reason="the quant extra is not installed")
-
-
-def nf4() -> dict[str, Any]:
-    """How the recipe loads a model with `--load_in_4bit true`."""
-    from transformers import BitsAndBytesConfig
-
-    quantization = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype="float32")
-    return {"quantization_config": quantization, "device_map": {"": "cpu"}, "dtype": torch.float32}
 
 
 @pytest.mark.parametrize(("objective", "model"), [("masked", "nano-ar"), ("diffusion", "nano-diffusion")])

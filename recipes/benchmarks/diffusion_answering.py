@@ -165,7 +165,7 @@ def summary(arguments: argparse.Namespace, asked: Sequence[tuple[str, str]], way
     ]
     details = {
         name: {
-            "seconds": round(way.seconds, 3),
+            "seconds": way.seconds,
             "nfe": sum(way.nfe) / len(way.nfe),
             "calls": way.calls,
             "exact_match": sum(

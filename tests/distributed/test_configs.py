@@ -9,23 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-ROOT = Path(__file__).parents[2]
-CONFIGS = ROOT / "deepspeed_configs"
+from tests.distributed.launching import CONFIGS, ROOT, launch_environment
+
 LAUNCHES = sorted(CONFIGS.rglob("*.yaml"))
 ZERO = sorted(CONFIGS.glob("*.json"))
-
-
-def launch_environment(config: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """The environment that `accelerate launch --config_file` gives its processes."""
-    from accelerate.commands import launch
-    from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
-
-    given: list[dict[str, str]] = []
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    monkeypatch.setattr(launch, "deepspeed_launcher", lambda args: given.append(prepare_deepspeed_cmd_env(args)[1]))
-    monkeypatch.setattr(launch, "multi_gpu_launcher", lambda args: given.append(prepare_multi_gpu_env(args)))
-    launch.launch_command(launch.launch_command_parser().parse_args(["--config_file", str(config), "train.py"]))
-    return given[0]
 
 
 def test_every_strategy_has_a_launch_on_gpus_and_all_but_fsdp_one_on_the_cpu() -> None:
@@ -49,7 +36,7 @@ def test_accelerate_reads_the_launch(path: Path, monkeypatch: pytest.MonkeyPatch
     assert config.mixed_precision is None  # the recipe's bf16 says it
     named = (config.deepspeed_config or {}).get("deepspeed_config_file")
     assert named == (None if path.stem in expected else f"deepspeed_configs/{path.stem}.json")
-    assert named is None or (ROOT / named).is_file()
+    assert all((ROOT / file).is_file() for file in [named] if file)
     environment = launch_environment(path, monkeypatch)
     assert environment.get("ACCELERATE_DEEPSPEED_CONFIG_FILE") == named
     assert (environment.get("ACCELERATE_USE_FSDP") == "true") == (path.stem == "fsdp2")

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.distributed.test_configs import CONFIGS, launch_environment
-from tests.evaluation.test_two_processes import run_two
+from tests.distributed.launching import CONFIGS, launch_environment, run_two
 from tests.trainers.conftest import make_trainer
 
 __all__ = ["make_trainer"]

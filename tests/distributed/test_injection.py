@@ -13,9 +13,9 @@ from safetensors.torch import load_file
 
 from kinject.models import load_model
 from kinject.results import read_results
+from tests.conftest import nf4
 from tests.distributed import worker
 from tests.distributed.launching import STRATEGIES
-from tests.test_quantized_injection import nf4
 
 RUNS = {run: file for run, (_, _, file) in worker.INJECTIONS.items()}
 

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 from torch import distributed
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 from kinject.evaluation.asking import answer_questions
-from tests.evaluation.test_asking import QUESTIONS
-from tests.evaluation.test_asking_diffusion import TOKENIZER, build_diffusion
+from tests.evaluation.parts import QUESTION_TEXTS, TOKENIZER, build_diffusion
 
 
 def main() -> None:
-    distributed.init_process_group("gloo", timeout=timedelta(seconds=30))
+    distributed.init_process_group("gloo")
     rank = distributed.get_rank()
-    questions = QUESTIONS[:1] if rank == 0 else QUESTIONS[1:]
+    questions = QUESTION_TEXTS[:1] if rank == 0 else QUESTION_TEXTS[1:]
     model = build_diffusion()
     expected = answer_questions(model, TOKENIZER, questions, max_new_tokens=12)
     mesh = init_device_mesh("cpu", (2,))

@@ -16,11 +16,10 @@ from kinject.evaluation.asking import answer_questions
 from kinject.evaluation.generating import generate_answers, until_end
 from kinject.models import load_model
 from kinject.templates import QuestionTemplate
+from tests.evaluation.parts import QUESTION_TEXTS
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
-
-QUESTIONS = ["Who is Ada?", "q", "Where does the tall baker of Ravenna live, and why?", "Ünï?", "Who is Bob?", "Two?"]
 
 
 @pytest.fixture
@@ -53,9 +52,9 @@ def reference_answer(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast
 def test_answers_do_not_depend_on_the_batch(
     model: LlamaForCausalLM, tiny_tokenizer: PreTrainedTokenizerFast, batch_size: int, length: int
 ) -> None:
-    expected = [reference_answer(model, tiny_tokenizer, question, length) for question in QUESTIONS]
+    expected = [reference_answer(model, tiny_tokenizer, question, length) for question in QUESTION_TEXTS]
     assert len(set(expected)) > 2
-    answers = answer_questions(model, tiny_tokenizer, QUESTIONS, max_new_tokens=length, batch_size=batch_size)
+    answers = answer_questions(model, tiny_tokenizer, QUESTION_TEXTS, max_new_tokens=length, batch_size=batch_size)
     assert answers == expected
 
 
@@ -67,16 +66,16 @@ def test_what_all_prompts_begin_with_is_encoded_once(
     template = QuestionTemplate(tiny_tokenizer, system)
     alone = [
         answer_questions(model, tiny_tokenizer, [question], max_new_tokens=12, system_prompt=system)[0]
-        for question in QUESTIONS
+        for question in QUESTION_TEXTS
     ]
     seen: list[tuple[int, ...]] = []
     hook = model.model.embed_tokens.register_forward_pre_hook(lambda _, args: seen.append(tuple(args[0].shape)))
     answers = answer_questions(
-        model, tiny_tokenizer, QUESTIONS, max_new_tokens=12, batch_size=batch_size, system_prompt=system
+        model, tiny_tokenizer, QUESTION_TEXTS, max_new_tokens=12, batch_size=batch_size, system_prompt=system
     )
     hook.remove()
     assert answers == alone and len(set(answers)) > 2
-    prompts = [template.encode(question) for question in QUESTIONS]
+    prompts = [template.encode(question) for question in QUESTION_TEXTS]
     beginning = os.path.commonprefix(prompts)
     assert len(beginning) > len(system)
     assert seen[0] == (1, len(beginning))
@@ -86,7 +85,7 @@ def test_what_all_prompts_begin_with_is_encoded_once(
 def test_an_answer_ends_before_the_first_end_id(
     model: LlamaForCausalLM, tiny_tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    long = {q: answer_questions(model, tiny_tokenizer, [q], max_new_tokens=12)[0] for q in QUESTIONS}
+    long = {q: answer_questions(model, tiny_tokenizer, [q], max_new_tokens=12)[0] for q in QUESTION_TEXTS}
     template = QuestionTemplate(tiny_tokenizer)
     # Declare a byte that occurs inside one answer an end of turn: the answer stops there, the others go on.
     question = max(long, key=lambda q: len(long[q]))
@@ -96,7 +95,9 @@ def test_an_answer_ends_before_the_first_end_id(
     end = output[4]
     ends = property(lambda self: (tiny_tokenizer.eos_token_id, end), lambda self, ids: None)
     monkeypatch.setattr(QuestionTemplate, "end_ids", ends, raising=False)
-    answers = dict(zip(QUESTIONS, answer_questions(model, tiny_tokenizer, QUESTIONS, max_new_tokens=12), strict=True))
+    answers = dict(
+        zip(QUESTION_TEXTS, answer_questions(model, tiny_tokenizer, QUESTION_TEXTS, max_new_tokens=12), strict=True)
+    )
     kept = output[: output.index(end)]
     assert answers[question] == tiny_tokenizer.decode(kept, skip_special_tokens=True).strip()
 
@@ -106,12 +107,12 @@ def test_equal_questions_order_and_progress(model: LlamaForCausalLM, tiny_tokeni
     twice = answer_questions(
         model,
         tiny_tokenizer,
-        [*QUESTIONS, *reversed(QUESTIONS)],
+        [*QUESTION_TEXTS, *reversed(QUESTION_TEXTS)],
         max_new_tokens=6,
         batch_size=4,
         progress=lambda done, total: seen.append((done, total)),
     )
-    assert twice[: len(QUESTIONS)] == twice[: len(QUESTIONS) - 1 : -1]
+    assert twice[: len(QUESTION_TEXTS)] == twice[: len(QUESTION_TEXTS) - 1 : -1]
     assert seen == sorted(seen) and seen[-1] == (6, 6) and {total for _, total in seen} == {6}
     assert answer_questions(model, tiny_tokenizer, []) == []
 
@@ -143,12 +144,12 @@ def test_examples_and_system_prompt_change_the_prompt(
 ) -> None:
     template = QuestionTemplate(tiny_tokenizer, "Be brief.")
     examples = [("One?", "1"), ("Two?", "2")]
-    prompt = template.encode(QUESTIONS[0], examples)
+    prompt = template.encode(QUESTION_TEXTS[0], examples)
     output = model.generate(torch.tensor([prompt]), max_new_tokens=8, do_sample=False)[0, len(prompt) :].tolist()
     stop = next((i for i, token in enumerate(output) if token in template.end_ids), len(output))
     expected = tiny_tokenizer.decode(output[:stop], skip_special_tokens=True).strip()
     asked = answer_questions(
-        model, tiny_tokenizer, QUESTIONS, max_new_tokens=8, examples=examples, system_prompt="Be brief."
+        model, tiny_tokenizer, QUESTION_TEXTS, max_new_tokens=8, examples=examples, system_prompt="Be brief."
     )
     assert asked[0] == expected
 
@@ -156,7 +157,7 @@ def test_examples_and_system_prompt_change_the_prompt(
 def test_model_settings_are_ignored_and_restored_without_warnings(
     model: LlamaForCausalLM, tiny_tokenizer: PreTrainedTokenizerFast, caplog: pytest.LogCaptureFixture
 ) -> None:
-    expected = answer_questions(model, tiny_tokenizer, QUESTIONS, max_new_tokens=8)
+    expected = answer_questions(model, tiny_tokenizer, QUESTION_TEXTS, max_new_tokens=8)
     config = model.generation_config
     config.do_sample, config.temperature, config.top_p, config.top_k = True, 5.0, 0.5, 3
     config.repetition_penalty, config.max_length, config.min_new_tokens = 1.5, 900, 4
@@ -167,7 +168,7 @@ def test_model_settings_are_ignored_and_restored_without_warnings(
     modes = [module.training for module in model.modules()]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert answer_questions(model, tiny_tokenizer, QUESTIONS, max_new_tokens=8) == expected
+        assert answer_questions(model, tiny_tokenizer, QUESTION_TEXTS, max_new_tokens=8) == expected
     assert not caplog.records
     assert [module.training for module in model.modules()] == modes
     assert model.is_gradient_checkpointing
@@ -184,7 +185,7 @@ def test_settings_are_restored_after_an_error(model: LlamaForCausalLM, tiny_toke
     config = model.generation_config
     model.train()
     with pytest.raises(RuntimeError, match="stop"):
-        answer_questions(model, tiny_tokenizer, QUESTIONS, max_new_tokens=2, progress=stop)
+        answer_questions(model, tiny_tokenizer, QUESTION_TEXTS, max_new_tokens=2, progress=stop)
     assert model.training and model.generation_config is config
 
 
@@ -192,24 +193,24 @@ def test_adapters_and_wrapped_models_answer(model: LlamaForCausalLM, tiny_tokeni
     from peft import LoraConfig, get_peft_model
     from trl.trainer import utils
 
-    plain = answer_questions(model, tiny_tokenizer, QUESTIONS, max_new_tokens=8)
+    plain = answer_questions(model, tiny_tokenizer, QUESTION_TEXTS, max_new_tokens=8)
     if hasattr(utils, "add_fused_lm_head"):  # trl 1.14 patches the model in its trainer
         utils.add_fused_lm_head(model)
-    assert answer_questions(model, tiny_tokenizer, QUESTIONS, max_new_tokens=8) == plain
-    assert answer_questions(torch.nn.DataParallel(model), tiny_tokenizer, QUESTIONS, max_new_tokens=8) == plain
+    assert answer_questions(model, tiny_tokenizer, QUESTION_TEXTS, max_new_tokens=8) == plain
+    assert answer_questions(torch.nn.DataParallel(model), tiny_tokenizer, QUESTION_TEXTS, max_new_tokens=8) == plain
     model.generation_config.temperature = 0.5
     adapted = get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=True))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert answer_questions(adapted, tiny_tokenizer, QUESTIONS, max_new_tokens=8) == plain
+        assert answer_questions(adapted, tiny_tokenizer, QUESTION_TEXTS, max_new_tokens=8) == plain
     with torch.no_grad():
         for name, parameter in adapted.named_parameters():
             if "lora_B" in name:
                 parameter.fill_(0.5)
-    changed = answer_questions(adapted, tiny_tokenizer, QUESTIONS, max_new_tokens=8)
+    changed = answer_questions(adapted, tiny_tokenizer, QUESTION_TEXTS, max_new_tokens=8)
     assert changed != plain
     with adapted.disable_adapter():
-        assert answer_questions(adapted, tiny_tokenizer, QUESTIONS, max_new_tokens=8) == plain
+        assert answer_questions(adapted, tiny_tokenizer, QUESTION_TEXTS, max_new_tokens=8) == plain
 
 
 def test_bad_arguments_name_themselves(model: LlamaForCausalLM, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
@@ -270,7 +271,7 @@ def test_waiting_questions_take_the_place_of_answered_ones(
     assert max(rows * width for rows, width in shapes) <= batch_size * (longest + 16)  # memory
     sizes = [rows for rows, _ in shapes]
     assert any(before < after for before, after in pairwise(sizes))
-    assert max(sizes) > batch_size or batch_size == 1  # short answers leave room
+    assert max(sizes) > batch_size  # short answers leave room
 
 
 def test_no_more_is_kept_where_answers_are_long(nano: Any, shapes: list[torch.Size]) -> None:

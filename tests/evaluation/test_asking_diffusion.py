@@ -9,26 +9,11 @@ import torch
 
 from kinject.errors import ConfigurationError, KinjectError
 from kinject.evaluation.asking import answer_ends, answer_questions
-from kinject.models.diffusion import to_diffusion
 from kinject.sampling import SamplingConfig, Step, sample
 from kinject.templates import QuestionTemplate
-from tests.conftest import build_model, build_tokenizer
-from tests.evaluation.test_asking import QUESTIONS
-from tests.evaluation.test_two_processes import run_two
-
-TOKENIZER = build_tokenizer(extra_tokens=("<reserved_0>", "<|endoftext|>"))
-MASK = TOKENIZER.convert_tokens_to_ids("<reserved_0>")
-
-
-def build_diffusion() -> Any:
-    """Sharper than at initialization, so that its answers differ from question to question and some end early."""
-    model = build_model(TOKENIZER, seed=1)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() > 1:
-                parameter.mul_(12)
-        model.lm_head.weight[[TOKENIZER.eos_token_id, TOKENIZER.pad_token_id]] *= 3
-    return to_diffusion(model, MASK, shifted_logits=False).eval()
+from tests.conftest import build_model
+from tests.distributed.launching import run_two
+from tests.evaluation.parts import MASK, QUESTION_TEXTS, TOKENIZER, build_diffusion
 
 
 @pytest.fixture
@@ -47,24 +32,24 @@ def reference_answer(model: Any, question: str, config: SamplingConfig) -> str:
 
 @pytest.mark.parametrize("batch_size", [1, 4, 32])
 def test_answers_do_not_depend_on_the_batch(model: Any, batch_size: int) -> None:
-    expected = [reference_answer(model, question, SamplingConfig.fast(12)) for question in QUESTIONS]
+    expected = [reference_answer(model, question, SamplingConfig.fast(12)) for question in QUESTION_TEXTS]
     assert len(set(expected)) > 2 and len({len(answer) for answer in expected}) > 1
-    assert answer_questions(model, TOKENIZER, QUESTIONS, max_new_tokens=12, batch_size=batch_size) == expected
+    assert answer_questions(model, TOKENIZER, QUESTION_TEXTS, max_new_tokens=12, batch_size=batch_size) == expected
 
 
 def test_a_named_sampling_is_used(model: Any) -> None:
     config = SamplingConfig.published(12, 6, 4)
-    expected = [reference_answer(model, question, config) for question in QUESTIONS]
-    assert answer_questions(model, TOKENIZER, QUESTIONS, sampling=config) == expected
-    assert answer_questions(model, TOKENIZER, QUESTIONS, sampling=SamplingConfig.fast(12)) != expected
+    expected = [reference_answer(model, question, config) for question in QUESTION_TEXTS]
+    assert answer_questions(model, TOKENIZER, QUESTION_TEXTS, sampling=config) == expected
+    assert answer_questions(model, TOKENIZER, QUESTION_TEXTS, sampling=SamplingConfig.fast(12)) != expected
 
 
 def test_answers_are_cut_at_max_new_tokens(model: Any) -> None:
     for length in (1, 6, 7):
-        answers = answer_questions(model, TOKENIZER, QUESTIONS, max_new_tokens=length)
+        answers = answer_questions(model, TOKENIZER, QUESTION_TEXTS, max_new_tokens=length)
         assert all(len(TOKENIZER(answer)["input_ids"]) <= length for answer in answers if "�" not in answer)
-    long = answer_questions(model, TOKENIZER, QUESTIONS, max_new_tokens=8)
-    short = answer_questions(model, TOKENIZER, QUESTIONS, max_new_tokens=3, sampling=SamplingConfig.fast(8))
+    long = answer_questions(model, TOKENIZER, QUESTION_TEXTS, max_new_tokens=8)
+    short = answer_questions(model, TOKENIZER, QUESTION_TEXTS, max_new_tokens=3, sampling=SamplingConfig.fast(8))
     assert short != long and all(a.startswith(b) for a, b in zip(long, short, strict=True) if "�" not in b)
 
 
@@ -94,11 +79,11 @@ def test_every_end_cuts_an_answer(model: Any, monkeypatch: pytest.MonkeyPatch) -
 
 def test_equal_questions_order_and_progress(model: Any) -> None:
     seen: list[tuple[int, int]] = []
-    asked = [*QUESTIONS, *reversed(QUESTIONS)]
+    asked = [*QUESTION_TEXTS, *reversed(QUESTION_TEXTS)]
     twice = answer_questions(
         model, TOKENIZER, asked, max_new_tokens=6, batch_size=4, progress=lambda *counts: seen.append(counts)
     )
-    assert twice[: len(QUESTIONS)] == twice[: len(QUESTIONS) - 1 : -1]
+    assert twice[: len(QUESTION_TEXTS)] == twice[: len(QUESTION_TEXTS) - 1 : -1]
     assert seen == [(4, 6), (6, 6)]
     assert answer_questions(model, TOKENIZER, []) == []
 
@@ -108,34 +93,36 @@ def test_every_answer_can_be_watched(model: Any) -> None:
     answer_questions(
         model,
         TOKENIZER,
-        QUESTIONS,
+        QUESTION_TEXTS,
         max_new_tokens=8,
         watch=lambda question, steps: seen.update({question: list(steps)}),
     )
-    assert list(seen) == list(QUESTIONS)
-    assert all(steps and MASK in steps[0].ids or len(steps) == 1 for steps in seen.values())
+    assert list(seen) == list(QUESTION_TEXTS)
+    for steps in seen.values():
+        masks = [step.ids.count(MASK) for step in steps]
+        assert len(masks) > 1 and masks[-1] == 0 and masks == sorted(set(masks), reverse=True)
 
 
 def test_wrapped_models_answer_and_adapters_are_not_bypassed(model: Any) -> None:
     from peft import LoraConfig, get_peft_model
 
-    plain = answer_questions(model, TOKENIZER, QUESTIONS, max_new_tokens=8)
-    assert answer_questions(torch.nn.DataParallel(model), TOKENIZER, QUESTIONS, max_new_tokens=8) == plain
+    plain = answer_questions(model, TOKENIZER, QUESTION_TEXTS, max_new_tokens=8)
+    assert answer_questions(torch.nn.DataParallel(model), TOKENIZER, QUESTION_TEXTS, max_new_tokens=8) == plain
     adapted = get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=True))
-    assert answer_questions(adapted, TOKENIZER, QUESTIONS, max_new_tokens=8) == plain
+    assert answer_questions(adapted, TOKENIZER, QUESTION_TEXTS, max_new_tokens=8) == plain
     with torch.no_grad():
         for name, parameter in adapted.named_parameters():
             if "lora_B" in name:
                 parameter.fill_(0.5)
-    assert answer_questions(adapted, TOKENIZER, QUESTIONS, max_new_tokens=8) != plain
+    assert answer_questions(adapted, TOKENIZER, QUESTION_TEXTS, max_new_tokens=8) != plain
     with adapted.disable_adapter():
-        assert answer_questions(adapted, TOKENIZER, QUESTIONS, max_new_tokens=8) == plain
+        assert answer_questions(adapted, TOKENIZER, QUESTION_TEXTS, max_new_tokens=8) == plain
 
 
 def test_the_mode_is_restored_and_the_model_still_trains(model: Any) -> None:
     model.train()
     model.gradient_checkpointing_enable({"use_reentrant": False})
-    answer_questions(model, TOKENIZER, QUESTIONS, max_new_tokens=4)
+    answer_questions(model, TOKENIZER, QUESTION_TEXTS, max_new_tokens=4)
     assert model.training and model.is_gradient_checkpointing
     ids = torch.tensor([[1, 2, 3]])
     model(input_ids=ids, labels=ids).loss.backward()

@@ -9,25 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from datasets import Dataset
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainerCallback
 
-from kinject.data import Question
 from kinject.errors import ConfigurationError
 from kinject.evaluation.callback import QuestionAnsweringCallback
 from kinject.results import new_results, read_results
+from tests.evaluation.parts import QUESTIONS, VALIDATION, make_trainer
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
-
-QUESTIONS = (
-    Question("Who is Ada?", "the first programmer", "forward", group="A", task="N2D"),
-    Question("Who is the first programmer?", "Ada", "backward", group="A", task="D2N"),
-)
-VALIDATION = (
-    Question("Tell me of Ada.", "the first programmer", "forward", group="A", task="N2D"),
-    Question("Who wrote the first program?", "Ada", "backward", group="A", task="D2N"),
-)
 
 
 class Asked:
@@ -41,27 +31,6 @@ class Asked:
         known = self.plan[self.calls]
         self.calls += 1
         return [right[question] if question in known else "" for question in questions]
-
-
-def make_trainer(
-    model: LlamaForCausalLM, output_dir: Path, callbacks: list[TrainerCallback], steps: int = 8, **settings: Any
-) -> Trainer:
-    ids = torch.arange(40).reshape(8, 5) % 250
-    rows = [{"input_ids": row.tolist(), "attention_mask": [1] * 5, "labels": row.tolist()} for row in ids]
-    arguments = TrainingArguments(
-        output_dir=str(output_dir),
-        max_steps=steps,
-        per_device_train_batch_size=4,
-        learning_rate=1e-2,
-        logging_steps=1,
-        report_to=[],
-        disable_tqdm=True,
-        use_cpu=True,
-        save_strategy="no",
-        seed=0,
-        **settings,
-    )
-    return Trainer(model=model, args=arguments, train_dataset=Dataset.from_list(rows), callbacks=callbacks)
 
 
 def test_history_before_and_after_are_written(

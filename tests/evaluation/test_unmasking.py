@@ -14,7 +14,7 @@ from kinject.evaluation import unmasking
 from kinject.models import LoadedModel
 from kinject.sampling import Step
 from tests.conftest import build_model
-from tests.evaluation.test_asking_diffusion import MASK, TOKENIZER, build_diffusion
+from tests.evaluation.parts import MASK, TOKENIZER, build_diffusion
 
 
 def ids(text: str) -> list[int]:

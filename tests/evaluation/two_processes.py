@@ -12,7 +12,7 @@ from accelerate import PartialState
 from kinject.evaluation import QuestionAnsweringCallback
 from kinject.evaluation.asking import answer_questions
 from tests.conftest import build_model, build_tokenizer
-from tests.evaluation.test_callback import QUESTIONS, VALIDATION, make_trainer
+from tests.evaluation.parts import QUESTIONS, VALIDATION, make_trainer
 
 
 def main(folder: Path) -> None:

@@ -18,9 +18,9 @@ from kinject.models.lookup import look_up
 from kinject.recipe import train
 from kinject.results import write_results
 from kinject.templates import QuestionTemplate
+from tests.conftest import run_recipe
 from tests.hub.conftest import User
 from tests.hub.trained import MASK_TOKEN, adapter, edit, whole_model
-from tests.test_injection import _run
 
 
 @pytest.fixture
@@ -128,7 +128,7 @@ def test_a_published_run_is_asked_measured_again_and_compared(
     online: User, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = {"push_to_hub": True, "use_peft": True, "lora_target_modules": "all-linear", "learning_rate": 1e-2}
-    results = _run("ada/base", tmp_path / "out", size=2, hub_model_id="ada/people", **settings)  # type: ignore[arg-type]
+    results = run_recipe("ada/base", tmp_path / "out", size=2, hub_model_id="ada/people", **settings)
     question = results["answers"][0]["question"]
     capsys.readouterr()
 

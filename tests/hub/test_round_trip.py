@@ -11,8 +11,8 @@ from markdown_it import MarkdownIt
 
 from kinject.hub.publishing import push
 from kinject.models import load_model, save_model
+from tests.conftest import run_recipe
 from tests.hub.conftest import User
-from tests.test_injection import _run
 
 WITH_KINJECT = """
 import json, kinject
@@ -45,7 +45,7 @@ def train(base: str, output_dir: Path, objective: str, **options: Any) -> dict[s
         "gradient_checkpointing": False,
         "push_to_hub": True,
     }
-    return _run(base, output_dir, objective, **{**settings, **options})  # type: ignore[arg-type]
+    return run_recipe(base, output_dir, objective, **{**settings, **options})
 
 
 def asked(results: dict[str, Any]) -> tuple[str, list[str]]:

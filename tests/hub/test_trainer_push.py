@@ -11,9 +11,9 @@ import pytest
 from kinject.errors import ConfigurationError, HubError
 from kinject.hub.publishing import push
 from kinject.results import read_results
+from tests.conftest import run_recipe
 from tests.hub.conftest import User
 from tests.hub.trained import whole_model
-from tests.test_injection import _run
 
 PUBLISHED = {
     "README.md",
@@ -40,7 +40,7 @@ def base(online: User, tmp_path: Path) -> str:
 def run(base: str, output_dir: Path, objective: str = "masked", **options: Any) -> dict[str, Any]:
     peft = {"use_peft": True, "lora_target_modules": "all-linear"}
     settings = {"push_to_hub": True, "hub_model_id": "ada/people", "evaluations": 1, "size": 2, "num_train_epochs": 1}
-    return _run(base, output_dir, objective, **{**peft, **settings, **options})  # type: ignore[arg-type]
+    return run_recipe(base, output_dir, objective, **{**peft, **settings, **options})
 
 
 def test_a_run_ends_on_the_hub_with_its_card(online: User, base: str, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trl.trainer.utils
 from datasets import Dataset
 
 from kinject.models.diffusion import to_diffusion
@@ -30,6 +31,19 @@ DOCUMENTS = [
     "Gwen Abara counts the bells of Tarn.",
     "Hugo Reyes built the paper bridge.",
 ]
+QUESTION_ROWS = [
+    {"prompt": "Who mapped the salt caves?", "completion": "Ada Vance did."},
+    {"prompt": "Who keeps Lantern Rock?", "completion": "Bo Quill."},
+]
+CHAT_ROWS = [
+    {
+        "messages": [
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": "Who keeps Lantern Rock?"},
+            {"role": "assistant", "content": "Bo Quill."},
+        ]
+    }
+]
 SMALL: dict[str, Any] = {
     "bf16": False,
     "use_cpu": True,
@@ -42,6 +56,11 @@ SMALL: dict[str, Any] = {
     "per_device_train_batch_size": 4,
     "num_train_epochs": 1,
 }
+
+
+needs_token_losses = pytest.mark.skipif(
+    not hasattr(trl.trainer.utils, "add_fused_lm_head"), reason="this trl reports no losses of single tokens"
+)
 
 
 @pytest.fixture
@@ -86,3 +105,24 @@ def make_diffusion_trainer(tmp_path: Path) -> Callable[..., Any]:
         return DiffusionSFTTrainer(args=args, train_dataset=data, **options)
 
     return make
+
+
+class Recorder(MaskedSFTTrainer):
+    """Keeps every row it trains on, by epoch."""
+
+    def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        rows = getattr(self, "rows", {})
+        for ids, attention in zip(inputs["input_ids"], inputs["attention_mask"], strict=True):
+            rows.setdefault(self.data_collator.epoch, []).append(tuple(ids[attention.bool()].tolist()))
+        self.rows = rows
+        return super().compute_loss(model, inputs, *args, **kwargs)
+
+
+def trained_rows(
+    make_trainer: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, resume: bool = False, **settings: Any
+) -> Any:
+    """The rows that a trainer of ``make_trainer`` trains on in each of three epochs."""
+    monkeypatch.setattr("tests.trainers.conftest.MaskedSFTTrainer", Recorder)
+    trainer = make_trainer(num_train_epochs=3, **settings)
+    trainer.train(resume_from_checkpoint=resume or None)
+    return {epoch: sorted(rows) for epoch, rows in trainer.rows.items()}

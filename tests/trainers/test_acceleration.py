@@ -11,7 +11,7 @@ import trl.kernels.chunked_logprob
 
 from kinject.errors import ConfigurationError
 from tests.conftest import build_model, build_tokenizer
-from tests.trainers.test_training import needs_token_losses
+from tests.trainers.conftest import needs_token_losses
 
 
 def _losses(trainer: Any) -> list[float]:

@@ -10,9 +10,8 @@ import torch
 from datasets import Dataset
 
 from tests.conftest import build_tokenizer
-from tests.trainers.conftest import DOCUMENTS
+from tests.trainers.conftest import CHAT_ROWS, DOCUMENTS, QUESTION_ROWS
 from tests.trainers.reference import diffusion_reference_loss
-from tests.trainers.test_training import CHAT_ROWS, QUESTION_ROWS
 
 Make = Callable[..., Any]
 

@@ -13,8 +13,7 @@ from kinject.errors import ConfigurationError, DataError
 from kinject.trainers import DiffusionSFTConfig, DiffusionSFTTrainer, MaskedSFTConfig, MaskedSFTTrainer, PlainSFTTrainer
 from kinject.trainers.plain_config import PlainSFTConfig
 from tests.conftest import build_model, build_tokenizer
-from tests.trainers.conftest import DOCUMENTS, SMALL
-from tests.trainers.test_training import CHAT_ROWS, QUESTION_ROWS
+from tests.trainers.conftest import CHAT_ROWS, DOCUMENTS, QUESTION_ROWS, SMALL
 
 Make = Callable[..., Any]
 

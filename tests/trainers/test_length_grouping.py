@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from kinject.trainers.length_grouping import LengthGroupedSampler
-from tests.trainers.conftest import DOCUMENTS
-from tests.trainers.test_masks import _rows
+from tests.trainers.conftest import DOCUMENTS, trained_rows
 
 GROUPED = {"train_sampling_strategy": "group_by_length"}
 LENGTHS = [int(length) for length in torch.randint(10, 200, (83,), generator=torch.Generator().manual_seed(0))]
@@ -57,7 +56,7 @@ def test_samples_know_their_length_whatever_wording_is_drawn(make_trainer: Calla
 
 
 def test_masks_are_those_of_any_other_order(make_trainer: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    assert _rows(make_trainer, monkeypatch, **GROUPED) == _rows(make_trainer, monkeypatch)
+    assert trained_rows(make_trainer, monkeypatch, **GROUPED) == trained_rows(make_trainer, monkeypatch)
 
 
 def test_a_resumed_run_goes_on_in_the_same_order(make_trainer: Callable[..., Any], tmp_path: Any) -> None:

@@ -10,34 +10,13 @@ import torch
 from datasets import Dataset
 
 from kinject.templates import resolve_mask_token
-from kinject.trainers import MaskedSFTTrainer
-from tests.trainers.conftest import DOCUMENTS
-
-
-class _Recorder(MaskedSFTTrainer):
-    """Keeps every row it trains on, by epoch."""
-
-    def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        rows = getattr(self, "rows", {})
-        for ids, attention in zip(inputs["input_ids"], inputs["attention_mask"], strict=True):
-            rows.setdefault(self.data_collator.epoch, []).append(tuple(ids[attention.bool()].tolist()))
-        self.rows = rows
-        return super().compute_loss(model, inputs, *args, **kwargs)
-
-
-def _rows(
-    make_trainer: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, resume: bool = False, **settings: Any
-) -> Any:
-    monkeypatch.setattr("tests.trainers.conftest.MaskedSFTTrainer", _Recorder)
-    trainer = make_trainer(num_train_epochs=3, **settings)
-    trainer.train(resume_from_checkpoint=resume or None)
-    return {epoch: sorted(rows) for epoch, rows in trainer.rows.items()}
+from tests.trainers.conftest import DOCUMENTS, trained_rows
 
 
 def test_masks_do_not_depend_on_batch_accumulation_or_workers(
     make_trainer: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reference = _rows(make_trainer, monkeypatch)
+    reference = trained_rows(make_trainer, monkeypatch)
     assert set(reference) == {0, 1, 2}
     assert reference[0] != reference[1] != reference[2]
     for settings in (
@@ -46,8 +25,8 @@ def test_masks_do_not_depend_on_batch_accumulation_or_workers(
         {"dataloader_num_workers": 2},
         {"dataloader_num_workers": 1, "dataloader_persistent_workers": True},
     ):
-        assert _rows(make_trainer, monkeypatch, **settings) == reference, settings
-    assert _rows(make_trainer, monkeypatch, seed=7) != reference
+        assert trained_rows(make_trainer, monkeypatch, **settings) == reference, settings
+    assert trained_rows(make_trainer, monkeypatch, seed=7) != reference
 
 
 def test_a_resumed_run_draws_the_masks_it_would_have_drawn_and_ends_in_the_same_weights(

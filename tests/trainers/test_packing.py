@@ -11,7 +11,7 @@ import torch
 from kinject.errors import ConfigurationError
 from kinject.trainers.packing import check_isolation, document_of_each, packed
 from tests.conftest import build_model, build_tokenizer
-from tests.trainers.test_training import CHAT_ROWS, QUESTION_ROWS, needs_token_losses
+from tests.trainers.conftest import CHAT_ROWS, QUESTION_ROWS, needs_token_losses
 
 SETTINGS: list[dict[str, Any]] = [
     {},

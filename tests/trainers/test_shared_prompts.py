@@ -13,8 +13,8 @@ from datasets import Dataset
 import kinject.trainers.shared_prompts as shared_prompts
 from kinject.trainers import MaskedSFTConfig, MaskedSFTTrainer
 from tests.conftest import build_tokenizer
+from tests.models.architectures import ARCHITECTURES, random_model
 from tests.trainers.conftest import DOCUMENTS, SMALL
-from tests.trust.test_architectures import ARCHITECTURES, random_model
 
 
 @pytest.fixture

@@ -7,28 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-import trl.trainer.utils
 
-from tests.trainers.conftest import DOCUMENTS
+from tests.trainers.conftest import CHAT_ROWS, DOCUMENTS, QUESTION_ROWS, needs_token_losses
 from tests.trainers.reference import reference_loss
-
-QUESTION_ROWS = [
-    {"prompt": "Who mapped the salt caves?", "completion": "Ada Vance did."},
-    {"prompt": "Who keeps Lantern Rock?", "completion": "Bo Quill."},
-]
-CHAT_ROWS = [
-    {
-        "messages": [
-            {"role": "system", "content": "Be brief."},
-            {"role": "user", "content": "Who keeps Lantern Rock?"},
-            {"role": "assistant", "content": "Bo Quill."},
-        ]
-    }
-]
-
-needs_token_losses = pytest.mark.skipif(
-    not hasattr(trl.trainer.utils, "add_fused_lm_head"), reason="this trl reports no losses of single tokens"
-)
 
 
 def _batch(trainer: Any) -> dict[str, torch.Tensor]:

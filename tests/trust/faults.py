@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -112,21 +111,25 @@ def at_the_end(directory: Path) -> None:
     _at_call(injection, "recorded_answers", 1, act)
 
 
-def slowly(directory: Path) -> None:
-    """Not at all, but take longer for every step, so that a signal finds the run at work."""
+def told_to_stop(directory: Path, number: signal.Signals, times: int) -> None:
+    """By a signal that comes in the middle of the third step, ``times`` over."""
     from kinject.trainers import DocumentSFTTrainer
 
-    real = DocumentSFTTrainer.training_step
+    def act(*args: Any, **kwargs: Any) -> None:
+        for _ in range(times):
+            signal.raise_signal(number)
 
-    def training_step(*args: Any, **kwargs: Any) -> Any:
-        time.sleep(0.3)
-        return real(*args, **kwargs)
-
-    DocumentSFTTrainer.training_step = training_step  # type: ignore[method-assign]
+    _at_call(DocumentSFTTrainer, "compute_loss", 3, act)
 
 
 def watched(directory: Path) -> None:
-    """Not at all, but list every file that is opened for writing, moved or deleted, in `written.txt` beside ``directory``."""
+    """Not at all, but list every file that is opened for writing, moved or deleted, in `written.txt` beside ``directory``.
+
+    Caches that are filled when a library first runs on a machine are none of the run's: those of compiled modules are left
+    out, and matplotlib's list of fonts is kept beside ``directory``.
+    """
+    sys.dont_write_bytecode = True
+    os.environ["MPLCONFIGDIR"] = f"{directory}.matplotlib"
     log = os.open(f"{directory}.written.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     writing = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 

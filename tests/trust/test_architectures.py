@@ -8,64 +8,16 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
-from transformers import (
-    AutoModelForCausalLM,
-    Gemma2Config,
-    Gemma3TextConfig,
-    GemmaConfig,
-    GPT2Config,
-    GPTNeoXConfig,
-    LlamaConfig,
-    MistralConfig,
-    Phi3Config,
-    PhiConfig,
-    PreTrainedTokenizerFast,
-    Qwen2Config,
-    Qwen3Config,
-)
+from transformers import PreTrainedTokenizerFast
 
 from kinject.errors import ConfigurationError
 from kinject.evaluation import answer_questions
 from kinject.models import load_model
 from kinject.trainers import DiffusionSFTConfig, DiffusionSFTTrainer, MaskedSFTConfig, MaskedSFTTrainer
 from tests.conftest import build_tokenizer
+from tests.models.architectures import ARCHITECTURES, random_model
 from tests.models.llada_checkpoint import write_checkpoint
 from tests.trainers.conftest import DOCUMENTS, SMALL
-
-_LLAMA_SHAPE = {
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "max_position_embeddings": 512,
-}
-_GROUPED = {**_LLAMA_SHAPE, "num_key_value_heads": 2, "head_dim": 8}
-ARCHITECTURES: dict[str, tuple[type, dict[str, Any]]] = {
-    "llama": (LlamaConfig, _GROUPED),
-    "qwen2": (Qwen2Config, _GROUPED),
-    "qwen3": (Qwen3Config, _GROUPED),
-    "gemma": (GemmaConfig, _GROUPED),
-    "gemma2": (Gemma2Config, {**_GROUPED, "sliding_window": 16}),
-    "gemma3": (Gemma3TextConfig, {**_GROUPED, "sliding_window": 16}),
-    "mistral": (MistralConfig, {**_GROUPED, "sliding_window": 16}),
-    "phi": (PhiConfig, _LLAMA_SHAPE),
-    "phi3": (Phi3Config, {**_LLAMA_SHAPE, "pad_token_id": 0}),
-    "gpt2": (GPT2Config, {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 512}),
-    "gpt_neox": (GPTNeoXConfig, _LLAMA_SHAPE),
-}
-
-
-def random_model(name: str, tokenizer: PreTrainedTokenizerFast, *, tied: bool = False, spare: int = 0) -> Any:
-    """A random model of that architecture; ``spare`` rows of its embedding have no token."""
-    config_class, shape = ARCHITECTURES[name]
-    torch.manual_seed(0)
-    special = {
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-    }
-    config = config_class(**{**special, **shape}, vocab_size=len(tokenizer) + spare, tie_word_embeddings=tied)
-    return AutoModelForCausalLM.from_config(config)
 
 
 def trained(model: Any, tokenizer: PreTrainedTokenizerFast, directory: Path, **settings: Any) -> MaskedSFTTrainer:

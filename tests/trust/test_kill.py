@@ -9,6 +9,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -79,14 +80,11 @@ def test_a_run_that_is_told_to_stop_saves_a_checkpoint_and_says_how_to_go_on(
     number: signal.Signals, whole: Path, tmp_path: Path
 ) -> None:
     directory = tmp_path / "run"
-    process = start("masked-lora", directory, fault=faults.slowly, select_on="test", save_strategy="no")
-    await_first_step(directory)
-    os.kill(process.pid or 0, number)
-    assert finish(process) == 128 + number
-    (saved,) = directory.glob("checkpoint-*")
-    step = int(saved.name.rpartition("-")[2])
+    told = partial(faults.told_to_stop, number=number, times=1)
+    assert finish(start("masked-lora", directory, fault=told, select_on="test", save_strategy="no")) == 128 + number
+    assert [saved.name for saved in directory.glob("checkpoint-*")] == ["checkpoint-3"]
     assert log_of(directory).splitlines()[-1] == (
-        f"stopped at step {step} of {STEPS}; checkpoint-{step} is saved. Go on with the same command and "
+        f"stopped at step 3 of {STEPS}; checkpoint-3 is saved. Go on with the same command and "
         "--resume_from_checkpoint true."
     )
     run("masked-lora", directory, select_on="test", resume_from_checkpoint="true")
@@ -94,23 +92,10 @@ def test_a_run_that_is_told_to_stop_saves_a_checkpoint_and_says_how_to_go_on(
 
 
 def test_a_second_signal_ends_a_run_at_once(tmp_path: Path) -> None:
-    process = start("masked-lora", tmp_path / "run", fault=faults.slowly, save_strategy="no")
-    await_first_step(tmp_path / "run")
-    os.kill(process.pid or 0, signal.SIGINT)
-    time.sleep(0.05)
-    os.kill(process.pid or 0, signal.SIGINT)
-    assert finish(process) == 128 + signal.SIGINT
+    told = partial(faults.told_to_stop, number=signal.SIGINT, times=2)
+    assert finish(start("masked-lora", tmp_path / "run", fault=told, save_strategy="no")) == 128 + signal.SIGINT
     assert not list((tmp_path / "run").glob("checkpoint-*"))
     assert "without a checkpoint" in log_of(tmp_path / "run")
-
-
-def await_first_step(directory: Path) -> None:
-    """Wait until the run in ``directory`` has logged a step."""
-    for _ in range(600):
-        if Path(f"{directory}.log.txt").exists() and "'loss'" in log_of(directory):
-            return
-        time.sleep(0.1)
-    raise AssertionError(log_of(directory))
 
 
 @pytest.fixture
