@@ -55,11 +55,13 @@ _SIGNATURES = {
     b"PK\x03\x04": "a ZIP archive, such as of .xlsx or .docx; give it its own ending, or export the text",
     b"\xd0\xcf\x11\xe0": "an old Office document; save it as .xlsx or .csv, or export its text",
     b"\x1f\x8b": "compressed with gzip; let its name end with .gz",
+    b"{\\rtf": "rich text; save it as plain text",
     b"PAR1": "a Parquet file; let its name end with .parquet",
 }
 # Encodings to tell apart where a file is not UTF-8: those of Windows, by country. The other Latin ones read much like
 # cp1252, so that the message shows how the line reads in it.
-_ENCODINGS = ["cp1252", "gb18030", "big5", "cp932", "cp949", "cp1251", "cp1253", "cp1255", "cp1256"]
+_OTHER_ALPHABETS = ["cp1251", "cp1253", "cp1255", "cp1256"]
+_ENCODINGS = ["cp1252", "gb18030", "big5", "cp932", "cp949", *_OTHER_ALPHABETS]
 
 
 @dataclass(frozen=True)
@@ -165,8 +167,11 @@ def _not_utf8(path: Path, error: UnicodeDecodeError) -> DataError:
     likely = charset_normalizer.from_bytes(sample, cp_isolation=_ENCODINGS).best()
     if likely is None:
         return DataError(message)
-    reads = str(likely).lstrip().splitlines()[0][:60]
-    name = likely.encoding.upper()
+    name, reads = likely.encoding, str(likely)
+    # No word mixes letters of two alphabets: "Cafй" is "Café" in the encoding of Western Europe.
+    if name in _OTHER_ALPHABETS and re.search(r"[A-Za-z][^\W\x00-\u024f]|[^\W\x00-\u024f][A-Za-z]", reads):
+        name, reads = "cp1252", sample.decode("cp1252", errors="replace")
+    name, reads = name.upper(), reads.lstrip().splitlines()[0][:60]
     return DataError(
         f"{message}. It is probably {name}, in which the line reads {reads!r}: iconv -f {name} -t UTF-8 '{path}' > "
         f"'{path.with_name('utf8-' + path.name)}' (or another encoding, if that reads wrong)"
@@ -334,10 +339,13 @@ def _json_items(path: Path, text: str, decoder: _Decoder) -> Iterator[tuple[obje
 def _rows_of_table(value: object) -> list[Any] | None:
     """The rows of an object that holds a whole table, as pandas and datasets write it; None for any other.
 
-    That is ``{"text": ["a", "b"]}``, ``{"text": {"0": "a", "1": "b"}}`` or ``{"0": {"text": "a"}, "1": {"text": "b"}}``.
+    That is ``{"text": ["a", "b"]}``, ``{"text": {"0": "a", "1": "b"}}``, ``{"0": {"text": "a"}, "1": {"text": "b"}}`` or
+    ``{"columns": ["text"], "index": [0, 1], "data": [["a"], ["b"]]}``.
     """
     if not isinstance(value, dict) or not value:
         return None
+    if value.keys() == {"columns", "index", "data"}:  # of pandas, too
+        return [dict(zip(value["columns"], cells, strict=True)) for cells in value["data"]]
     columns = list(value.values())
     if all(isinstance(column, list) for column in columns):
         if len({len(column) for column in columns}) > 1 or not any(

@@ -59,7 +59,9 @@ def documents_from(
             where = record.source
             row = {text_field: record.value} if isinstance(record.value, str) else record.value
             row = with_known_names(row, (text_field, "fact", "entities"), where)
-            conversation = None if row.get(text_field) is not None else conversation_of(row, where)
+            text = row.get(text_field)
+            blank = text is None or (isinstance(text, str) and not text.strip())  # CSV knows no null
+            conversation = conversation_of(row, where) if blank else None
             messages = tuple((message["role"], message["content"]) for message in conversation or ())
             spoken = (content for role, content in messages if role != "system")
             text = "\n".join(spoken) if messages else _text(row, text_field, "document", where)
@@ -290,6 +292,8 @@ def _missing(row: Mapping[str, Any], field: str, what: str, where: str) -> DataE
     inner = next((name for name, value in row.items() if isinstance(value, dict) and field in value), None)
     if inner is not None:
         return DataError(f'{start}; there is one inside of "{inner}", move it out')
+    if any(len(name.split()) > 3 for name in row):
+        return DataError(f"{start}; if the first line of the file names no fields, put one before it that does")
     texts = {name: value for name, value in row.items() if isinstance(value, str) and value.strip()}
     likely = max(texts, key=lambda name: len(texts[name]), default="") if what == "document" else ""
     return DataError(
@@ -361,10 +365,21 @@ def _fact(row: Mapping[str, Any], where: str) -> int | None:
     return value
 
 
+def _parsed_list(value: object) -> object:
+    """The list that a cell of a table writes out as JSON; any other value as it is."""
+    if not isinstance(value, str) or not value.lstrip().startswith("["):
+        return value
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError:
+        return value
+
+
 def _entities(row: Mapping[str, Any], where: str) -> tuple[str, ...]:
     value = row.get("entities")
     if value is None or value == "":  # CSV knows no null
         return ()
+    value = _parsed_list(value)
     if not isinstance(value, (list, tuple)) or not all(isinstance(name, str) for name in value):
         raise DataError(f'{where}: "entities" is {value!r}, expected a list of strings; write it as ["name", "place"]')
     return tuple(value)
@@ -399,9 +414,9 @@ def conversation_of(
     named = (prompt_field, completion_field, "input", *(name for form in CONVERSATIONS for name in form))
     row = with_known_names(row, named, where)
     given = {name: value for name, value in row.items() if value is not None}
-    name = next((each for each in ("messages", "conversations") if each in given), None)
+    name = next((each for each in ("messages", "conversations") if given.get(each, "") != ""), None)
     if name is not None:
-        messages = _messages(given[name], name, where)
+        messages = _messages(_parsed_list(given[name]), name, where)
         _require_answered(messages, f"the last of '{name}'", where)
     elif prompt_field in given:
         messages = _messages_or_text(given[prompt_field], prompt_field, "user", where)

@@ -658,7 +658,7 @@ USER, ANSWER = {"role": "user", "content": "Who?"}, {"role": "assistant", "conte
         ({"messages": [USER, {"role": "assistant", "content": " "}]},
          ": the answer (the last of 'messages') is empty; write it, or delete the row."),
         ({"messages": []}, ": 'messages' is an empty list, expected messages such as "),
-        ({"messages": "[]"}, ": 'messages' is a string, expected messages such as "),
+        ({"messages": "Who?"}, ": 'messages' is a string, expected messages such as "),
         ({"messages": [{"user": "Who?"}]}, ": message 1 of 'messages' has no role (its fields: 'user'); expected system, "
          "developer, user, assistant."),
         ({"messages": [{"role": "bot", "content": "x"}]}, ": message 1 of 'messages' is of the role 'bot'; expected system, "
@@ -691,3 +691,18 @@ def test_conversations_that_cannot_be_learned(tmp_path: Path, row: dict[str, obj
 def test_the_indentation_of_an_answer_stays(tmp_path: Path) -> None:
     path = write(tmp_path / "rows.jsonl", [{"prompt": "Go on.", "completion": "\n    return 1\n    # end\n\n"}])
     assert load_knowledge(path).documents[0].messages[-1] == ("assistant", "    return 1\n    # end")
+
+
+def test_lists_in_a_cell(tmp_path: Path) -> None:
+    messages = json.dumps([USER, ANSWER]).replace('"', '""')
+    path = write(tmp_path / "rows.csv", f'text;entities;messages\nMira;"[""Mira""]";\n;;"{messages}"\n')
+    assert [(d.text, d.entities) for d in load_knowledge(path).documents] == [("Mira", ("Mira",)), ("Who?\nAda", ())]
+
+
+def test_a_table_without_names_of_fields(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", "Mira Dorn keeps the lighthouse,x\nTom Bell runs the mill,y\n")
+    fails(
+        f'{path}:2: the row has no "text" (its fields: "Mira Dorn keeps the lighthouse", "x"); if the first line of the file '
+        "names no fields, put one before it that does",
+        path,
+    )

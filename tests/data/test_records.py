@@ -158,6 +158,7 @@ def test_json_rows_one_after_another(tmp_path: Path) -> None:
          "save the file as UTF-8"),
         ("a.csv", b"PK\x03\x04", "{}: not text, but a ZIP archive, such as of .xlsx or .docx; give it its own ending, or "
          "export the text"),
+        ("a.txt", b"{\\rtf1", "{}: not text, but rich text; save it as plain text"),
         ("a.txt", b"%PDF-1.7", "{}: not text, but a PDF; convert it to text"),
         ("a.jsonl.gz", b"text", "{}: not a whole gzip file (Not a gzipped file (b'te')); compress it again"),
     ],
@@ -208,6 +209,7 @@ def test_text_file_is_one_document(tmp_path: Path) -> None:
     ("encoding", "line"),
     [
         ("cp1252", "Zoë keeps the café of Vell."),
+        ("cp1252", "# Café"),
         ("gb18030", "米拉守护着维尔灯塔。"),
         ("cp932", "ミラは灯台を守っています。"),
         ("cp949", "미라 도른은 등대를 지킨다."),
@@ -287,6 +289,7 @@ def test_an_index_column_of_pandas_is_no_field(tmp_path: Path) -> None:
         ("a.json", '{"text": ["a", "b"], "fact": [0, 1]}'),
         ("a.json", '{"text": {"0": "a", "1": "b"}, "fact": {"0": 0, "1": 1}}'),
         ("a.json", '{"0": {"text": "a", "fact": 0}, "1": {"text": "b", "fact": 1}}'),
+        ("a.json", '{"columns": ["text", "fact"], "index": [0, 1], "data": [["a", 0], ["b", 1]]}'),
         ("a.json", '{"text": "a", "fact": 0}\n{"text": "b", "fact": 1}'),
         ("a.jsonl", '{\n "text": "a",\n "fact": 0\n}\n{\n "text": "b",\n "fact": 1\n}'),
         ("a.jsonl", '[{"text": "a", "fact": 0}, {"text": "b", "fact": 1}]'),
