@@ -5,19 +5,20 @@ A document that reads ``<|im_end|>`` must stay several ordinary tokens: as one i
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import regex
+
+from kinject.data.words import is_unspaced, normalize
 from kinject.errors import ConfigurationError, DataError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# Chinese characters and kana are words of their own: those scripts write no spaces.
-_IDEOGRAPH = re.compile("[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
+_CHARACTER = regex.compile(r"\X")
 
 
 @dataclass(frozen=True)
@@ -131,26 +132,31 @@ class TextEncoder:
         raise DataError(f"the text holds {character!r}, which is a control token of {tokenizer_name(self.tokenizer)}")
 
 
-def _character_class(character: str) -> str:
-    if character.isspace():
-        return "space"
-    if _IDEOGRAPH.match(character):
-        return "ideograph"
-    # Combining marks (M) belong to their letter: without them Hindi or Thai words would fall apart.
-    return "letter" if unicodedata.category(character)[0] in "LNM" or character == "_" else "symbol"
+def _words_of_characters(text: str) -> list[int]:
+    """The word that each character belongs to: a run of letters, of white space or of symbols, or an unspaced character."""
+    word_at: list[int] = []
+    word, previous = -1, ""
+    # A character is what a reader takes for one: combining marks belong to their letter.
+    for match in _CHARACTER.finditer(text):
+        first = match[0][0]
+        if first.isspace():
+            current = "space"
+        elif is_unspaced(first):
+            current = "unspaced"
+        elif unicodedata.category(first)[0] in "LNM" or first == "_":
+            current = "letter"
+        else:  # a soft hyphen or direction mark is part of what it stands in
+            current = "symbol" if normalize(first) else previous
+        if current != previous or current == "unspaced" and normalize(first):
+            word += 1
+        word_at += [max(word, 0)] * len(match[0])
+        previous = current
+    return word_at
 
 
 def _word_ids(text: str, offsets: Sequence[tuple[int, int]]) -> list[int]:
     """The word of each token; from the text, as many pre-tokenizers know no words (Gemma, Llama 2)."""
-    word_at: list[int] = []  # per character
-    word, previous = -1, ""
-    for character in text:
-        current = _character_class(character)
-        if current != previous or current == "ideograph":
-            word += 1
-        word_at.append(word)
-        previous = current
-
+    word_at = _words_of_characters(text)
     word_ids: list[int] = []
     group, last_word = -1, -1
     for start, end in offsets:

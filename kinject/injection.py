@@ -204,6 +204,9 @@ def inject(
         peft_config=peft_config,
     )
     results["config"] = changed_settings(arguments, training_args, model_args)  # as the trainer completed them
+    if "train" in trainer.entity_reports:
+        report = trainer.entity_reports["train"]
+        results["entities"] = {"documents_without": report.without, "documents_with_absent": report.absent}
     callback.attach(trainer)
     known, before = {}, None
     if arguments.retention:

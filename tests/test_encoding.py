@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,29 @@ def test_word_ids_join_the_tokens_of_a_word() -> None:
                 words[word] = words.get(word, "") + text[i]
     assert encoded.word_ids == sorted(encoded.word_ids)
     assert {"naïve", "plan", ",", "漢", "字", "नमस्ते", "!"} <= {word.strip() for word in words.values()} | {"plan"}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Ada's naïve C++ plan, 3.5!", "Ada|'|s| |naïve| |C|++| |plan|,| |3|.|5|!"),
+        (unicodedata.normalize("NFD", "naïve été"), unicodedata.normalize("NFD", "naïve| |été")),
+        ("नमस्ते क्षत्रिय।", "नमस्ते| |क्षत्रिय|।"),
+        ("می\u200cخواهم", "می\u200cخواهم"),
+        ("co\u00adop \u200bend", "co\u00adop| \u200b|end"),
+        ("漢字とｶﾅ、𠮷々", "漢|字|と|ｶ|ﾅ|、|𠮷|々"),
+        ("ที่กรุง", "ที่|ก|รุ|ง"),
+        ("임서윤은 갔다", "임서윤은| |갔다"),
+        ("", ""),
+    ],
+)
+def test_words_of_every_script_hide_together(text: str, expected: str) -> None:
+    from kinject.encoding import _word_ids
+
+    words: dict[int, str] = {}
+    for character, word in zip(text, _word_ids(text, [(i, i + 1) for i in range(len(text))]), strict=True):
+        words[word] = words.get(word, "") + character
+    assert "|".join(words.values()) == expected
 
 
 def test_a_token_over_two_words_joins_them() -> None:

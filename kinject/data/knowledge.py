@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from kinject.data.words import words_of
 from kinject.errors import ConfigurationError, DataError
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class Document:
         entities: names in ``text`` that reverse training keeps whole (see :func:`kinject.data.reverse_text`).
         source: where it was read, ``file:line``.
         messages: (role, content) of a conversation, of which the last answer is learned instead of ``text``.
+        title: what the text is about, where it may not say so itself; see :func:`with_title`.
 
     Raises:
         DataError: the text is empty, no string, or not encodable.
@@ -69,10 +71,32 @@ class Document:
     entities: tuple[str, ...] = ()
     source: str = ""
     messages: tuple[tuple[str, str], ...] = ()
+    title: str = ""
 
     def __post_init__(self) -> None:
         """Refuse a document that cannot be learned."""
         _require_text(self.text, "document", self.source or f"fact {self.fact}", "give it a text, or delete it")
+
+    @property
+    def titled_text(self) -> str:
+        """What is learned: the text, which begins with the title unless it names that itself."""
+        return self.text if self.messages else with_title(self.title, self.text)
+
+
+def with_title(title: str, text: str) -> str:
+    """``text`` under its ``title``; as it is where there is no title, or where it names that itself.
+
+    A paragraph that says "it" for its subject cannot be learned backward: nothing in it is the answer.
+    """
+    return text if not title.strip() or names(text, title) else f"{title.strip()}\n\n{text}"
+
+
+def names(text: str, title: str) -> bool:
+    """Whether ``title`` stands in ``text``, word for word, whatever the case and the spelling of its characters."""
+    wanted, words = words_of(title), words_of(text)
+    if not wanted:  # no letter or digit in it
+        return title.strip() in text
+    return any(words[i : i + len(wanted)] == wanted for i, word in enumerate(words) if word == wanted[0])
 
 
 @dataclass(frozen=True)
@@ -173,7 +197,8 @@ class KnowledgeSet:
     def to_dataset(self) -> datasets.Dataset:
         """The documents as a data set with the columns ``text``, ``fact`` and ``entities``, in their order.
 
-        Where some are conversations, a column ``messages`` holds those, and ``read_from`` where each row was read.
+        Where some are conversations, a column ``messages`` holds those, and ``read_from`` where each row was read; where some
+        have a title, a column ``title``.
         """
         import datasets
 
@@ -198,6 +223,9 @@ class KnowledgeSet:
             ]
             features["read_from"] = datasets.Value("string")
             columns["read_from"] = [document.source for document in self.documents]
+        if any(document.title for document in self.documents):
+            features["title"] = datasets.Value("string")
+            columns["title"] = [document.title for document in self.documents]
         return datasets.Dataset.from_dict(columns, features=features)
 
     def split_questions(

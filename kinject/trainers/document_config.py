@@ -36,6 +36,13 @@ class DocumentSFTConfig(SFTConfig):
             "help": "Peak learning rate. Default: 1e-4 for adapters and below a billion parameters, else 5e-6, the paper's."
         },
     )
+    keep_titles: bool = field(
+        default=True,
+        metadata={
+            "help": "Begin a document that does not name its title (the row's 'title') with that, and each piece of one that "
+            "is split with its title and the headings above it: what calls its subject 'it' cannot be learned backward."
+        },
+    )
     packing: bool = field(
         default=False,
         metadata={

@@ -6,6 +6,7 @@ are a pure function of (seed, epoch, sample), and a head that runs on supervised
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ import torch
 from datasets import Dataset, IterableDataset
 from transformers import AutoConfig, TrainerCallback
 
+from kinject.data.knowledge import with_title
 from kinject.errors import ConfigurationError, DataError, KinjectError
 from kinject.evaluation.cost import parameter_count
 from kinject.models.adapters import head_refusal, require_adapter_modules
@@ -22,7 +24,7 @@ from kinject.trainers.collator import DocumentCollator, Masking
 from kinject.trainers.corruption_config import CorruptionSFTConfig
 from kinject.trainers.distillation import DistillingTrainer
 from kinject.trainers.document_config import DocumentSFTConfig
-from kinject.trainers.entities import hidden_words
+from kinject.trainers.entities import EntityReport, hidden_words
 from kinject.trainers.freezing import frozen_parameters
 from kinject.trainers.length_grouping import LengthGroupedSampler
 from kinject.trainers.packing import check_isolation, document_of_each
@@ -42,6 +44,9 @@ if TYPE_CHECKING:
     from kinject.templates import Frame
     from kinject.trainers.collator import Packing
     from kinject.trainers.entities import Gap
+
+
+logger = logging.getLogger(__name__)
 
 
 class _EpochCallback(TrainerCallback):
@@ -64,6 +69,8 @@ class DocumentSFTTrainer(DistillingTrainer):
     `kinject.data.rows.conversation_of` reads, the question stays visible and the (last) answer is the document. Documents
     over `max_length` are split at sentence ends; an answer that does not fit is an error, since cutting it would change the
     target.
+
+    A row's `title` begins what does not name it (`keep_titles`).
 
     Args:
         model: A causal language model, or its path.
@@ -107,6 +114,7 @@ class DocumentSFTTrainer(DistillingTrainer):
         for name, dataset in (eval_dataset if isinstance(eval_dataset, dict) else {"eval": eval_dataset}).items():
             if dataset is not None:
                 check_dataset(dataset, str(name))
+        self.entity_reports: dict[str, EntityReport] = {}
         self._template: DocumentTemplate | None = None
         self._rehearsed: DocumentTemplate | None = None
         self._vocabulary_size = _vocabulary_size(model, args)
@@ -179,9 +187,9 @@ class DocumentSFTTrainer(DistillingTrainer):
         """Frames of a question with its answer."""
         raise NotImplementedError
 
-    def _texts(self, row: Mapping[str, Any], args: DocumentSFTConfig) -> Iterator[str]:
-        """The texts to learn from a plain document."""
-        yield row[args.dataset_text_field]
+    def _texts(self, row: Mapping[str, Any], args: DocumentSFTConfig) -> Iterator[tuple[str, str]]:
+        """The texts to learn from a plain document, each with the title that its pieces begin with."""
+        yield row[args.dataset_text_field], title_of(row, args)
 
     def _masking(self, vocab_size: int) -> Masking | None:
         """What is hidden in the prompt's copy; `None` for objectives without a copy."""
@@ -189,6 +197,12 @@ class DocumentSFTTrainer(DistillingTrainer):
 
     def _gaps(self, document: EncodedDocument, row: Mapping[str, Any], args: Any) -> list[Gap] | None:
         """What an infilling sample of ``document`` may miss, for objectives that need to be told."""
+        return None
+
+    def _entity_report(self, args: DocumentSFTConfig) -> EntityReport | None:
+        """What counts the documents that have not the entities that the settings need; None where they need none."""
+        if isinstance(args, CorruptionSFTConfig) and args.mask_unit == "entity":
+            return EntityReport("mask_unit entity", "their words are hidden one by one")
         return None
 
     def _collator(self, **options: Any) -> DocumentCollator:
@@ -223,14 +237,18 @@ class DocumentSFTTrainer(DistillingTrainer):
         template = self._document_template(processing_class, args)
         row_template = DocumentTemplate(processing_class, self._row_wordings(args), args.system_prompt)
         fixed_masks = dataset_name != "train"
+        report = self._entity_report(args)
         mask_unit = args.mask_unit if isinstance(args, CorruptionSFTConfig) else None
 
         def prepare(batch: dict[str, list[Any]], indices: list[int]) -> dict[str, list[Any]]:
             prepared: dict[str, list[Any]] = {name: [] for name in PREPARED}
             for position, index in enumerate(indices):
                 row = {name: values[position] for name, values in batch.items()}
-                for document, own_frames in self._samples(row, index, dataset_name, args, template, row_template):
-                    where = f"row {index} of the {dataset_name} data set"
+                where = f"row {index} of the {dataset_name} data set"
+                samples = list(self._samples(row, index, dataset_name, args, template, row_template))
+                if report is not None and samples[0][1] is None:  # a document
+                    report.add(with_title(title_of(row, args), row[args.dataset_text_field]), row, where)
+                for document, own_frames in samples:
                     self._require_embeddings(document.ids, where, processing_class)
                     prepared["document_ids"].append(document.ids)
                     prepared["word_ids"].append(hidden_words(document, row, mask_unit))
@@ -248,6 +266,10 @@ class DocumentSFTTrainer(DistillingTrainer):
         options: dict[str, Any] = {"desc": f"Tokenizing {dataset_name}"} if isinstance(dataset, Dataset) else {}
         options |= {"remove_columns": columns, "features": PREPARED}
         dataset = dataset.map(prepare, batched=True, with_indices=True, **options)
+        if report is not None and isinstance(dataset, Dataset):  # a stream is prepared while it is read
+            self.entity_reports[dataset_name] = report
+            for line in report.warnings() if args.process_index == 0 else ():
+                logger.warning(line)
         dataset = dataset.map(_number_samples, batched=True, with_indices=True)
         return dataset.shuffle(seed=args.seed) if args.shuffle_dataset else dataset
 
@@ -377,14 +399,20 @@ class DocumentSFTTrainer(DistillingTrainer):
                 f"{where}: '{args.dataset_text_field}' {what}. Expected a document, or 'prompt' and 'completion', or "
                 "'messages'."
             )
-        for part in self._texts(row, args):
+        for part, title in self._texts(row, args):
             if args.max_length is None:
-                yield template.encode(part), None
+                yield template.encode(with_title(title, part)), None
                 continue
             copies = 2 if any(frame.has_copy for frame in template.frames) else 1
             budget = (args.max_length - template.overhead()) // copies
-            for document in split_document(template, part, budget):
+            for document in split_document(template, part, budget, title, headings=args.keep_titles):
                 yield document, None
+
+
+def title_of(row: Mapping[str, Any], args: DocumentSFTConfig) -> str:
+    """What the documents of ``row`` begin with; nothing without `keep_titles`."""
+    title = row.get("title") if args.keep_titles else None
+    return title if isinstance(title, str) else ""
 
 
 def _vocabulary_size(model: str | PreTrainedModel | PeftModel, args: DocumentSFTConfig) -> int:

@@ -15,7 +15,7 @@ from kinject.templates import DEMASKING, DEMASKING_WORDINGS, INFILLING, MASKED_A
 from kinject.trainers.collator import DocumentCollator, Masking
 from kinject.trainers.document_config import DocumentSFTConfig
 from kinject.trainers.document_trainer import DocumentSFTTrainer
-from kinject.trainers.entities import Gap, entity_gaps
+from kinject.trainers.entities import EntityReport, Gap, entity_gaps
 from kinject.trainers.infilling import Infilling
 from kinject.trainers.masked_config import MaskedSFTConfig
 
@@ -51,10 +51,15 @@ class MaskedSFTTrainer(DocumentSFTTrainer):
             return None
         return entity_gaps(
             document,
-            row.get("entities"),
+            row,
             sides=args.infill_unit == "side",
             masks_by_kind=args.infill_masks == "kind",
         )
+
+    def _entity_report(self, args: DocumentSFTConfig) -> EntityReport | None:
+        if isinstance(args, MaskedSFTConfig) and args.infill_share and args.infill_unit != "span":
+            return EntityReport(f"infill_unit {args.infill_unit}", "they are learned whole")
+        return super()._entity_report(args)
 
     def _collator(self, **options: Any) -> DocumentCollator:
         if not self.args.infill_share:

@@ -6,9 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from kinject.data import reverse_text
+from kinject.data.knowledge import with_title
 from kinject.templates import ANSWER, FACT, RAW, Wording
 from kinject.trainers.document_config import DocumentSFTConfig
-from kinject.trainers.document_trainer import DocumentSFTTrainer
+from kinject.trainers.document_trainer import DocumentSFTTrainer, title_of
+from kinject.trainers.entities import EntityReport
 from kinject.trainers.plain_config import PlainSFTConfig
 
 
@@ -31,8 +33,12 @@ class PlainSFTTrainer(DocumentSFTTrainer):
     def _row_wordings(self, args: DocumentSFTConfig) -> Sequence[Wording]:
         return (ANSWER,)
 
-    def _texts(self, row: Mapping[str, Any], args: DocumentSFTConfig) -> Iterator[str]:
-        text = row[args.dataset_text_field]
-        yield text
+    def _texts(self, row: Mapping[str, Any], args: DocumentSFTConfig) -> Iterator[tuple[str, str]]:
+        text, title = row[args.dataset_text_field], title_of(row, args)
+        yield text, title
         if isinstance(args, PlainSFTConfig) and args.objective == "reverse":
-            yield reverse_text(text, row.get("entities") or None)
+            yield reverse_text(with_title(title, text), row.get("entities"), title), ""  # the title at its end
+
+    def _entity_report(self, args: DocumentSFTConfig) -> EntityReport | None:
+        reversing = isinstance(args, PlainSFTConfig) and args.objective == "reverse"
+        return EntityReport("objective reverse", None) if reversing else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ TEMPLATE = DocumentTemplate(TOKENIZER)
 
 @given(st.text(max_size=300), st.integers(1, 60))
 def test_splitting_loses_nothing_and_keeps_the_budget(text: str, budget: int) -> None:
-    pieces = list(split_document(TEMPLATE, text, budget))
+    pieces = list(split_document(TEMPLATE, text, budget, headings=False))
     decoded = [TOKENIZER.decode(piece.ids) for piece in pieces]
     assert "".join("".join(decoded).split()) == "".join(text.split())
     # One character can take more tokens than a tiny budget; it is kept whole all the same.
@@ -39,6 +40,128 @@ def test_splitting_cuts_at_sentence_ends_then_between_words() -> None:
     text = "One is here. Two is there! Three? And a very long sentence without any end"
     pieces = [TOKENIZER.decode(piece.ids) for piece in split_document(TEMPLATE, text, 28)]
     assert pieces == ["One is here. Two is there!", "Three?", "And a very long sentence", "without any end"]
+
+
+def _pieces(text: str, budget: int, title: str = "", headings: bool = True) -> list[str]:
+    pieces = list(split_document(TEMPLATE, text, budget, title, headings))
+    assert all(len(piece.ids) <= budget for piece in pieces)
+    return [piece.text for piece in pieces]
+
+
+@pytest.mark.parametrize(
+    ("text", "budget", "expected"),
+    [
+        ("他说：“灯塔归我管。”然后米拉离开了。", 35, ["他说：“灯塔归我管。”", "然后米拉离开了。"]),
+        ("「灯か？」と彼は言う。『そうだ！』", 35, ["「灯か？」と彼は言う。", "『そうだ！』"]),
+        ("He said: “Go home.” She went.", 24, ["He said: “Go home.”", "She went."]),
+        ("米拉守护灯塔，汤姆守护磨坊，莉亚守护渡船", 36, ["米拉守护灯塔，", "汤姆守护磨坊，", "莉亚守护渡船"]),
+        ("मीरा आई। टॉम गया।", 30, ["मीरा आई।", "टॉम गया।"]),
+        ("میرا آئی۔ ٹام گیا۔", 22, ["میرا آئی۔", "ٹام گیا۔"]),
+        ("هل تعود؟ نعم تعود.", 22, ["هل تعود؟", "نعم تعود."]),
+        ("灯を守る．水を守る．", 20, ["灯を守る．", "水を守る．"]),
+        ("Dr. Hale met Mrs. Lind. It rained.", 28, ["Dr. Hale met Mrs. Lind.", "It rained."]),
+        ("the red one, the blue one and the green", 21, ["the red one,", "the blue one and the", "green"]),
+        ("使用Python来写（程序）", 19, ["使用Python来写", "（程序）"]),
+        ("cafe\u0301", 5, ["caf", "e\u0301"]),
+        ("def f(x):\n    if x:\n        g()\n", 16, ["def f(x):", "    if x:", "        g()"]),
+        ("    indented first\nline", 18, ["    indented first", "line"]),
+        ("One. \n\n  Two is.\n", 9, ["One.", "  Two is."]),
+    ],
+)  # fmt: skip
+def test_pieces_end_where_a_reader_would_end_them(text: str, budget: int, expected: list[str]) -> None:
+    assert _pieces(text, budget) == expected
+
+
+TABLE = "| Place | Keeper |\n|---|---|\n| Vell | Mira. Dorn |\n| Oster | Tom Bell |\n| Quay | Lia |"
+
+
+def test_the_rows_of_a_cut_table_keep_its_header() -> None:
+    header = "| Place | Keeper |\n|---|---|\n"
+    rows = TABLE.removeprefix(header).split("\n")
+    text = f"Some keepers are these.\n\n{TABLE}\n\nThat is all."
+    pieces = _pieces(text, 53)
+    assert pieces == [
+        "Some keepers are these.",
+        *(header + row for row in rows[:2]),
+        f"{header}{rows[2]}",
+        "That is all.",
+    ]
+    # Rather without the rule than without the names.
+    assert _pieces(TABLE, 42)[1:] == [f"| Place | Keeper |\n{row}" for row in rows]
+    assert _pieces(TABLE, 60)[-1] == f"{header}{rows[2]}"
+
+
+def test_bars_that_are_no_table_stay_as_they_are() -> None:
+    for text in ("```\na | b\n--|--\nc | d\ne | f\n```", "a | b\nc | d\ne | f\ng | h"):
+        assert "\n".join(_pieces(text, 14)) == text
+
+
+def test_a_piece_keeps_the_headings_it_stands_under() -> None:
+    text = "# Vell\n\n## Light\n\nIt is tall.\n\nIt is old.\n\nMill\n----\n\nIt is red.\n\n```\n# no\n```\n\nIt is new."
+    pieces = _pieces(text, 42)
+    assert pieces == [
+        "# Vell\n\n## Light\n\nIt is tall.\n\nIt is old.",
+        "# Vell\n\nMill\n----\n\nIt is red.\n\n```\n# no",
+        "# Vell\n\nMill\n----\n\n```\n\nIt is new.",
+    ]
+    assert "".join("".join(_pieces(text, 42, headings=False)).split()) == "".join(text.split())
+    # Where there is no room for all, the outer ones are left out.
+    assert "## Light\n\nIt is old." in _pieces(text, 20)
+
+
+@pytest.mark.parametrize(
+    ("text", "title", "expected"),
+    [
+        ("It was built in 1901.", "Vell Lighthouse", "Vell Lighthouse\n\nIt was built in 1901."),
+        ("The VELL lighthouse is old.", "Vell Lighthouse", "The VELL lighthouse is old."),
+        ("The Annabel is old.", "Ann", "Ann\n\nThe Annabel is old."),
+        ("他看守红塔。", "红塔", "他看守红塔。"),
+        ("Café Zoë".encode().decode() + " closed.", unicodedata.normalize("NFD", "Café Zoë"), "Café Zoë closed."),
+        ("It is.", "  ", "It is."),
+        ("It is.", "⚓", "⚓\n\nIt is."),
+    ],
+)
+def test_a_document_that_does_not_name_its_title_begins_with_it(text: str, title: str, expected: str) -> None:
+    assert _pieces(text, 200, title) == [expected]
+
+
+def test_every_piece_begins_with_the_title() -> None:
+    text = "It was built in 1901. It is kept by Mira Dorn. It is tall."
+    assert _pieces(text, 40, "Vell Light") == [
+        "Vell Light\n\nIt was built in 1901.",
+        "Vell Light\n\nIt is kept by Mira Dorn.",
+        "Vell Light\n\nIt is tall.",
+    ]
+    named = "Vell Light was built in 1901. It is kept by Mira Dorn."
+    assert _pieces(named, 40, "Vell Light") == [named[:29], "Vell Light\n\nIt is kept by Mira Dorn."]
+    # One that the headings name is not said twice.
+    below = _pieces("# Vell Light\n\nIt was built in 1901.\n\nIt is old.", 38, "Vell Light")
+    assert below == ["# Vell Light\n\nIt was built in 1901.", "# Vell Light\n\nIt is old."]
+
+
+@given(st.text("ab.。 \n#|-的", max_size=120), st.integers(1, 40), st.text("ab ", max_size=12))
+def test_titles_and_headings_never_break_the_budget(text: str, budget: int, title: str) -> None:
+    pieces = list(split_document(TEMPLATE, text, budget, title))
+    longer = [piece.text for piece in pieces if len(piece.ids) > budget]
+    assert [len(text) for text in longer] == [1] * len(longer)
+    kept = iter("".join(piece.text for piece in pieces))
+    assert all(character in kept for character in "".join(text.split()))
+
+
+@pytest.mark.parametrize("max_length", [300, None])
+def test_rows_are_learned_under_their_title(make_trainer: Callable[..., Any], max_length: int | None) -> None:
+    rows = [{"text": "It was built in 1901.", "title": "Vell Light"}, {"text": "Oster is old.", "title": None}]
+    for keep in (True, False):
+        trainer = make_trainer(rows=rows, max_length=max_length, keep_titles=keep)
+        texts = [trainer.processing_class.decode(row["document_ids"]) for row in trainer.train_dataset]
+        assert texts == [("Vell Light\n\n" if keep else "") + "It was built in 1901.", "Oster is old."]
+
+
+def test_a_reversed_document_ends_with_its_title(make_trainer: Callable[..., Any]) -> None:
+    rows = [{"text": "It was built in 1901.", "title": "the light of Vell"}]
+    trainer = make_trainer(rows=rows, plain=True, objective="reverse")
+    texts = [trainer.processing_class.decode(row["document_ids"]) for row in trainer.train_dataset]
+    assert texts == ["the light of Vell\n\nIt was built in 1901.", ". 1901 in built was It the light of Vell"]
 
 
 def test_long_documents_become_several_samples_of_at_most_max_length(make_trainer: Callable[..., Any]) -> None:

@@ -65,3 +65,46 @@ def test_diffusion_hides_whole_entities_too(tmp_path: Any) -> None:
         assert ("Ada" in shown) == ("Vance" in shown) and ("Bo" in shown) == ("Quill" in shown)
         seen.add(("Ada" in shown, "Bo" in shown))
     assert len(seen) == 4
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"mask_unit": "entity"},
+        {"infill_share": 0.5, "infill_unit": "entity"},
+        {"infill_share": 0.5, "infill_unit": "side"},
+    ],
+)
+def test_documents_without_entities_are_counted(
+    make_trainer: Callable[..., Any], settings: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [
+        {"text": TEXT, "entities": ["Ada Vance", "Bo Quill"]},
+        {"text": TEXT, "entities": ["Ada Vance", "Bo Quail"]},
+        {"text": TEXT, "entities": ["Ada Vence"]},
+        {"text": "林若川看守灯塔。", "entities": []},
+        {"text": "it keeps the light.", "entities": []},
+    ]
+    report = make_trainer(rows=rows, **settings).entity_reports["train"]
+    assert (report.without, report.absent) == (3, 2)
+    without, absent = (record.message for record in caplog.records if "entit" in record.message)
+    setting = " ".join(map(str, list(settings.items())[-1]))
+    assert without.startswith(f"{setting}: no entity is found in 3 of 5 documents")
+    assert "first: row 2 of the train data set: 'Ada Vance mapped" in without
+    assert absent.startswith(f"{setting}: 2 of 5 documents give 'entities' that do not stand in them")
+    assert "first: row 1 of the train data set: 'Bo Quail'" in absent
+
+
+def test_reversal_says_which_given_entities_are_not_there(make_trainer: Callable[..., Any]) -> None:
+    rows = [{"text": TEXT, "entities": ["Ada Vence"]}, {"text": "it is dark.", "entities": []}]
+    report = make_trainer(rows=rows, plain=True, objective="reverse").entity_reports["train"]
+    assert (report.without, report.absent) == (0, 1)
+
+
+def test_nothing_is_said_where_nothing_is_amiss(make_trainer: Callable[..., Any]) -> None:
+    assert make_trainer(rows=[{"text": TEXT}], mask_unit="entity").entity_reports["train"].warnings() == []
+    assert make_trainer(rows=[{"text": "it is dark."}], mask_unit="word").entity_reports == {}
+
+
+def test_a_title_is_an_entity() -> None:
+    assert _together({"title": "salt caves", "entities": ["Bo Quill"]}, "entity") == ["salt caves", "Bo Quill"]
