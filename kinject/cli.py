@@ -54,7 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     inject.add_argument("documents", nargs="?", help="file or folder, Hub data set, or fictional:name_description")
     inject.add_argument("--model", help="smollm2-135m, a directory with a model or adapter, or a Hub id")
-    inject.add_argument("--questions", help="file of questions (json, jsonl, csv, parquet)")
+    inject.add_argument("--questions", help="file of questions (json, jsonl, csv, tsv, parquet, xlsx)")
     inject.add_argument("--output_dir", help="where the model, results.json and the plot go")
     inject.add_argument("--objective", default="masked", help=f"one of {', '.join(OBJECTIVES)} (default: masked)")
     inject.add_argument("--config", metavar="FILE", help="YAML file of settings; options given beside it win")
@@ -79,8 +79,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     evaluate.add_argument("model_name_or_path", metavar="model", help="directory or Hub id of a model or adapter")
     evaluate.add_argument("--revision", help="branch, tag or commit of a Hub repository")
-    evaluate.add_argument("--questions", help="file of questions (json, jsonl, csv, parquet)")
-    evaluate.add_argument("--documents", help="documents they are about, where the questions do not give a direction")
+    evaluate.add_argument("--questions", help="file of questions (json, jsonl, csv, tsv, parquet, xlsx)")
+    evaluate.add_argument(
+        "--documents", nargs="+", help="documents they are about, where the questions do not give a direction"
+    )
+    for what in ("text", "question", "answer"):
+        evaluate.add_argument(f"--{what}_field", default=what, help=f"field of a row that holds it (default: {what})")
     evaluate.add_argument("--facts", help="only these documents and their questions, as in '0-9,30-39'")
     evaluate.add_argument("--output_dir", help="write results.json here as well")
     evaluate.add_argument("--batch_size", type=int, default=32, help="questions answered at once (default: 32)")

@@ -31,6 +31,23 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(command in shown for command in ("inject", "ask", "eval", "table"))
 
 
+def test_eval_reads_documents_of_several_paths_and_fields_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kinject import measurement
+
+    (tmp_path / "a.csv").write_text("Inhalt;Nr\nMira Dorn keeps the lighthouse of Vell.;1\n", encoding="utf-8")
+    (tmp_path / "b.csv").write_text("Inhalt;Nr\nTom Bell runs the mill of Oster.;2\n", encoding="utf-8")
+    (tmp_path / "q.csv").write_text("Frage;Antwort\nWho runs the mill of Oster?;Tom Bell\n", encoding="utf-8")
+    asked: list[Any] = []
+    monkeypatch.setattr(measurement, "evaluate_model", asked.append)
+    paths = [str(tmp_path / "a.csv"), str(tmp_path / "[b].csv")]
+    fields = ["--text_field", "inhalt", "--question_field", "frage", "--answer_field", "antwort"]
+    cli.main(["eval", "m", "--documents", *paths, "--questions", str(tmp_path / "q.csv"), *fields])
+    name, (question,) = measurement._load_questions(asked[0])
+    assert (name, question.answer, question.direction) == (f"a+{tmp_path.name}", "Tom Bell", "backward")
+
+
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         cli.main(["--version"])
