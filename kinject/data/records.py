@@ -171,7 +171,7 @@ def _not_utf8(path: Path, error: UnicodeDecodeError) -> DataError:
     # No word mixes letters of two alphabets: "Cafй" is "Café" in the encoding of Western Europe.
     if name in _OTHER_ALPHABETS and re.search(r"[A-Za-z][^\W\x00-\u024f]|[^\W\x00-\u024f][A-Za-z]", reads):
         name, reads = "cp1252", sample.decode("cp1252", errors="replace")
-    name, reads = name.upper(), reads.lstrip().splitlines()[0][:60]
+    name, reads = name.upper(), "".join(reads.strip().splitlines()[:1])[:60]
     return DataError(
         f"{message}. It is probably {name}, in which the line reads {reads!r}: iconv -f {name} -t UTF-8 '{path}' > "
         f"'{path.with_name('utf8-' + path.name)}' (or another encoding, if that reads wrong)"

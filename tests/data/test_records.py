@@ -227,6 +227,14 @@ def test_the_likely_encoding_is_named(tmp_path: Path, encoding: str, line: str) 
     )
 
 
+@pytest.mark.parametrize("data", [b"\xa0", b"a\n\x85\n", b"\xff", b"\x81\x8d\x8f", b"\xff\xfea", bytes(range(1, 256))])
+def test_bytes_of_no_text_are_refused(tmp_path: Path, data: bytes) -> None:
+    for name in ("a.txt", "a.csv", "a.jsonl", "a.json"):
+        path = write(tmp_path / name, data)
+        with pytest.raises(DataError, match=rf"^{path}:(\d+:)? not (UTF-8|whole UTF-16) text"):
+            read_records(path)
+
+
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
 @pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
 def test_marked_encodings_and_line_ends(tmp_path: Path, encoding: str, newline: str) -> None:
