@@ -7,17 +7,24 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kinject import recipe
 from kinject._version import __version__
 from kinject.errors import ConfigurationError, exit_on_user_error
 from kinject.objectives import OBJECTIVES, find_objective, measured_settings
+from kinject.option_help import Option, all_training_options, did_you_mean
+from kinject.recipe import read_config, split_arguments
 from kinject.reproduction.command import DESCRIPTION, add_arguments
 from kinject.reproduction.command import run as reproduce_tables
+
+_MODEL_HELP = "directory or Hub id of a model or adapter, or smollm2-135m"
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,13 +35,41 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; errors that the user can mend end it with status 2 and one line."""
+    words = list(sys.argv[1:] if argv is None else argv)
     parser = build_parser()
-    arguments, others = parser.parse_known_args(argv)
-    if others and arguments.run not in (run_inject, run_doctor):
-        parser.error(f"unrecognized arguments: {' '.join(others)}")
-    arguments.others = others
+    # These two take every option of a recipe, which argparse would have to import.
+    reading = {"inject": run_inject, "doctor": run_doctor}.get(words[0] if words else "")
+    if reading is not None and not {"-h", "--help"} & set(words):
+        with exit_on_user_error():
+            reading(words[1:])
+        return
+    arguments, others = parser.parse_known_args(_model_first(parser, words))
+    if others:
+        hint = did_you_mean(others[0].partition("=")[0], arguments.options)
+        parser.error(f"unrecognized arguments: {' '.join(others)}{hint}")
     with exit_on_user_error():
         arguments.run(arguments)
+
+
+def _model_first(parser: argparse.ArgumentParser, words: list[str]) -> list[str]:
+    """``words`` with the model that an option names where `ask` and `eval` expect it."""
+    if words[:1] not in (["ask"], ["eval"]):
+        return words
+    command, *pending = words
+    models: list[str] = []
+    others: list[str] = []
+    while pending:
+        word = pending.pop(0)
+        start, equals, value = word.partition("=")
+        if start not in ("--model", "--model_name_or_path", "--model-name-or-path"):
+            others.append(word)
+        elif equals or pending:
+            models.append(value if equals else pending.pop(0))
+        else:
+            parser.error(f"{start} expects a value")
+    if len(set(models)) > 1:
+        parser.error(f"{models[0]} and {models[1]} are both named as --model; name one")
+    return [command, *models[:1], *others]
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -46,23 +81,27 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"kinject {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    inject = commands.add_parser(
+    add = partial(commands.add_parser, allow_abbrev=False)
+
+    inject = add(
         "inject",
         help="train a model on documents",
         description="Train a model on documents and ask it about them before, during and after. Takes every option of "
         "the recipe of its objective as well; --all_options lists them.",
     )
-    inject.add_argument("documents", nargs="?", help="file or folder, Hub data set, or fictional:name_description")
+    inject.add_argument("documents", nargs="*", help="files or folders, a Hub data set, or fictional:name_description")
     inject.add_argument("--model", help="smollm2-135m, a directory with a model or adapter, or a Hub id")
     inject.add_argument("--questions", help="file of questions (json, jsonl, csv, tsv, parquet, xlsx)")
-    inject.add_argument("--output_dir", help="where the model, results.json and the plot go")
+    inject.add_argument(
+        "--output_dir", help="where the model, results.json and the plot go (default: outputs/OBJECTIVE-DOCUMENTS)"
+    )
+    inject.add_argument("--overwrite", action="store_true", help="replace the run that lies in output_dir")
     inject.add_argument("--objective", default="masked", help=f"one of {', '.join(OBJECTIVES)} (default: masked)")
     inject.add_argument("--config", metavar="FILE", help="YAML file of settings; options given beside it win")
     inject.add_argument("--all_options", action="store_true", help="list every option of the objective and stop")
-    inject.set_defaults(run=run_inject)
 
-    ask = commands.add_parser("ask", help="ask a trained model", description="Ask a trained model or adapter.")
-    ask.add_argument("model", help="directory or Hub id of a model or adapter, or smollm2-135m")
+    ask = add("ask", help="ask a trained model", description="Ask a trained model or adapter.")
+    ask.add_argument("model", help=f"{_MODEL_HELP}; also as --model MODEL")
     ask.add_argument("questions", nargs="+", metavar="QUESTION")
     ask.add_argument("--revision", help="branch, tag or commit of a Hub repository")
     ask.add_argument("--base", action="store_true", help="also show the answers of the model before training")
@@ -71,13 +110,13 @@ def build_parser() -> argparse.ArgumentParser:
     ask.add_argument("--show", action="store_true", help="draw how a masked diffusion model fills in its answers")
     ask.set_defaults(run=run_ask)
 
-    evaluate = commands.add_parser(
+    evaluate = add(
         "eval",
         help="score a trained model on questions",
         description="Score a trained model on questions, and compare with what its eval card claims. Without --questions "
         "and --documents, those that the card is about are asked again.",
     )
-    evaluate.add_argument("model_name_or_path", metavar="model", help="directory or Hub id of a model or adapter")
+    evaluate.add_argument("model_name_or_path", metavar="model", help=f"{_MODEL_HELP}; also as --model MODEL")
     evaluate.add_argument("--revision", help="branch, tag or commit of a Hub repository")
     evaluate.add_argument("--questions", help="file of questions (json, jsonl, csv, tsv, parquet, xlsx)")
     evaluate.add_argument(
@@ -87,6 +126,7 @@ def build_parser() -> argparse.ArgumentParser:
         evaluate.add_argument(f"--{what}_field", default=what, help=f"field of a row that holds it (default: {what})")
     evaluate.add_argument("--facts", help="only these documents and their questions, as in '0-9,30-39'")
     evaluate.add_argument("--output_dir", help="write results.json here as well")
+    evaluate.add_argument("--overwrite", action="store_true", help="replace the results.json in output_dir")
     evaluate.add_argument("--batch_size", type=int, default=32, help="questions answered at once (default: 32)")
     evaluate.add_argument("--max_new_tokens", type=int, default=128, help="longest answer in tokens (default: 128)")
     evaluate.add_argument("--sampling", default="fast", help="diffusion models: fast or published (default: fast)")
@@ -95,7 +135,7 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--retention", action="store_true", help="also measure forgetting")
     evaluate.set_defaults(run=run_eval)
 
-    compare = commands.add_parser(
+    compare = add(
         "compare",
         help="compare the eval cards of published models",
         description="Print one table of what the eval cards of several models claim, and plot accuracy over steps.",
@@ -106,7 +146,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     compare.set_defaults(run=run_compare)
 
-    push = commands.add_parser(
+    push = add(
         "push",
         help="publish a trained directory",
         description="Publish a trained directory on the Hub, with its card: adapter or model, tokenizer, results; never "
@@ -123,7 +163,7 @@ def build_parser() -> argparse.ArgumentParser:
     push.add_argument("--revision", help="a branch other than main; created if need be")
     push.set_defaults(run=run_push)
 
-    table = commands.add_parser(
+    table = add(
         "table", help="compare runs in one table", description="Print one table of several runs, before and after."
     )
     table.add_argument("runs", nargs="+", metavar="RUN", help="output_dir of a run, or its results.json")
@@ -131,48 +171,73 @@ def build_parser() -> argparse.ArgumentParser:
     table.add_argument("--plot", metavar="PNG", help="also plot accuracy over steps")
     table.set_defaults(run=run_table)
 
-    doctor = commands.add_parser(
+    doctor = add(
         "doctor",
         help="check the installation, and a configuration",
         description="Print versions, the device, and what is missing for which feature. With --config or options of a "
-        "recipe, also check whether they could run: settings, packages, documents, questions, model, output_dir. "
-        "Nothing is trained, downloaded or written; status 2 if something would stop the run.",
+        "recipe, as kinject inject takes them, also check whether they could run: settings, packages, documents, "
+        "questions, model, output_dir. Nothing is trained, downloaded or written; status 2 if something would stop the run.",
     )
+    doctor.add_argument("documents", nargs="*", help="what would be learned")
+    doctor.add_argument("--model", help=_MODEL_HELP)
     doctor.add_argument("--objective", default="masked", help=f"one of {', '.join(OBJECTIVES)} (default: masked)")
     doctor.add_argument("--config", metavar="FILE", help="YAML file of settings, as for kinject inject")
-    doctor.set_defaults(run=run_doctor)
 
-    reproduce = commands.add_parser("reproduce", help="reproduce a table of the paper", description=DESCRIPTION)
+    reproduce = add("reproduce", help="reproduce a table of the paper", description=DESCRIPTION)
     add_arguments(reproduce)
     reproduce.set_defaults(run=reproduce_tables)
+    for each in commands.choices.values():
+        each.set_defaults(options=re.findall(r"--\w+", each.format_usage()))
     return parser
 
 
-def run_inject(arguments: argparse.Namespace) -> None:
+def run_inject(words: Sequence[str]) -> None:
     """`kinject inject`: the recipe of an objective, with the common options up front."""
-    find_objective(arguments.objective)
-    if arguments.all_options:
+    objective, options, flags = _recipe_options(words, ("all_options",))
+    if "all_options" in flags:
         from kinject.option_help import recipe_help
 
-        preferred = measured_settings(arguments.objective)
-        print(recipe_help(arguments.objective, "kinject inject DOCUMENTS", preferred))
+        print(recipe_help(objective, "kinject inject DOCUMENTS", measured_settings(objective)))
         return
-    if arguments.documents is None and arguments.config is None:
-        raise ConfigurationError("no documents; give a file, a folder, a Hub data set or fictional:name_description.")
-    from kinject.recipe import train
+    file = options[options.index("--config") + 1] if "--config" in options else None
+    defaults = measured_settings(objective) if file is None else None
+    if file is None or Path(file).is_file():
+        given = recipe.read_training(objective, options, defaults, listing="--all_options")  # what lists them here
+        if "documents" not in given.typed | given.written:
+            raise ConfigurationError(
+                "no documents; give a file, a folder, a Hub data set or fictional:name_description."
+            )
+    recipe.train(objective, options, defaults)
 
-    named = {
-        "config": "config",
-        "documents": "documents",
-        "model": "model_name_or_path",
-        "questions": "questions",
-        "output_dir": "output_dir",
+
+def _recipe_options(words: Sequence[str], flags: Sequence[str] = ()) -> tuple[str, list[str], set[str]]:
+    """The objective that a command line or its file names, the options for its recipe, and which of ``flags`` are set.
+
+    The documents, which stand anywhere, become options as well, so that they are no other option's values. What nobody
+    knows is passed on: the recipe says so.
+    """
+    known = {
+        **all_training_options(),
+        **{name: Option(name, "str", None, "", (), "") for name in ("objective", "config")},
+        **{name: Option(name, "bool", False, "", (), "") for name in flags},
     }
-    options = [
-        part for key, option in named.items() if (value := getattr(arguments, key)) for part in (f"--{option}", value)
-    ]
-    defaults = None if arguments.config else measured_settings(arguments.objective)
-    train(arguments.objective, [*options, *arguments.others], defaults)
+    documents, pairs, unknown = split_arguments(words, known)
+    typed = next((values[-1] for name, values in reversed(pairs) if name == "objective"), None)
+    file = next((values[-1] for name, values in reversed(pairs) if name == "config"), None)
+    written = read_config(Path(file)).get("objective") if file is not None and Path(file).is_file() else None
+    objective = typed or str(written or "masked")
+    find_objective(objective)
+    first = ("config", "documents", "model_name_or_path", "questions", "output_dir")
+    pairs += [("documents", [each]) for each in documents]
+    pairs.sort(key=lambda pair: first.index(pair[0]) if pair[0] in first else len(first))
+    options = ["--objective", typed] if typed and written and typed != written else []
+    for name, values in pairs:
+        if name not in ("objective", *flags):
+            flag = known[name].takes == "flag" and values == ["true"]
+            dashed = len(values) == 1 and values[0].startswith("-")
+            options += [f"--{name}={values[0]}"] if dashed else [f"--{name}", *([] if flag else values)]
+    options += [word for each in unknown for word in each]
+    return objective, options, {name for name, values in pairs if name in flags and values == ["true"]}
 
 
 def run_ask(arguments: argparse.Namespace) -> None:
@@ -266,13 +331,12 @@ def run_table(arguments: argparse.Namespace) -> None:
         plot_history(results, arguments.plot)
 
 
-def run_doctor(arguments: argparse.Namespace) -> None:
+def run_doctor(words: Sequence[str]) -> None:
     """`kinject doctor`: what is there, what is missing, and whether a configuration could run."""
-    find_objective(arguments.objective)
+    objective, options, _ = _recipe_options(words)
     from kinject.doctor import examine, report
 
-    config = ["--config", arguments.config] if arguments.config else []
-    findings = examine(arguments.objective, [*config, *arguments.others])
+    findings = examine(objective, options)
     print(report(findings))
     if any(finding.state == "error" for finding in findings):
         sys.exit(2)

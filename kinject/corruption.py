@@ -13,12 +13,14 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
 import numpy as np
-import torch
 
 from kinject.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    import torch  # imported where masks are drawn, so that a ratio on the command line is checked at once
 
 MaskUnit = Literal["token", "word", "entity", "span", "mixed"]
 
@@ -41,6 +43,8 @@ def sample_generator(seed: int, epoch: int, sample: int, stream: int = MASK_STRE
     Raises:
         ConfigurationError: an argument is negative or too large.
     """
+    import torch
+
     words: list[int] = []
     for name, value in (("seed", seed), ("epoch", epoch), ("sample", sample), ("stream", stream)):
         if not 0 <= value < 2**64:
@@ -52,6 +56,8 @@ def sample_generator(seed: int, epoch: int, sample: int, stream: int = MASK_STRE
 
 
 def _unit_draw(generator: torch.Generator) -> float:
+    import torch
+
     return float(torch.rand((), generator=generator, dtype=torch.float64))
 
 
@@ -223,6 +229,8 @@ def draw_mask(
     Raises:
         ConfigurationError: ratio outside [0, 1], unknown unit, or unit "word" or "entity" without one word id per token.
     """
+    import torch
+
     _check_ratio("draw_mask", "ratio", ratio)
     if unit == "mixed":
         unit = "token" if _unit_draw(generator) < 0.5 else "span"
@@ -238,6 +246,8 @@ def draw_mask(
 
 
 def _word_mask(length: int, ratio: float, generator: torch.Generator, word_ids: Sequence[int] | None) -> torch.Tensor:
+    import torch
+
     if word_ids is None or len(word_ids) != length:
         given = "none" if word_ids is None else str(len(word_ids))
         raise ConfigurationError(
@@ -249,6 +259,8 @@ def _word_mask(length: int, ratio: float, generator: torch.Generator, word_ids: 
 
 
 def _span_mask(length: int, ratio: float, generator: torch.Generator) -> torch.Tensor:
+    import torch
+
     mask = torch.zeros(length, dtype=torch.bool)
     if length == 0:
         return mask
@@ -276,6 +288,8 @@ def random_tokens(
     Raises:
         ConfigurationError: ``candidate_ids`` is empty.
     """
+    import torch
+
     candidates = torch.as_tensor(candidate_ids, dtype=ids.dtype)
     if len(candidates) == 0:
         raise ConfigurationError("random_tokens: candidate_ids is empty, expected the ids that may replace a token")

@@ -8,14 +8,15 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata, util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from kinject.errors import KinjectError
-from kinject.launch import processor_is_fast_in_bf16
+from kinject.launch import prepare_output_dir, processor_is_fast_in_bf16, resumes
+from kinject.recipe import default_output_dir, parse_training, read_training
 
 if TYPE_CHECKING:
     from kinject.data import KnowledgeSet
@@ -120,16 +121,15 @@ def _features() -> Iterator[Finding]:
 
 
 def _configuration(objective: str, arguments: Sequence[str]) -> Iterator[Finding]:
-    from kinject.recipe import parse_training
-
     try:
+        given = read_training(objective, arguments)
         script, training, model = parse_training(objective, arguments)
     except KinjectError as error:
         yield Finding("error", "settings", str(error))
         return
     yield Finding("ok", "settings", f"objective {objective}, every option is known and in range")
     yield from _packages_for(training, model)
-    yield _output_dir(str(training.output_dir))
+    yield _output_dir(script, given.settings, objective)
     knowledge = None
     if (
         isinstance(script.documents, str)
@@ -170,15 +170,20 @@ def _packages_for(training: Any, model: Any) -> Iterator[Finding]:
             yield Finding("error", setting, f"needs {module}, which is not installed")
 
 
-def _output_dir(name: str) -> Finding:
+def _output_dir(script: Any, settings: Mapping[str, Any], objective: str) -> Finding:
+    name = settings.get("output_dir") or default_output_dir(objective, script.documents)
     path = Path(name)
     parent = next(each for each in (path, *path.absolute().parents) if each.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK):
         return Finding(
             "error", "output_dir", f"{name} cannot be written; name a directory you may write with --output_dir"
         )
-    held = "holds the results of an earlier run" if (path / "results.json").is_file() else "can be written"
-    return Finding("ok", "output_dir", f"{name} {held}; {shutil.disk_usage(parent).free / 1e9:.0f} GB are free")
+    try:
+        resume = resumes(settings.get("resume_from_checkpoint"))
+        prepare_output_dir(name, overwrite=script.overwrite, resume=resume)
+    except KinjectError as error:
+        return Finding("error", "output_dir", str(error))
+    return Finding("ok", "output_dir", f"{name} can be written; {shutil.disk_usage(parent).free / 1e9:.0f} GB are free")
 
 
 def _model(model: Any, training: Any, knowledge: KnowledgeSet | None) -> Iterator[Finding]:
@@ -189,7 +194,7 @@ def _model(model: Any, training: Any, knowledge: KnowledgeSet | None) -> Iterato
 
     name = model.model_name_or_path
     if not name:
-        yield Finding("error", "model", "none is named; pass --model_name_or_path, such as smollm2-135m")
+        yield Finding("error", "model", "none is named; pass --model, such as smollm2-135m")
         return
     try:
         found = look_up(name)

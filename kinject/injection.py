@@ -7,13 +7,13 @@ Recipes and the command line only choose a trainer and parse arguments; everythi
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kinject.errors import ConfigurationError
+from kinject.launch import TAKE_LAST, check_devices, clear_output_dir, holding, prepare_output_dir, resumes
 from kinject.sampling_options import SamplingArguments
 
 if TYPE_CHECKING:
@@ -44,7 +44,11 @@ class InjectionArguments(SamplingArguments):
     question_field: str = field(default="question", metadata={"help": "Field of a row that holds the question."})
     answer_field: str = field(default="answer", metadata={"help": "Field of a row that holds its answer, or answers."})
     paraphrases: str = field(
-        default="none", metadata={"help": "Wordings of each document: 'none', 'same_order' or 'permute_order'."}
+        default="none",
+        metadata={
+            "help": "Wordings of each document: 'none', 'same_order' or 'permute_order'.",
+            "choices": ["none", "same_order", "permute_order"],
+        },
     )
     facts: str | None = field(
         default=None, metadata={"help": "Only these documents and their questions, counted from 0, as in '0-9,30-39'."}
@@ -62,7 +66,8 @@ class InjectionArguments(SamplingArguments):
         default="none",
         metadata={
             "help": "Which weights to keep: 'none', the last; 'validation', the best on one half of the questions, "
-            "reported on the other half; 'test', the best on the reported questions, as the paper does."
+            "reported on the other half; 'test', the best on the reported questions, as the paper does.",
+            "choices": ["none", "validation", "test"],
         },
     )
     max_new_tokens: int = field(default=128, metadata={"help": "Longest answer, in tokens."})
@@ -87,6 +92,13 @@ class InjectionArguments(SamplingArguments):
     )
     baselines: list[str] | None = field(
         default=None, metadata={"help": "Finished runs (their output_dir) to show beside this one in the model card."}
+    )
+    overwrite: bool = field(
+        default=False,
+        metadata={
+            "help": "Replace the run that lies in output_dir, its checkpoints too. Files that kinject did not write stay, but "
+            "for those of a name that it has to write."
+        },
     )
     publish_documents: bool = field(
         default=False, metadata={"help": "Show the documents and the answers in the model card, not only their number."}
@@ -130,6 +142,8 @@ def inject(
     training_args: DocumentSFTConfig,
     model_args: ModelConfig,
     objective: str,
+    *,
+    knowledge: KnowledgeSet | None = None,
 ) -> dict[str, Any]:
     """Train on documents, ask before, during and after, and write `results.json` and the model to `output_dir`.
 
@@ -137,6 +151,7 @@ def inject(
         trainer_class: The trainer of ``objective``.
         arguments, training_args, model_args: Parsed settings.
         objective: Its name in `results.json`: `masked`, `random_token`, `ar`, `reverse` or `diffusion`.
+        knowledge: The documents and questions, where they are loaded already. Default: those that ``arguments`` name.
 
     Returns:
         The content of `results.json`.
@@ -158,9 +173,10 @@ def inject(
     from kinject.trainers.freezing import frozen_parameters
 
     sampling = arguments.sampling_config(arguments.max_new_tokens)
-    output_dir = prepare_output_dir(training_args.output_dir)
+    resume = resumes(training_args.resume_from_checkpoint)
+    output_dir = prepare_output_dir(training_args.output_dir, overwrite=arguments.overwrite, resume=resume)
     baselines = [summary(read_results(run)) for run in arguments.baselines or ()]
-    knowledge = arguments.load_knowledge()
+    knowledge = knowledge or arguments.load_knowledge()
     prompts, rehearsed = _to_rehearse(knowledge, arguments, training_args)
     loaded = load_for_training(model_args, training_args)
     frozen_parameters(loaded.model, training_args.frozen_modules or (), adapter=model_args.use_peft)  # refused early
@@ -196,6 +212,10 @@ def inject(
         system_prompt=training_args.system_prompt,
         sampling=sampling if loaded.is_diffusion else None,
     )
+    if arguments.overwrite and not (resume and holding(output_dir).checkpoints):
+        replaced = clear_output_dir(output_dir)  # not before: until here nothing stood in the way of the new run
+        if replaced:
+            print(f"--overwrite: {', '.join(replaced)} in {output_dir} will be replaced; kinject had not written them")
     trainer = trainer_class(
         loaded.model,
         training_args,
@@ -204,6 +224,7 @@ def inject(
         peft_config=peft_config,
     )
     results["config"] = changed_settings(arguments, training_args, model_args)  # as the trainer completed them
+    results["config"].pop("overwrite", None)  # says nothing of what was trained
     if "train" in trainer.entity_reports:
         report = trainer.entity_reports["train"]
         results["entities"] = {"documents_without": report.without, "documents_with_absent": report.absent}
@@ -291,31 +312,11 @@ def _push(trainer: DocumentSFTTrainer) -> None:
         print("\n".join([f"pushed to {pushed.url}", *(f"note: {note}" for note in pushed.notes)]))
 
 
-def prepare_output_dir(output_dir: str | None) -> Path:
-    """Create ``output_dir`` and prove that it can be written, before anything costly starts.
-
-    Raises:
-        ConfigurationError: it cannot be created or written.
-    """
-    path = Path(output_dir or "outputs")
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        probe = path / f".write-probe-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise ConfigurationError(
-            f"output_dir '{output_dir}' cannot be written: {error.strerror}. Name a directory you may write with "
-            "--output_dir."
-        ) from error
-    return path
-
-
 def load_for_training(model_args: ModelConfig, training_args: DocumentSFTConfig) -> LoadedModel:
     """Load the model that ``model_args`` names, quantized if asked, with trl's loading settings.
 
     Raises:
-        ConfigurationError: no model is named, or it cannot be loaded.
+        ConfigurationError: no model is named, it cannot be loaded, or there are several GPUs and no launcher.
     """
     from accelerate import PartialState
     from transformers.integrations import is_deepspeed_zero3_enabled
@@ -325,7 +326,9 @@ def load_for_training(model_args: ModelConfig, training_args: DocumentSFTConfig)
     from kinject.trainers import DiffusionSFTConfig
 
     if not model_args.model_name_or_path:
-        raise ConfigurationError("no model is named; pass --model_name_or_path, such as smollm2-135m.")
+        raise ConfigurationError("no model is named; pass --model, such as smollm2-135m.")
+    if "device_map" not in (training_args.model_init_kwargs or ()):  # which splits a model over several GPUs
+        check_devices(training_args.n_gpu)
     options: dict[str, Any] = (
         {**training_args.model_init_kwargs} if isinstance(training_args.model_init_kwargs, dict) else {}
     )
@@ -401,10 +404,10 @@ def _checkpoint(training_args: DocumentSFTConfig) -> str | bool | None:
     from kinject.trainers.checkpointing import is_whole_checkpoint, last_whole_checkpoint
 
     value = training_args.resume_from_checkpoint
-    if str(value).lower() in ("true", "1", "yes"):
-        return last_whole_checkpoint(str(training_args.output_dir))
-    if str(value).lower() in ("none", "false", "0", "no", ""):
+    if not resumes(value):
         return None
+    if str(value).lower() in TAKE_LAST:
+        return last_whole_checkpoint(str(training_args.output_dir))
     if not is_whole_checkpoint(Path(str(value))):
         raise ConfigurationError(
             f"resume_from_checkpoint: {value} is no checkpoint that was written to its end. Name another, or pass true to "

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kinject.errors import ConfigurationError
-from kinject.injection import one_or_several, prepare_output_dir, print_answers, recorded_answers
+from kinject.injection import one_or_several, print_answers, recorded_answers
+from kinject.launch import prepare_results
 from kinject.sampling_options import SamplingArguments
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class MeasurementArguments(SamplingArguments):
     size: int | None = field(default=None, metadata={"help": "Number of people in a fictional world."})
     world_seed: int = field(default=0, metadata={"help": "Seed of a fictional world."})
     output_dir: str | None = field(default=None, metadata={"help": "Write results.json here."})
+    overwrite: bool = field(default=False, metadata={"help": "Replace the results.json that lies in output_dir."})
     dtype: str = field(default="float32", metadata={"help": "Precision of the weights."})
     system_prompt: str | None = field(
         default=None, metadata={"help": "System message of every prompt. Default: the chat template's own."}
@@ -87,9 +89,9 @@ def evaluate_model(arguments: MeasurementArguments) -> dict[str, Any]:
     from kinject.results import new_results, write_results
 
     if not arguments.model_name_or_path:
-        raise ConfigurationError("no model is named; pass --model_name_or_path, such as smollm2-135m.")
+        raise ConfigurationError("no model is named; pass --model, such as smollm2-135m.")
     arguments.sampling_config(arguments.max_new_tokens)
-    output_dir = prepare_output_dir(arguments.output_dir) if arguments.output_dir else None
+    output_dir = prepare_results(arguments.output_dir, arguments.overwrite) if arguments.output_dir else None
     claim = find_claim(arguments.model_name_or_path, revision=arguments.revision)
     if arguments.documents or arguments.questions:
         name, questions = _load_questions(arguments)
@@ -116,7 +118,7 @@ def evaluate_model(arguments: MeasurementArguments) -> dict[str, Any]:
         dataset=name,
         paraphrases="none",
         seed=0,
-        config={key: value for key, value in asdict(arguments).items() if value is not None},
+        config={key: value for key, value in asdict(arguments).items() if value is not None and key != "overwrite"},
     )
     results |= {
         "before": scores,

@@ -1,6 +1,6 @@
-"""The complete `--help` of a recipe, read out of the sources of its dataclasses.
+"""The options of a recipe, read out of the sources of its dataclasses: for `--help`, and to check what was typed.
 
-Importing trl and transformers takes several seconds; parsing their three configuration files does not. So nothing is
+Importing trl and transformers takes several seconds; parsing their configuration files does not. So nothing is
 imported here: fields, types, defaults and help texts are what the class definitions say, base classes included.
 """
 
@@ -8,17 +8,22 @@ from __future__ import annotations
 
 import argparse
 import ast
+import dataclasses
+import json
+import math
+import re
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from kinject.errors import KinjectError
-from kinject.objectives import find_objective
+from kinject.errors import ConfigurationError, KinjectError
+from kinject.objectives import OBJECTIVES, find_objective
 
 NOTES = (
     "--config FILE reads any of these options from YAML; the command line wins. The name of a flag alone means true, and "
@@ -27,6 +32,7 @@ NOTES = (
 
 # By how an annotation or one side of a union starts; the first that fits.
 METAVARS = {"dict": "JSON", "list": "STR ...", "str": "STR", "float": "FLOAT", "int": "INT", "bool": "{true,false}"}
+TRUE, FALSE = ("yes", "true", "t", "y", "1"), ("no", "false", "f", "n", "0")
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,7 @@ class Option:
         help: Help text.
         choices: Values it is limited to, if any.
         owner: Public class that it is listed under, as `package.Class`.
+        members: Values of the enumeration that it is limited to, if any.
     """
 
     name: str
@@ -48,6 +55,108 @@ class Option:
     help: str
     choices: tuple[str, ...]
     owner: str
+    members: tuple[str, ...] = ()
+
+    @property
+    def kinds(self) -> list[str]:
+        """The sides of the annotation's union, such as `int` and `None`."""
+        return re.findall(r"(?:[^\s|\[]|\[[^\]]*\])+", self.type.strip("'\""))
+
+    @property
+    def takes(self) -> Literal["flag", "one", "many"]:
+        """How many words follow it: perhaps a yes or no, one value, or all up to the next option."""
+        if "bool" in self.kinds and "str" not in self.kinds:
+            return "flag"
+        return "many" if any(kind.startswith("list") for kind in self.kinds) and "str" not in self.kinds else "one"
+
+    def typed(self, words: Sequence[str]) -> Any:
+        """The value of ``words`` of a command line.
+
+        Raises:
+            ConfigurationError: they have another form.
+        """
+        if any(kind.startswith("list") for kind in self.kinds) and (self.takes == "many" or len(words) > 1):
+            return [*words]
+        return self._of_text(words[-1])
+
+    def written(self, value: Any) -> Any:
+        """The value of what a YAML file says.
+
+        Raises:
+            ConfigurationError: it has another form.
+        """
+        kinds = self.kinds
+        if value is None and ("None" in kinds or self.default is None):
+            return None
+        if isinstance(value, str):
+            return [value] if self.takes == "many" else self._of_text(value)
+        if isinstance(value, bool):
+            if "bool" in kinds or (value is False and "Literal[False]" in kinds):
+                return value
+            raise self._wrong(value, "YAML reads a bare yes, no, on or off as true or false: put it between quotes; ")
+        if isinstance(value, (int, float)):
+            if isinstance(value, float) and not math.isfinite(value):
+                raise self._wrong(value)
+            if "float" in kinds or ("int" in kinds and isinstance(value, int)):
+                return value
+            if "str" in kinds:
+                return self._of_text(str(value))
+            raise self._wrong(value)
+        expected = "list" if isinstance(value, list) else "dict" if isinstance(value, dict) else None
+        if expected and any(kind.startswith(expected) or (kind[0].isupper() and kind != "None") for kind in kinds):
+            return value
+        raise self._wrong(value)
+
+    def _of_text(self, text: str) -> Any:
+        kinds = self.kinds
+        if text in ("None", "null") and "None" in kinds:
+            return None
+        if any(kind.startswith("dict") for kind in kinds) and text.lstrip().startswith("{"):
+            try:
+                return json.loads(text)
+            except ValueError as error:
+                raise self._wrong(text, f"not valid JSON ({error}): ") from error
+        known = self.choices or self.members
+        if known and text not in known:
+            raise ConfigurationError(
+                f"{self.name} is '{text}'; expected one of {', '.join(known)}{did_you_mean(text, known)}"
+            )
+        if "str" in kinds:
+            return text
+        if self.takes == "flag":
+            if text.lower() not in TRUE + FALSE:
+                raise self._wrong(text)
+            return text.lower() in TRUE
+        for kind, convert in (("int", int), ("float", float)):
+            if kind in kinds:
+                try:
+                    number = convert(text)
+                except ValueError as error:
+                    raise self._wrong(text) from error
+                if not math.isfinite(number):
+                    raise self._wrong(text)
+                return number
+        return text
+
+    def _wrong(self, value: Any, why: str = "") -> ConfigurationError:
+        words = {
+            "int": "a whole number",
+            "float": "a number",
+            "bool": "true or false",
+            "list": "a list",
+            "dict": "JSON",
+        }
+        shown = [next((said for kind, said in words.items() if each.startswith(kind)), "a text") for each in self.kinds]
+        expected = " or ".join(
+            dict.fromkeys(each for each, kind in zip(shown, self.kinds, strict=True) if kind != "None")
+        )
+        return ConfigurationError(f"{self.name} is {value!r}; {why}expected {expected}.")
+
+
+def did_you_mean(word: str, known: Iterable[str], mark: str = "") -> str:
+    """How an error about ``word`` ends: with a question after the closest of ``known``, or a full stop."""
+    close = get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {mark}{close[0]}?" if close else "."
 
 
 def recipe_help(objective: str, prog: str | None = None, settings: Mapping[str, Any] | None = None) -> str:
@@ -61,18 +170,55 @@ def recipe_help(objective: str, prog: str | None = None, settings: Mapping[str, 
     Raises:
         ConfigurationError: unknown objective.
     """
-    chosen = find_objective(objective)
-    module, name = chosen.config.split(":")
-    classes = [("kinject.injection", "InjectionArguments"), ("trl", "ModelConfig"), (module, name)]
-    defaults = {**(settings or {}), **chosen.settings}
-    return _format(f"Train a model on documents. Objective: {objective}.", classes, defaults, prog)
+    defaults = {**(settings or {}), **find_objective(objective).settings}
+    described = f"Train a model on documents. Objective: {objective}."
+    return _format(described, training_options(objective).values(), defaults, prog)
 
 
 def evaluate_help(prog: str | None = None) -> str:
     """The `--help` of the evaluation recipe, as `recipe_help`."""
-    return _format(
-        "Score a model on questions, without training.", [("kinject.measurement", "MeasurementArguments")], {}, prog
-    )
+    options = class_options("kinject.measurement", "MeasurementArguments")
+    return _format("Score a model on questions, without training.", options.values(), {}, prog)
+
+
+@cache
+def training_options(objective: str) -> dict[str, Option]:
+    """What a training recipe of ``objective`` takes.
+
+    Raises:
+        ConfigurationError: unknown objective.
+    """
+    return {**class_options("kinject.injection", "InjectionArguments"), **trainer_options(objective)}
+
+
+def trainer_options(objective: str) -> dict[str, Option]:
+    """The settings of the model and of the trainer of ``objective``.
+
+    Raises:
+        ConfigurationError: unknown objective.
+    """
+    module, name = find_objective(objective).config.split(":")
+    return {**class_options("trl", "ModelConfig"), **class_options(module, name)}
+
+
+def all_training_options() -> dict[str, Option]:
+    """What the recipes of all objectives take."""
+    return {name: option for objective in OBJECTIVES for name, option in training_options(objective).items()}
+
+
+def field_options(dataclass_type: Any) -> dict[str, Option]:
+    """The options of a dataclass that is imported already; of a library's, what its source says."""
+    module, name = dataclass_type.__module__, dataclass_type.__qualname__
+    if module.split(".")[0] in ("kinject", "trl", "transformers"):
+        return class_options(module, name)
+    options = {}
+    for field in dataclasses.fields(dataclass_type):
+        written = field.type if isinstance(field.type, str) else getattr(field.type, "__name__", str(field.type))
+        metadata = field.metadata
+        options[field.name] = Option(
+            field.name, written, field.default, metadata.get("help", ""), tuple(metadata.get("choices", ())), name
+        )
+    return options
 
 
 def class_options(module: str, name: str) -> dict[str, Option]:
@@ -83,7 +229,7 @@ def class_options(module: str, name: str) -> dict[str, Option]:
     """
     module, node = _find_class(module, name)
     owner = f"{module.split('.')[0]}.{name}"
-    own = {option.name: option for option in _own_options(node, owner)}
+    own = {option.name: _with_members(option, module) for option in _own_options(node, owner)}
     inherited: dict[str, Option] = {}
     for base in reversed(node.bases):
         if isinstance(base, ast.Name) and base.id != "object":
@@ -93,7 +239,18 @@ def class_options(module: str, name: str) -> dict[str, Option]:
     return own | {key: option for key, option in inherited.items() if key not in own}
 
 
-def _format(description: str, classes: Sequence[tuple[str, str]], settings: Mapping[str, Any], prog: str | None) -> str:
+def _with_members(option: Option, module: str) -> Option:
+    """``option`` with the values of the enumeration in its annotation."""
+    for kind in option.kinds:
+        if re.fullmatch(r"[A-Z]\w+", kind) and kind not in ("None", "Any"):
+            _, node = _find_class(module, kind)
+            if any(ast.unparse(base).endswith("Enum") for base in node.bases):
+                values = [_literal(each.value) for each in node.body if isinstance(each, ast.Assign)]
+                return replace(option, members=tuple(value for value in values if isinstance(value, str)))
+    return option
+
+
+def _format(description: str, options: Iterable[Option], settings: Mapping[str, Any], prog: str | None) -> str:
     prog = prog or Path(sys.argv[0]).name
     width = min(shutil.get_terminal_size().columns, 120)
     parser = argparse.ArgumentParser(
@@ -103,7 +260,7 @@ def _format(description: str, classes: Sequence[tuple[str, str]], settings: Mapp
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=8, width=width),
     )
     parser.add_argument("--config", metavar="FILE", help="YAML file of settings")
-    options = [option for module, name in classes for option in class_options(module, name).values()]
+    options = [*options]
     owners = sorted(dict.fromkeys(option.owner for option in options), key=_own_first)
     groups = {owner: parser.add_argument_group(owner) for owner in owners}
     for option in options:

@@ -21,7 +21,8 @@ class SamplingArguments:
         default="fast",
         metadata={
             "help": "'fast': blocks from left to right, several sure tokens at once, done at the end token; 'published': "
-            "LLaDA's algorithm, which the paper uses: so many steps for each answer."
+            "LLaDA's algorithm, which the paper uses: so many steps for each answer.",
+            "choices": ["fast", "published"],
         },
     )
     sampling_steps: int | None = field(

@@ -19,6 +19,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kinject.errors import ConfigurationError, DataError, exit_on_user_error
+from kinject.launch import clear_output_dir, prepare_output_dir
+from kinject.objectives import find_objective
+from kinject.option_help import field_options, trainer_options
+from kinject.recipe import build, check_files, default_output_dir, read_settings
 
 if TYPE_CHECKING:
     import datasets
@@ -38,6 +42,7 @@ class RowArguments:
     )
     text_field: str | None = field(default=None, metadata={"help": "Field that holds a document, instead of the two."})
     tasks: str = field(default="", metadata={"help": "lm-eval tasks to ask afterwards, for the printed command."})
+    overwrite: bool = field(default=False, metadata={"help": "Replace the run that lies in output_dir."})
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -59,18 +64,24 @@ def train(objective: str, arguments: Sequence[str]) -> None:
     """
     if objective not in ("ar", "masked"):
         raise ConfigurationError(f"objective '{objective}': expected ar or masked, as in: recipes/sft.py masked ...")
-    from trl import ModelConfig, get_peft_config
-
-    from kinject.injection import load_for_training, prepare_output_dir
-    from kinject.objectives import find_objective
-    from kinject.recipe import parse
-
     chosen = find_objective(objective)
     defaults = {**chosen.settings, **({"loss_on": "masked"} if objective == "masked" else {})}
-    row_args, training_args, model_args = parse((RowArguments, chosen.config_class(), ModelConfig), arguments, defaults)
-    output_dir = prepare_output_dir(training_args.output_dir)
+    settings = read_settings(
+        arguments, {**field_options(RowArguments), **trainer_options(objective)}, defaults
+    ).settings
+    row_args = build(RowArguments, settings)
+    settings.setdefault("output_dir", default_output_dir(f"sft-{objective}", row_args.rows))
+    check_files(settings)
+    output_dir = prepare_output_dir(settings["output_dir"], overwrite=row_args.overwrite)
     rows = load_rows(row_args)
+    from trl import ModelConfig, get_peft_config
+
+    from kinject.injection import load_for_training
+
+    training_args, model_args = build(chosen.config_class(), settings), build(ModelConfig, settings)
     loaded = load_for_training(model_args, training_args)
+    if row_args.overwrite:
+        clear_output_dir(output_dir)
     trainer = chosen.trainer_class()(
         loaded.model,
         training_args,

@@ -57,7 +57,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 def test_all_options_are_listed_without_documents(capsys: pytest.CaptureFixture[str]) -> None:
     cli.main(["inject", "--all_options", "--objective", "ar"])
     shown = capsys.readouterr().out
-    assert shown.startswith("usage: kinject inject DOCUMENTS") and "--frame STR" in shown
+    assert shown.startswith("usage: kinject inject DOCUMENTS") and "--frame {chat,raw}" in shown
     assert f"[default: {measured_settings('ar')['num_train_epochs']}]" in shown.split("--num_train_epochs FLOAT")[1]
 
 

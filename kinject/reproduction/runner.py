@@ -138,7 +138,7 @@ def _run(run: Run, launch: Launch, keep_stale: bool, report: Callable[[Run, str]
         resumes = found == "partial"
         _prepare(directory, run, resumes)
         report(run, "resumed" if resumes else "started")
-        command = launch.command(run, *(["--resume_from_checkpoint", "true"] if resumes else []))
+        command = launch.command(run, *(("--resume_from_checkpoint", "true") if resumes else ("--overwrite",)))
         threads = str(launch.threads)
         environment = {**os.environ, "OMP_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "false", "TQDM_DISABLE": "1"}
         log = directory / "log.txt"

@@ -24,14 +24,18 @@ class CorruptionSFTConfig(DocumentSFTConfig):
     )
     mask_ratio_per: str = field(
         default="sample",
-        metadata={"help": "One ratio for each 'sample', or one for the whole 'batch' as in the paper."},
+        metadata={
+            "help": "One ratio for each 'sample', or one for the whole 'batch' as in the paper.",
+            "choices": ["sample", "batch"],
+        },
     )
     mask_unit: str = field(
         default="token",
         metadata={
             "help": "What is hidden together: 'token', 'word', 'entity' (whole words, and whole names, dates and amounts: the "
             "row's 'entities', or else found by rule), 'span' (one contiguous stretch), or 'mixed' (half of the samples "
-            "tokens, half of them a span)."
+            "tokens, half of them a span).",
+            "choices": ["token", "word", "entity", "span", "mixed"],
         },
     )
 

@@ -46,14 +46,16 @@ class DiffusionSFTConfig(CorruptionSFTConfig):
         metadata={
             "help": "What the weighted loss is divided by: 'maskable', the number of tokens that could have been hidden in "
             "the whole accumulated batch; 'sequence', that number in each sample, then the mean over samples (LLaDA); "
-            "'paper', as 'sequence' without eps."
+            "'paper', as 'sequence' without eps.",
+            "choices": ["maskable", "sequence", "paper"],
         },
     )
     frame: str = field(
         default="raw",
         metadata={
             "help": "Around plain documents: 'raw': BOS, the document, EOS, as in the paper; 'chat': user 'Tell me a fact.', "
-            "assistant the document."
+            "assistant the document.",
+            "choices": ["raw", "chat"],
         },
     )
     end_padding: bool = field(
@@ -90,6 +92,11 @@ class DiffusionSFTConfig(CorruptionSFTConfig):
         self.require_choices(normalize=get_args(Normalization), frame=("raw", "chat"))
         if not 0.0 <= self.eps < 1.0:
             raise ConfigurationError(f"eps is {self.eps}; expected a number from 0 to below 1, such as LLaDA's 0.001.")
+        if self.router_aux_loss_coef is not None:
+            raise ConfigurationError(
+                f"router_aux_loss_coef is {self.router_aux_loss_coef}, and would have no effect: the bound on the "
+                "likelihood has no such term. Leave it out."
+            )
         if self.label_smoothing_factor or self.loss_type == "dft":
             raise ConfigurationError(
                 "label_smoothing_factor and loss_type dft are not supported: they would change the bound on the "

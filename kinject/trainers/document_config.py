@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 import torch
 from transformers.utils import is_liger_kernel_available
@@ -11,6 +12,15 @@ from trl import SFTConfig
 
 from kinject.errors import ConfigurationError
 from kinject.launch import check_processes, processor_is_fast_in_bf16
+from kinject.objectives import UNUSED
+
+
+def set_deepspeed_rate(config: Any, found: float | str | None, learning_rate: float | str) -> None:
+    """Put ``learning_rate`` where a DeepSpeed configuration names one and holds ``found``."""
+    for place in ("optimizer.params.lr", "scheduler.params.warmup_max_lr"):
+        node, name = config.find_config_node(place)
+        if node is not None and name in node and node[name] == found:
+            node[name] = learning_rate
 
 
 @dataclass
@@ -83,6 +93,7 @@ class DocumentSFTConfig(SFTConfig):
     def __post_init__(self) -> None:
         """Refuse too few processes, choose a precision that the processor is fast in, fill in what packing entails."""
         check_processes()
+        self._require_effect()
         if not 0.0 < self.update_scale < math.inf:
             raise ConfigurationError(
                 f"update_scale is {self.update_scale}; expected a factor above 0, such as 1.05, or 1 to leave the weights as "
@@ -107,6 +118,9 @@ class DocumentSFTConfig(SFTConfig):
                 + "Leave out --use_liger_kernel; supervised positions go through the head in tiles without it."
             )
         super().__post_init__()
+        if self.deepspeed and self.learning_rate is None:
+            # It follows from the model, which is not known yet; transformers has put None for what the file leaves open.
+            set_deepspeed_rate(self.hf_deepspeed_config, None, "auto")
         if self.packing or self.padding_free:
             # Both mean the same here. trl lets only its own packing go with a max_length, which ours never cuts at.
             self.packing, self.padding_free, self.packing_strategy = True, True, "bfd"
@@ -122,6 +136,18 @@ class DocumentSFTConfig(SFTConfig):
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise ConfigurationError(f"{name} is '{getattr(self, name)}'; expected one of {', '.join(known)}.")
+
+    def _require_effect(self) -> None:
+        """Refuse settings of the libraries that these trainers read nowhere.
+
+        Raises:
+            ConfigurationError: there is one.
+        """
+        for each in fields(self):
+            if each.name in UNUSED and getattr(self, each.name) != each.default:
+                raise ConfigurationError(
+                    f"{each.name} is {getattr(self, each.name)!r}, and would have no effect: {UNUSED[each.name]}"
+                )
 
     def _require_trackers(self) -> None:
         """Refuse trackers that cannot run; transformers would, but after the model is loaded.

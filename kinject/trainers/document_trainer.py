@@ -17,13 +17,14 @@ from transformers import AutoConfig, TrainerCallback
 from kinject.data.knowledge import with_title
 from kinject.errors import ConfigurationError, DataError, KinjectError
 from kinject.evaluation.cost import parameter_count
+from kinject.launch import check_devices
 from kinject.models.adapters import head_refusal, require_adapter_modules
 from kinject.models.diffusion import is_diffusion, text_config
 from kinject.templates import ANSWER, IGNORED, DocumentTemplate, Wording
 from kinject.trainers.collator import DocumentCollator, Masking
 from kinject.trainers.corruption_config import CorruptionSFTConfig
 from kinject.trainers.distillation import DistillingTrainer
-from kinject.trainers.document_config import DocumentSFTConfig
+from kinject.trainers.document_config import DocumentSFTConfig, set_deepspeed_rate
 from kinject.trainers.entities import EntityReport, hidden_words
 from kinject.trainers.freezing import frozen_parameters
 from kinject.trainers.length_grouping import LengthGroupedSampler
@@ -114,6 +115,8 @@ class DocumentSFTTrainer(DistillingTrainer):
         for name, dataset in (eval_dataset if isinstance(eval_dataset, dict) else {"eval": eval_dataset}).items():
             if dataset is not None:
                 check_dataset(dataset, str(name))
+        if isinstance(model, str) or not hasattr(model, "hf_device_map"):  # which may split it over several GPUs
+            check_devices(args.n_gpu)
         self.entity_reports: dict[str, EntityReport] = {}
         self._template: DocumentTemplate | None = None
         self._rehearsed: DocumentTemplate | None = None
@@ -155,6 +158,8 @@ class DocumentSFTTrainer(DistillingTrainer):
         if args.learning_rate is None:
             small = peft_config is not None or parameter_count(base) < 1e9
             args.learning_rate = 1e-4 if small else self._large_learning_rate
+            if self.is_deepspeed_enabled:  # which read its file when there was none
+                set_deepspeed_rate(self.accelerator.state.deepspeed_plugin.hf_ds_config, None, args.learning_rate)
         self._distills = self._has_predictions()
         self._supervised = SupervisedPositions(base)
         self._shared_prompts = SharedPrompts(self, base)

@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Literal, get_args
 
 from kinject.corruption import parse_mask_ratio
 from kinject.errors import ConfigurationError
+from kinject.objectives import PAPER
 from kinject.trainers.corruption_config import CorruptionSFTConfig
 from kinject.trainers.infilling import InfillMasks, InfillUnit
 
 Corruption = Literal["mask", "random", "keep"]
 LossScope = Literal["document", "masked"]
-PAPER = {
-    "mask_ratio": "uniform(0.05, 0.95)",
-    "mask_ratio_per": "batch",
-    "mask_unit": "token",
-    "corruption": "mask",
-    "wordings": "paper",
-    "loss_on": "document",
-    "infill_share": 0.0,
-}
-"""What `recipe="paper"` sets (arXiv 2510.09885, section 3)."""
 
 
 @dataclass
@@ -35,15 +26,18 @@ class MaskedSFTConfig(CorruptionSFTConfig):
     recipe: str | None = field(
         default=None,
         metadata={
-            "help": "'paper': the objective as published, whatever else is set: mask_ratio uniform(0.05, 0.95), one a batch, "
-            "of single tokens, the paper's prompt, loss on the document, no infilling. Default: as the settings say."
+            "help": "'paper': the objective as published: mask_ratio uniform(0.05, 0.95), one a batch, of single tokens, the "
+            "paper's prompt, loss on the document, no infilling. Replaces what a --config file says of these. Default: as "
+            "the settings say.",
+            "choices": ["paper"],
         },
     )
     corruption: str = field(
         default="mask",
         metadata={
             "help": "What the prompt shows instead of a hidden token: the 'mask' token, a 'random' token in place of every "
-            "document token (the random-token control), or 'keep' (never masked)."
+            "document token (the random-token control), or 'keep' (never masked).",
+            "choices": ["mask", "random", "keep"],
         },
     )
     wordings: str = field(
@@ -61,7 +55,8 @@ class MaskedSFTConfig(CorruptionSFTConfig):
         default="document",
         metadata={
             "help": "'document': every document token and the end of turn; 'masked': only tokens that are hidden in the "
-            "prompt (the paper's masked SFT)."
+            "prompt (the paper's masked SFT).",
+            "choices": ["document", "masked"],
         },
     )
     infill_share: float = field(
@@ -76,14 +71,16 @@ class MaskedSFTConfig(CorruptionSFTConfig):
         metadata={
             "help": "What is missing in such a sample: a 'span' (any contiguous stretch), an 'entity' (the row's "
             "'entities', or where it has none those found by rule: names, dates, amounts; a document without any is "
-            "learned whole), or a 'side' (one of these, or the longer stretch beside one)."
+            "learned whole), or a 'side' (one of these, or the longer stretch beside one).",
+            "choices": ["span", "entity", "side"],
         },
     )
     infill_masks: str = field(
         default="token",
         metadata={
             "help": "How many masks stand for what is missing: one for each 'token', or as many as tell of which 'kind' it is, "
-            "one for an entity and two for a side, and not how long: no question tells that either."
+            "one for an entity and two for a side, and not how long: no question tells that either.",
+            "choices": ["token", "kind"],
         },
     )
     infill_ratio: str = field(
@@ -94,6 +91,13 @@ class MaskedSFTConfig(CorruptionSFTConfig):
     def __post_init__(self) -> None:
         """Refuse unknown choices before anything is loaded."""
         if self.recipe == "paper":
+            defaults = {each.name: each.default for each in fields(self)}
+            against = [name for name, value in PAPER.items() if getattr(self, name) not in (value, defaults[name])]
+            if against:
+                raise ConfigurationError(
+                    f"recipe paper sets {against[0]} to {PAPER[against[0]]!r}, and {against[0]} is "
+                    f"{getattr(self, against[0])!r}: leave one of them out."
+                )
             vars(self).update(PAPER)
         super().__post_init__()
         self.require_choices(

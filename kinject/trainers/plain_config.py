@@ -15,12 +15,16 @@ class PlainSFTConfig(DocumentSFTConfig):
         default="ar",
         metadata={
             "help": "'ar': the documents as they are; 'reverse': each document and its entity-preserving reversal "
-            "(arXiv 2403.13799)."
+            "(arXiv 2403.13799).",
+            "choices": ["ar", "reverse"],
         },
     )
     frame: str = field(
         default="chat",
-        metadata={"help": "'chat': user 'Tell me a fact.', assistant the document; 'raw': BOS, the document, EOS."},
+        metadata={
+            "help": "'chat': user 'Tell me a fact.', assistant the document; 'raw': BOS, the document, EOS.",
+            "choices": ["chat", "raw"],
+        },
     )
 
     def __post_init__(self) -> None:

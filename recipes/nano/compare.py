@@ -44,7 +44,7 @@ def command(method: str, seed: int, directory: Path) -> list[str]:
         "seed": seed,
         "world_seed": seed,
     }
-    parts = [str(part) for name, value in options.items() for part in (f"--{name}", value)]
+    parts = [str(part) for name, value in options.items() for part in (f"--{name}", value)] + ["--overwrite"]
     if paraphrases != "none":
         parts += ["--num_train_epochs", str(epochs(objective) / PARAPHRASES)]
     return [sys.executable, str(HERE.parent / SCRIPTS[objective]), *parts]
