@@ -19,7 +19,7 @@ from kinject import recipe
 from kinject._version import __version__
 from kinject.errors import ConfigurationError, exit_on_user_error
 from kinject.objectives import OBJECTIVES, find_objective, measured_settings
-from kinject.option_help import Option, all_training_options, did_you_mean
+from kinject.option_help import FALSE, TRUE, Option, all_training_options, did_you_mean
 from kinject.recipe import read_config, split_arguments
 from kinject.reproduction.command import DESCRIPTION, add_arguments
 from kinject.reproduction.command import run as reproduce_tables
@@ -234,7 +234,8 @@ def _recipe_options(words: Sequence[str], flags: Sequence[str] = ()) -> tuple[st
     for name, values in pairs:
         if name not in ("objective", *flags):
             flag = known[name].takes == "flag" and values == ["true"]
-            dashed = len(values) == 1 and values[0].startswith("-")
+            odd = known[name].takes == "flag" and values[0].lower() not in (*TRUE, *FALSE)
+            dashed = len(values) == 1 and (odd or values[0].startswith("-"))
             options += [f"--{name}={values[0]}"] if dashed else [f"--{name}", *([] if flag else values)]
     options += [word for each in unknown for word in each]
     return objective, options, {name for name, values in pairs if name in flags and values == ["true"]}

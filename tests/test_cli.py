@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from kinject import cli, recipe
+from kinject import cli, option_help, recipe
 from kinject._version import __version__
 from kinject.objectives import measured_settings
 
@@ -82,6 +84,10 @@ def test_user_errors_take_one_line(capsys: pytest.CaptureFixture[str], argv: lis
         (["teach"], "invalid choice: 'teach'"),
         (["ask", "model"], "the following arguments are required: QUESTION"),
         (["ask", "model", "Who?", "--nope"], "unrecognized arguments: --nope"),
+        (["ask", "model", "Who?", "--max_new_token", "4"], "--max_new_token 4; did you mean --max_new_tokens?"),
+        (["ask", "--model", "model"], "the following arguments are required: QUESTION"),
+        (["eval", "--model"], "--model expects a value"),
+        (["eval", "--model", "a", "--model_name_or_path=b"], "a and b are both named as --model"),
         (["table", "run", "--answers", "few"], "invalid int value: 'few'"),
     ],
 )
@@ -103,6 +109,190 @@ def test_inject_passes_every_option_on_to_the_recipe(monkeypatch: pytest.MonkeyP
     assert options[6:] == ["--learning_rate", "1e-4", "--use_peft"]
     cli.main(["inject", "--config", "run.yaml", "--objective", "ar"])
     assert passed.pop() == ("ar", ["--config", "run.yaml"], None)
+
+
+CONFIG = {"config": option_help.Option("config", "str", None, "", (), "")}
+
+
+@pytest.mark.parametrize(
+    ("typed", "passed"),
+    [
+        ("--config s.yaml --num_train_epochs 3", {"config": "s.yaml", "num_train_epochs": "3"}),
+        ("--config s.yaml --retention false", {"config": "s.yaml", "retention": "false"}),
+        ("--num_train_epochs 3 wiki/", {"documents": "wiki/", "num_train_epochs": "3"}),
+        ("--num_train_epochs=3 wiki/", {"documents": "wiki/", "num_train_epochs": "3"}),
+        ("--num-train-epochs 3 wiki/", {"documents": "wiki/", "num_train_epochs": "3"}),
+        ("--use_peft wiki/", {"documents": "wiki/", "use_peft": None}),
+        ("--use_peft true wiki/", {"documents": "wiki/", "use_peft": None}),
+        ("--no_retention wiki/", {"documents": "wiki/", "retention": "false"}),
+        ("wiki/ --frozen_modules a b", {"documents": "wiki/", "frozen_modules": ["a", "b"]}),
+        ("--frozen_modules a b -- wiki/", {"documents": "wiki/", "frozen_modules": ["a", "b"]}),
+        ("--frozen_modules a b --size 3 wiki/", {"documents": "wiki/", "frozen_modules": ["a", "b"], "size": "3"}),
+        ("--report_to none wiki/", {"documents": "wiki/", "report_to": "none"}),
+        ("wiki/ --max_steps -1", {"documents": "wiki/", "max_steps": "-1"}),
+        ("--max_steps -1e0 wiki/", {"documents": "wiki/", "max_steps": "-1e0"}),
+        ("--model m wiki/ --size 3", {"documents": "wiki/", "model_name_or_path": "m", "size": "3"}),
+        ("--model=m --questions q.csv wiki/", {"documents": "wiki/", "model_name_or_path": "m", "questions": "q.csv"}),
+        ("a,b.md c d/ --size 3 e", {"documents": ["a,b.md", "c", "d/", "e"], "size": "3"}),
+        ("--documents a b", {"documents": ["a", "b"]}),
+    ],
+)
+def test_words_are_documents_wherever_they_stand_and_values_stay_with_their_options(
+    monkeypatch: pytest.MonkeyPatch, typed: str, passed: dict[str, Any]
+) -> None:
+    given: list[Any] = []
+    monkeypatch.setattr(recipe, "train", lambda *each: given.append(each))
+    read = recipe.Given({}, frozenset({"documents"}), frozenset())
+    monkeypatch.setattr(recipe, "read_training", lambda *each, **more: read)
+    cli.main(["inject", *typed.split()])
+    (_, options, _) = given.pop()
+    found: dict[str, Any] = {}
+    for name, values in recipe.split_arguments(options, option_help.training_options("masked") | CONFIG)[1]:
+        before = found.get(name, [])
+        found[name] = [*([before] if isinstance(before, str) else before), *values]
+        found[name] = found[name] if len(found[name]) > 1 or name == "frozen_modules" else found[name][0]
+    assert found == {name: "true" if value is None else value for name, value in passed.items()}
+    assert [word for word in options if word.startswith("-")][0] == (
+        "--config" if "config" in passed else "--documents"
+    )
+
+
+def test_a_path_with_a_space_is_one_document(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("my notes, old.txt", "b.txt"):
+        (tmp_path / name).write_text("Ada Vance mapped the salt caves of Orrin.", encoding="utf-8")
+    paths = [str(tmp_path / name) for name in ("my notes, old.txt", "b.txt")]
+    script, _, model = recipe.parse_training("masked", [*paths, "--model", "nano-ar"])
+    assert script.documents == paths and model.model_name_or_path == "nano-ar"
+    assert len(script.load_knowledge().documents) == 2
+    assert recipe.parse_training("masked", [paths[0]])[0].documents == paths[0]
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--modl", "nano-ar"], "--modl nano-ar; did you mean --model? --all_options lists all options."),
+        (["-model", "nano-ar"], "-model nano-ar; did you mean --model?"),
+        (["--num_train_epoch", "3"], "did you mean --num_train_epochs?"),
+        (["--overwrite_output_dir"], "unknown option on the command line: --overwrite_output_dir"),
+        (["--objective", "ar", "--mask_ratio", "0.5"], "it belongs to the objectives masked, random_token, diffusion."),
+        (["--objective", "maskd"], "unknown objective 'maskd'"),
+        (["--size", "many"], "size is 'many'; expected a whole number."),
+        (["--size"], "--size expects a value"),
+        (["--use_cpu=perhaps"], "use_cpu is 'perhaps'; expected true or false."),
+        (["--learning_rate", "nan"], "learning_rate is 'nan'; expected a number."),
+        (["--learning_rate", "-1e-4"], "learning_rate is -0.0001; expected 0 or more."),
+        (["--num_train_epochs", "0"], "num_train_epochs is 0.0; expected more than 0."),
+        (["--mask_ratio", "uniform(0.5, 1.5)"], "mask ratio uniform: high is 1.5"),
+        (
+            ["--mask_unit", "tokens"],
+            "mask_unit is 'tokens'; expected one of token, word, entity, span, mixed; did you mean",
+        ),
+        (["--lr_scheduler_type", "cosin"], "did you mean cosine?"),
+        (["--lr_scheduler_kwargs", "{a: 1}"], "lr_scheduler_kwargs is '{a: 1}'; not valid JSON"),
+        (["--model", "nano"], "model 'nano': no such directory"),
+        (["--model", "./none"], "model './none': no such directory"),
+        (["--model", "nano-ar", "--model_name_or_path", "nano-diffusion"], "name two models"),
+        (["--questions", "none.csv"], "none.csv: there is no such file or folder"),
+        (["--config", "none.yaml"], "--config none.yaml: no such file"),
+        (["--baselines", "none"], "none: no such file; a run writes results.json"),
+        (["--resume_from_checkpoint", "gone"], "gone is no checkpoint that was written to its end"),
+        (["--wordings", "none.yaml"], "wordings 'none.yaml': expected paper, rotating, or a YAML file"),
+        (["--deepspeed", "none.json"], "deepspeed: none.json: no such file"),
+        (["--output_dir", "fact.txt"], "output_dir 'fact.txt' cannot be written"),
+        (["--frozen_modules", "self_attn", "fact.txt"], "--frozen_modules took fact.txt for one of its values"),
+        (["none.md"], "none.md"),
+        (["--config", "unknown.yaml"], "unknown option in the --config file: --sise 3; did you mean --size?"),
+        (["--config", "models.yaml"], "model and model_name_or_path name two models"),
+        (["--config", "on.yaml"], "save_strategy is False; YAML reads a bare yes, no, on or off as true or false"),
+        (["--hub-token", "hf_abcdefghijkl"], "--hub_token: whatever stands on a command line can be read"),
+    ],
+)
+def test_what_can_be_seen_early_costs_no_import_and_leaves_nothing(
+    refusals: dict[str, Any], argv: list[str], message: str
+) -> None:
+    said = refusals["said"][json.dumps(argv)]
+    assert message in said and said.startswith("error: ") and said.count("\n") == 1
+
+
+def test_refusals_import_nothing_heavy_and_write_nothing(refusals: dict[str, Any]) -> None:
+    assert refusals["imported"] == []
+    assert refusals["left"] == ["fact.txt", "models.yaml", "on.yaml", "unknown.yaml"]
+
+
+@pytest.fixture(scope="module")
+def refusals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What one process says to every wrong command line, what it imported for them, and what it left behind."""
+    folder = tmp_path_factory.mktemp("refused")
+    (folder / "fact.txt").write_text("Ada Vance mapped the salt caves of Orrin.", encoding="utf-8")
+    (folder / "unknown.yaml").write_text("sise: 3\n", encoding="utf-8")
+    (folder / "models.yaml").write_text("model: nano-ar\nmodel_name_or_path: nano-diffusion\n", encoding="utf-8")
+    (folder / "on.yaml").write_text("save_strategy: no\n", encoding="utf-8")
+    (marks,) = [
+        mark
+        for mark in test_what_can_be_seen_early_costs_no_import_and_leaves_nothing.pytestmark
+        if mark.name == "parametrize"
+    ]
+    code = """
+import contextlib, io, json, os, sys
+from kinject import cli
+from kinject.objectives import Objective
+def stop(self): sys.exit("all checks passed")
+Objective.trainer_class = Objective.config_class = stop
+said = {}
+for argv in json.load(sys.stdin):
+    words = ["fact.txt", *argv] if "fact.txt" not in argv[1:] or "--output_dir" in argv else [*argv]
+    named = any(word.startswith(("--model", "-model", "--modl")) for word in argv) or argv[0] == "--config"
+    words += [] if named else ["--model", "nano-ar"]
+    error = io.StringIO()
+    with contextlib.redirect_stderr(error), contextlib.redirect_stdout(error), contextlib.suppress(SystemExit):
+        cli.main(["inject", *words])
+    said[json.dumps(argv)] = error.getvalue()
+heavy = sorted({name.partition(".")[0] for name in sys.modules} & {"torch", "transformers", "trl", "peft"})
+json.dump({"said": said, "imported": heavy, "left": sorted(os.listdir())}, sys.stdout)
+"""
+    argvs = json.dumps([argv for argv, _ in marks.args[1]])
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, input=argvs, capture_output=True, text=True, check=True
+    )
+    return json.loads(done.stdout)
+
+
+def test_a_file_may_name_model_objective_and_documents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    passed: list[Any] = []
+    monkeypatch.setattr(recipe, "train", lambda *given: passed.append(given))
+    path = tmp_path / "run.yaml"
+    path.write_text("model: nano-ar\nobjective: reverse\ndocuments: fictional:nano\n", encoding="utf-8")
+    cli.main(["inject", "--config", str(path)])
+    assert passed.pop() == ("reverse", ["--config", str(path)], None)
+    _, training, model = recipe.parse_training("reverse", ["--config", str(path)])
+    assert (training.objective, model.model_name_or_path) == ("reverse", "nano-ar")
+    cli.main(["inject", "--config", str(path), "--objective", "ar"])  # wins over the file
+    assert recipe.parse_training(*passed.pop())[1].objective == "ar"
+
+
+def test_a_file_without_documents_does_not_train_on_other_ones(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run.yaml").write_text("model: nano-ar\n", encoding="utf-8")
+    assert "no documents; give a file" in fails(capsys, "inject", "--config", str(tmp_path / "run.yaml"))
+
+
+def test_ask_and_eval_take_the_model_by_its_option(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Any] = []
+    for name in ("run_ask", "run_eval"):
+        monkeypatch.setattr(cli, name, given.append)
+    cli.main(["ask", "--model", "m", "Who?", "--base", "Where?"][:5])
+    assert (given[-1].model, given[-1].questions) == ("m", ["Who?"])
+    cli.main(["ask", "m", "--base", "Who?", "Where?"])
+    assert (given[-1].model, given[-1].questions) == ("m", ["Who?", "Where?"])
+    for words in (["--questions", "q.csv", "--model=m"], ["m", "--questions", "q.csv"]):
+        cli.main(["eval", *words])
+        assert (given[-1].model_name_or_path, given[-1].questions) == ("m", "q.csv")
+
+
+def test_the_package_is_a_command() -> None:
+    done = subprocess.run([sys.executable, "-m", "kinject", "--version"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, f"kinject {__version__}\n")
 
 
 def test_the_base_of_a_run_is_read_from_its_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -159,6 +159,40 @@ def test_a_killed_run_goes_on_where_it_was(base: Path, tmp_path: Path) -> None:
     assert resumed["train"]["tokens"] == whole["train"]["tokens"]
 
 
+def test_a_second_run_replaces_the_first_only_when_it_is_told_to(
+    base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saving = {"save_strategy": "steps", "save_steps": 1, "evaluations": 0}
+    first = _run(base, tmp_path / "out", num_train_epochs=4, **saving)
+    (tmp_path / "out" / "notes.txt").write_text("mine", encoding="utf-8")
+    last = f"checkpoint-{first['train']['steps']}"
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
+    with pytest.raises(ConfigurationError, match="holds a finished run"):
+        _run(base, tmp_path / "out", num_train_epochs=1, **saving)
+    with pytest.raises(ConfigurationError, match="model './nowhere'"):  # nothing is removed for a run that cannot begin
+        _run(base, tmp_path / "out", model_name_or_path="./nowhere", overwrite=True)
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")} == kept
+    (tmp_path / "out" / "README.md").write_text("# My project", encoding="utf-8")
+    second = _run(base, tmp_path / "out", num_train_epochs=1, overwrite=True, **saving)
+    assert "--overwrite: README.md in" in capsys.readouterr().out
+    assert second["train"]["steps"] < first["train"]["steps"] and not (tmp_path / "out" / last).exists()
+    assert (tmp_path / "out" / "notes.txt").read_text(encoding="utf-8") == "mine"
+    assert "overwrite" not in second["config"]
+
+
+def test_without_output_dir_a_run_goes_where_it_says(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = f"--documents fictional:nano --size 2 --model {base} --max_steps 1 --evaluations 0 --max_new_tokens 2"
+    options += " --retention false --bf16 false --use_cpu --report_to none"
+    train("masked", options.split())
+    assert capsys.readouterr().out.startswith("output_dir: outputs/masked-nano\n")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "outputs"]
+    with pytest.raises(ConfigurationError, match="output_dir 'outputs/masked-nano' holds a finished run"):
+        train("masked", options.split())
+
+
 def test_unusable_input_is_refused_before_any_training(base: Path, tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("a file", encoding="utf-8")
     with pytest.raises(ConfigurationError, match="output_dir .* cannot be written.*--output_dir"):

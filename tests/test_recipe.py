@@ -6,14 +6,25 @@ import dataclasses
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 
 from kinject import recipe
+from kinject.corruption import MaskUnit
+from kinject.data.knowledge import PARAPHRASES
 from kinject.errors import ConfigurationError
-from kinject.recipe import parse, parse_training
+from kinject.models import EMBEDDED_MODEL, NANO_MODELS
+from kinject.objectives import NEEDED, OWN_MODELS, PAPER, UNUSED, UNUSED_IN_RUNS, measured_settings
+from kinject.option_help import all_training_options
+from kinject.recipe import parse, parse_training, read_training
+from kinject.sampling_options import SAMPLINGS
+from kinject.trainers import DiffusionSFTConfig, MaskedSFTConfig, PlainSFTConfig
+from kinject.trainers.corruption_config import RatioScope
+from kinject.trainers.diffusion_config import Normalization
+from kinject.trainers.infilling import InfillMasks, InfillUnit
+from kinject.trainers.masked_config import Corruption, LossScope
 
 ROOT = Path(__file__).parents[1]
 NO_RUNS = ("lm_eval", "scales", "sft", "tables")  # folders of other YAML files
@@ -115,6 +126,122 @@ def test_settings_out_of_range_are_named(objective: str, arguments: list[str], m
 def test_an_objective_keeps_its_settings() -> None:
     assert parse_training("random_token", [])[1].corruption == "random"
     assert parse_training("reverse", [])[1].objective == "reverse"
+
+
+@pytest.mark.parametrize(
+    ("options", "file", "message"),
+    [
+        ("--recipe paper --mask_unit entity", "", "mask_unit entity .the paper: token. is not"),
+        ("--recipe paper --infill_share 0.5 --mask_ratio_per sample", "", "mask_ratio_per sample .*infill_share 0.5"),
+        ("--mask_unit entity", "recipe: paper", "mask_unit entity"),
+        ("", "recipe: paper\nloss_on: masked", "loss_on masked"),
+    ],
+)
+def test_the_papers_recipe_overrides_no_explicit_setting(tmp_path: Path, options: str, file: str, message: str) -> None:
+    (tmp_path / "run.yaml").write_text(file + "\nseed: 1\n", encoding="utf-8")
+    with pytest.raises(ConfigurationError, match=f"recipe paper is the objective as published, and .*{message}"):
+        parse_training("masked", ["--config", str(tmp_path / "run.yaml"), *options.split()])
+
+
+def test_the_papers_recipe_replaces_what_the_file_and_the_command_prefer(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run.yaml").write_text("mask_unit: entity\ninfill_share: 0.5\n", encoding="utf-8")
+    options = ["--config", str(tmp_path / "run.yaml"), "--recipe", "paper", "--mask_unit", "token"]
+    training = parse_training("masked", options, measured_settings("masked"))[1]
+    assert {name: getattr(training, name) for name in PAPER} == PAPER
+    assert capsys.readouterr().err == "--recipe paper replaces infill_share of the --config file.\n"
+    with pytest.raises(ConfigurationError, match="corruption random"):
+        parse_training("random_token", ["--recipe", "paper"])
+    with pytest.raises(ConfigurationError, match="recipe paper sets mask_unit to 'token', and mask_unit is 'entity'"):
+        MaskedSFTConfig("run", recipe="paper", mask_unit="entity")
+
+
+@pytest.mark.parametrize(
+    ("objective", "options", "message"),
+    [
+        ("masked", "--assistant_only_loss", "assistant_only_loss is True, and would have no effect: every document"),
+        ("ar", "--completion_only_loss false", "completion_only_loss is False, and would have no effect"),
+        ("diffusion", "--dataset_num_proc 8", "dataset_num_proc is 8, and would have no effect"),
+        ("masked", "--eval_packing true", "eval_packing"),
+        ("masked", "--packing_strategy wrapped", "packing_strategy"),
+        ("masked", "--eval_strategy epoch", "eval_strategy .* questions are asked"),
+        ("masked", "--load_best_model_at_end", "load_best_model_at_end .*--select_on"),
+        ("masked", "--save_strategy best", "save_strategy is 'best', and would have no effect"),
+        ("masked", "--do_train", "do_train"),
+        ("masked", "--lora_r 8", "lora_r is 8, and would have no effect: it describes the adapter that --use_peft"),
+        ("masked", "--use_peft --use_bnb_nested_quant", "use_bnb_nested_quant .*--load_in_4bit"),
+        ("masked", "--infill_unit side", "infill_unit .*--infill_share above 0"),
+        ("masked", "--rehearsal_answers 9", "rehearsal_answers .*--rehearsal above 0"),
+        ("random_token", "--mask_token [MASK]", "mask_token .*--corruption mask"),
+        ("ar", "--block_length 8", "block_length .* ar trains an autoregressive one"),
+        ("diffusion", "--shifted_logits true", "shifted_logits .*--to_diffusion"),
+    ],
+)
+def test_a_setting_that_nothing_reads_is_refused_by_name(objective: str, options: str, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        read_training(objective, options.split())
+
+
+@pytest.mark.parametrize(
+    ("objective", "options"),
+    [
+        ("masked", "--use_peft --lora_r 8"),
+        ("masked", "--use_peft false --lora_r 8"),  # said outright, such as by one arm of a comparison
+        ("masked", "--infill_share 0.5 --infill_unit side --rehearsal 0.5 --rehearsal_answers 9"),
+        ("masked", "--assistant_only_loss false --dataset_num_proc None --packing_strategy bfd --eval_strategy no"),
+        ("random_token", "--corruption random --mask_token [MASK]"),
+        ("diffusion", "--block_length 8 --sampling published --to_diffusion --shifted_logits false"),
+        ("ar", "--sampling fast --lora_r 16"),
+    ],
+)
+def test_settings_that_something_reads_are_not_refused(objective: str, options: str) -> None:
+    assert read_training(objective, options.split()).typed >= {options.split()[0].lstrip("-")}
+
+
+def test_the_trainers_refuse_what_they_do_not_read(tmp_path: Path) -> None:
+    for name, value in (("assistant_only_loss", True), ("dataset_num_proc", 2), ("length_column_name", "size")):
+        with pytest.raises(ConfigurationError, match=f"{name} is .*, and would have no effect"):
+            PlainSFTConfig(str(tmp_path), **{name: value})
+    with pytest.raises(ConfigurationError, match="router_aux_loss_coef"):
+        DiffusionSFTConfig(str(tmp_path), router_aux_loss_coef=0.1, report_to="none", bf16=False)
+
+
+def test_what_is_said_to_be_without_effect_exists() -> None:
+    known = all_training_options()
+    assert {*UNUSED, *UNUSED_IN_RUNS, *NEEDED, *PAPER} <= set(known)
+    assert {other for other, _, _ in NEEDED.values()} <= set(known)
+    assert (EMBEDDED_MODEL, *NANO_MODELS) == OWN_MODELS
+
+
+def test_choices_that_are_checked_early_are_those_of_the_code() -> None:
+    known = all_training_options()
+    for name, choices in {
+        "mask_unit": MaskUnit,
+        "mask_ratio_per": RatioScope,
+        "corruption": Corruption,
+        "loss_on": LossScope,
+        "infill_unit": InfillUnit,
+        "infill_masks": InfillMasks,
+        "normalize": Normalization,
+    }.items():
+        assert known[name].choices == get_args(choices), name
+    assert known["sampling"].choices == SAMPLINGS and known["paraphrases"].choices == PARAPHRASES
+
+
+@pytest.mark.parametrize(
+    ("documents", "named"),
+    [
+        ("wiki/", "masked-wiki"),
+        ("my notes, old.txt", "masked-my-notes-old"),
+        ("fictional:name_description", "masked-name_description"),
+        ("user/name:config", "masked-name-config"),
+        (["a/one.md", "b", "c"], "masked-one-and-2-more"),
+        ("*", "masked-documents"),
+    ],
+)
+def test_a_directory_is_named_after_what_is_trained(documents: str | list[str], named: str) -> None:
+    assert recipe.default_output_dir("masked", documents) == f"outputs/{named}"
 
 
 def test_a_recipe_without_arguments_runs_its_default(
