@@ -163,17 +163,17 @@ def test_a_second_run_replaces_the_first_only_when_it_is_told_to(
     base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     saving = {"save_strategy": "steps", "save_steps": 1, "evaluations": 0}
-    first = _run(base, tmp_path / "out", num_train_epochs=4, **saving)
+    first = run_recipe(base, tmp_path / "out", num_train_epochs=4, **saving)
     (tmp_path / "out" / "notes.txt").write_text("mine", encoding="utf-8")
     last = f"checkpoint-{first['train']['steps']}"
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
     with pytest.raises(ConfigurationError, match="holds a finished run"):
-        _run(base, tmp_path / "out", num_train_epochs=1, **saving)
+        run_recipe(base, tmp_path / "out", num_train_epochs=1, **saving)
     with pytest.raises(ConfigurationError, match="model './nowhere'"):  # nothing is removed for a run that cannot begin
-        _run(base, tmp_path / "out", model_name_or_path="./nowhere", overwrite=True)
+        run_recipe(base, tmp_path / "out", model_name_or_path="./nowhere", overwrite=True)
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")} == kept
     (tmp_path / "out" / "README.md").write_text("# My project", encoding="utf-8")
-    second = _run(base, tmp_path / "out", num_train_epochs=1, overwrite=True, **saving)
+    second = run_recipe(base, tmp_path / "out", num_train_epochs=1, overwrite=True, **saving)
     assert "--overwrite: README.md in" in capsys.readouterr().out
     assert second["train"]["steps"] < first["train"]["steps"] and not (tmp_path / "out" / last).exists()
     assert (tmp_path / "out" / "notes.txt").read_text(encoding="utf-8") == "mine"
