@@ -74,6 +74,8 @@ def load_knowledge(
     (:func:`kinject.data.rows.conversation_of`), whose last answer is learned. Rows may number their facts in a field
     ``fact`` and list their ``entities``; without it each document is a fact.
     Questions are rows with ``question`` and ``answer`` and perhaps ``direction``, ``group``, ``task`` and ``fact``.
+    ``answer`` or ``answers`` may hold several accepted answers (:func:`kinject.data.rows.accepted_answers`), and so may
+    rows that ask the same; fact and direction are those of the first that stands in a document.
     Where no ``questions`` are named, a folder's own ``test.jsonl`` or ``questions.*`` is read. A question's fact and
     direction are worked out from its words where its row does not give them (:mod:`kinject.data.direction`). Questions
     about facts that are not loaded are left out with a warning.

@@ -17,7 +17,7 @@ from itertools import groupby, pairwise
 
 import regex
 
-from kinject.data.words import fold_case, is_unspaced, normalize, spelling, word_spans
+from kinject.data.words import fold_case, is_unspaced, join_words, normalize, spelling, word_spans
 
 STOP_WORDS = frozenset(["a", "of", "the", "and", "is", "are", "be", "to", "new", "on", "in", "at", "an", "for"])
 """The words that the paper drops from answer and reference, in any case, before it compares them."""
@@ -38,19 +38,20 @@ _PUBLISHED = regex.compile(
 )
 
 _ORNAMENTS = regex.compile("[™℠®©]")
-_POWER = regex.compile(r"(?<=[\p{Nd})])[⁺⁻]?[⁰¹²³⁴-⁹]+")
+# Of a unit, a power is as often written as a plain number (m2).
+_POWER = regex.compile(r"(?<=[\p{Nd}\p{L})])(?<!\b(?:[kcdm]?m|ft|in|mi))[⁺⁻]?[⁰¹²³⁴-⁹]+")
 _FRACTION = regex.compile(r"(\p{Nd}?)\s?([¼½¾⅐-⅞↉])")
 _SAME = str.maketrans("−–‒‐‑⁄∕٪", "-----//%")
-_ALONE = ((regex.compile(r"(?<=\d)[—―](?=\d)"), "-"), (regex.compile(r"(?<=\s)&(?=\s)"), "and"))
+_ALONE = ((regex.compile(r"(?<=\d)[—―〜~](?=\d)"), "-"), (regex.compile(r"(?<=\s)&(?=\s)"), "and"))
 # Spaces that mean nothing: within ranges, ratios and fractions, before a unit, behind a currency.
 _LOOSE = regex.compile(r"(?<=\d) (?=[-/:×] \d)|(?<=\d [-/:×]) (?=\d)|(?<=\d) (?=[%‰°])|(?<=\p{Sc}) (?=[.\d])")
-# The marks that carry meaning: between digits; a sign; a leading decimal point; units; C#, AT&T, addresses; grades and
-# blood types (A*, O-). All others are dropped.
+# The marks that carry meaning: between digits; a sign; a leading decimal point; units; C#, AT&T, addresses, operators;
+# grades and blood types (A*, O-). All others are dropped.
 _MEANS = (
     r"(?<=\d)\p{P}(?=\d)|(?<![\p{L}\p{N}\p{M}\p{Pe}\p{Pf}.!?%°_\-])-(?=\p{Sc}?\.?\d)|(?<![\w.])\.(?=\d)|[%‰‱]|(?<=\d)′+"
-    r"|(?<=\p{L})\#|(?<=\w)[&@](?=\w)|(?<=(?<![\w*])\w)\*(?![\w*])|(?<=(?<!\w)\p{Latin}{1,2})-(?![\w\-])"
+    r"|(?<=\p{L})\#|(?<=\w)[&@](?=\w)|!(?==)|&&|(?<=(?<![\w*])\w)\*(?![\w*])|(?<=(?<!\w)\p{Latin}{1,2})-(?![\w\-])"
 )
-_MARK = regex.compile(rf"({_MEANS})|[[\p{{P}}\p{{Sk}}|]--\^]", regex.VERSION1)
+_MARK = regex.compile(rf"({_MEANS})|[[\p{{P}}\p{{Sk}}]--\^]|(?<!\|)\|(?!\|)", regex.VERSION1)
 _HANGUL = regex.compile(r"\p{Hangul}")
 _JOINTS = regex.compile(r"['’ʼ＇\-‐‑]")
 
@@ -91,7 +92,7 @@ def reads_as_published(*texts: str) -> bool:
 
 
 def normalize_answer(text: str) -> str:
-    """``text`` in compatibility form, lower case, without punctuation and articles, with single spaces.
+    """``text`` in compatibility form, lower case, without punctuation and articles, with single spaces where words have them.
 
     SQuAD's normalization for any script, but for what carries meaning: signs, decimals, ranges, units, and symbols as in
     C++ stay, digits of any script are 0-9, and marks that group thousands go. An article is dropped before a word only, so
@@ -99,7 +100,7 @@ def normalize_answer(text: str) -> str:
     and nothing else.
     """
     words = fold_case(_kept(text)).split()
-    return " ".join([*(word for word in words[:-1] if word not in ARTICLES), *words[-1:]])
+    return join_words([*(word for word in words[:-1] if word not in ARTICLES), *words[-1:]])
 
 
 def exact_match(answer: str, reference: str) -> float:
@@ -152,7 +153,7 @@ def _pieces(text: str, pairs_only: bool = False) -> list[str]:
         pairs_only: whether characters are left out of runs that have pairs.
     """
     pieces: list[str] = []
-    for run in _runs(text):
+    for run in _runs(join_words(text.split())):
         pairs = [first + second for first, second in pairwise(run)]
         pieces += pairs + (run if not (pairs and pairs_only) else [])
     return [piece for piece in pieces if piece.lower() not in STOP_WORDS] or pieces

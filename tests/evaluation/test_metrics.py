@@ -207,6 +207,7 @@ def test_invisible_characters_do_not_count(invisible: str) -> None:
         ("25 °C", "25 °F"), ("$5", "€5"), ("$5", "5"), ("C++", "C#"), ("C++", "C"), ("C#", "C"), ("F♯", "F"), ("A+", "A"),
         ("A-", "A"), ("A*", "A"), ("O-", "O+"), ("AT&T", "ATT"), ("x < y", "x > y"), ("2*3", "23"), ("2+3", "23"),
         ("5′", "5″"), ("Vitamin A", "Vitamin"), ("a=b", "ab"), ("1987年", "1988年"), ("三", "二"), ("5'10", "510"),
+        ("x²", "x2"), ("v1.2", "v12"), ("x != y", "x = y"), ("a && b", "a || b"), ("a && b", "a b"), ("5 ± 1", "5 1"),
     ],
 )  # fmt: skip
 def test_numbers_and_symbols_that_carry_meaning_tell_answers_apart(answer: str, reference: str) -> None:
@@ -226,7 +227,9 @@ def test_numbers_and_symbols_that_carry_meaning_tell_answers_apart(answer: str, 
         ("'1987'", "1987"), ("the Vitamin A!", "vitamin a"), ("Johnson & Johnson", "Johnson and Johnson"),
         ("- Ada", "Ada"), ("Ada -", "Ada"), ("twenty-four", "twenty‑four"), ("U.S.", "US"),
         ("COVID-19", "COVID19"), ("No. 5.", "no 5"), ("It’s 5.", "its 5"), ("Straße", "STRASSE"), ("İstanbul", "istanbul"),
-        ("سَلْمى", "سلمى"), ("The Who", "who"), ("Lego™", "lego"),
+        ("سَلْمى", "سلمى"), ("The Who", "who"), ("x²", "x^2"), ("5~10", "5-10"),
+        ("1987 年", "1987年"), ("林 若川", "林若川"), ("the 東京", "東京"),
+        ("Lego™", "lego"),
     ],
 )  # fmt: skip
 def test_what_is_written_in_two_ways_is_one_answer(answer: str, reference: str) -> None:
