@@ -16,6 +16,7 @@ from kinject.corruption import (
     RATIO_STREAM,
     Fixed,
     Linear,
+    MaskUnit,
     Stratified,
     Uniform,
     draw_mask,
@@ -67,6 +68,36 @@ def test_the_numbers_are_pinned() -> None:
     mask = draw_mask(16, 0.5, sample_generator(1, 2, 3))
     assert "".join(str(int(hidden)) for hidden in mask) == "0100100000110000"
     assert Uniform(0, 1).ratio(1, 2, 3, 10) == pytest.approx(0.8919117208054158, abs=1e-12)
+    assert Uniform(0.05, 0.95).ratio(1, 2, 3, 10) == pytest.approx(0.8527205487248742, abs=1e-12)
+    assert Stratified(0.05, 0.95).ratio(1, 2, 3, 10) == pytest.approx(0.663762809766096, abs=1e-12)
+    replaced = random_tokens(torch.arange(8), torch.ones(8).bool(), range(100, 110), sample_generator(1, 2, 3, 3))  # type: ignore[arg-type]
+    assert replaced.tolist() == [101, 102, 100, 103, 102, 106, 107, 104]
+
+
+@pytest.mark.parametrize(
+    ("unit", "sample", "pinned"),
+    [
+        ("word", 3, "0001110000001110"),
+        ("entity", 3, "0001110000001110"),
+        ("span", 3, "1111000000001111"),
+        ("mixed", 3, "0000011111111000"),  # a span
+        ("mixed", 4, "1100100100100100"),  # tokens
+    ],
+)
+def test_the_masks_of_every_unit_are_pinned(unit: MaskUnit, sample: int, pinned: str) -> None:
+    """A change here changes every published run."""
+    mask = draw_mask(16, 0.5, sample_generator(1, 2, sample), unit, words_of(16))
+    assert "".join(str(int(hidden)) for hidden in mask) == pinned
+
+
+def test_what_is_drawn_has_to_be_below_the_ratio() -> None:
+    drawn = torch.rand(16, generator=sample_generator(1, 2, 3), dtype=torch.float64)
+    ratio = float(drawn[5])  # hides all below it, not itself
+    for unit in ("token", "word"):
+        mask = draw_mask(16, ratio, sample_generator(1, 2, 3), unit, range(16))
+        assert torch.equal(mask, drawn < ratio) and not mask[5]
+    first = float(torch.rand((), generator=sample_generator(1, 2, 3), dtype=torch.float64))
+    assert not draw_mask(1, first, sample_generator(1, 2, 3), "span").any()
 
 
 @pytest.mark.parametrize("arguments", [(-1, 0, 0), (0, -1, 0), (0, 0, 2**64)])
@@ -103,6 +134,7 @@ def test_linear_moves_over_training_and_stops_at_its_end() -> None:
     assert [law.ratio(0, epoch, 0, 4) for epoch in range(6)] == pytest.approx([0.2, 0.35, 0.5, 0.65, 0.8, 0.8])
     assert Linear(0.8, 0.2).ratio(0, 2, 0, 4) == pytest.approx(0.5)
     assert law.ratio(0, 0, 0, 0) == pytest.approx(0.8)
+    assert [law.ratio(0, 0, 0, epochs) for epochs in (0.5, 1)] == pytest.approx([0.2, 0.2])
 
 
 def _discrepancy(points: list[float]) -> float:
@@ -155,7 +187,10 @@ def test_the_mask_does_not_depend_on_the_ratio_law() -> None:
         (lambda: fixed(float("nan")), "fixed: value is nan"),
         (lambda: linear(0.5, 2), "linear: end is 2"),
         (lambda: linear(-1, 0.5), "linear: start is -1"),
-        (lambda: draw_mask(3, 1.1, sample_generator(0, 0, 0)), "ratio is 1.1"),
+        (
+            lambda: draw_mask(3, 1.1, sample_generator(0, 0, 0)),
+            "^mask ratio draw_mask: ratio is 1.1, expected a number from",
+        ),
     ],
 )
 def test_ratios_out_of_range_are_named(build: object, message: str) -> None:
@@ -204,6 +239,7 @@ def test_ratio_zero_hides_nothing_and_one_everything(unit: str, length: int) -> 
         none = draw_mask(length, 0.0, sample_generator(0, 0, sample), unit, words_of(length))  # type: ignore[arg-type]
         everything = draw_mask(length, 1.0, sample_generator(0, 0, sample), unit, words_of(length))  # type: ignore[arg-type]
         assert none.shape == everything.shape == (length,)
+        assert none.dtype == everything.dtype == torch.bool
         assert not none.any() and bool(everything.all())
 
 
@@ -248,13 +284,17 @@ def test_mixed_draws_both_kinds() -> None:
 
 @pytest.mark.parametrize("unit", ["word", "entity"])
 def test_units_of_words_need_word_ids(unit: Literal["word", "entity"]) -> None:
-    for word_ids in (None, [0, 1]):
-        with pytest.raises(ConfigurationError, match="one word id per token: 3 expected"):
+    for word_ids, given_ids in ((None, "none"), ([0, 1], "2")):
+        with pytest.raises(
+            ConfigurationError, match=f"^mask units .* one word id per token: 3 expected, {given_ids} given$"
+        ):
             draw_mask(3, 0.5, sample_generator(0, 0, 0), unit, word_ids)
 
 
 def test_an_unknown_unit_lists_the_units() -> None:
-    with pytest.raises(ConfigurationError, match="'sentence', expected one of token, word, entity, span, mixed"):
+    with pytest.raises(
+        ConfigurationError, match="^mask unit is 'sentence', expected one of token, word, entity, span, mixed$"
+    ):
         draw_mask(3, 0.5, sample_generator(0, 0, 0), "sentence")  # type: ignore[arg-type]
 
 
@@ -273,6 +313,8 @@ def test_only_hidden_tokens_change_and_the_input_never(ids: list[int], sample: i
     assert masked.tolist() == [500 if hidden else index for index, hidden in zip(ids, mask.tolist(), strict=True)]
     assert torch.equal(replaced[~mask], given_ids[~mask])
     assert set(replaced[mask].tolist()) <= {200, 201, 202}
+    short = random_tokens(given_ids.to(torch.int32), mask, [200, 201, 202], generator)
+    assert short.dtype == torch.int32  # as what they replace
     kept = keep_tokens(given_ids, mask)
     assert torch.equal(kept, given_ids) and (kept is not given_ids)
 
@@ -293,5 +335,7 @@ def test_the_replacement_of_a_token_does_not_depend_on_the_others() -> None:
 
 
 def test_random_tokens_need_candidates() -> None:
-    with pytest.raises(ConfigurationError, match="candidate_ids is empty"):
+    with pytest.raises(
+        ConfigurationError, match="^random_tokens: candidate_ids is empty, expected the ids that .* token$"
+    ):
         random_tokens(torch.tensor([1]), torch.tensor([True]), [], sample_generator(0, 0, 0))
