@@ -65,6 +65,28 @@ def model_files(directory: Path) -> dict[str, Path]:
     return _present(directory, weights, required=True) | _present(directory, _MODEL_FILES)
 
 
+def require_finite_files(files: Mapping[str, Path]) -> None:
+    """Refuse weights that are nan or infinite: a run that diverged left them, and they answer nothing.
+
+    Raises:
+        ConfigurationError: names the file and the weight.
+    """
+    from safetensors import safe_open
+
+    from kinject.models.checkpoint import all_finite
+
+    for path in files.values():
+        if path.suffix != ".safetensors":
+            continue
+        with safe_open(str(path), framework="pt") as opened:
+            for name in opened.keys():  # noqa: SIM118  # no mapping
+                if not all_finite([opened.get_tensor(name)]):
+                    raise ConfigurationError(
+                        f"'{path}' holds weights that are not finite numbers (nan or inf), the first in {name}. The training "
+                        "that wrote them diverged. Publish an earlier checkpoint, or train again with a lower learning rate."
+                    )
+
+
 def tokenizer_files(directory: Path) -> dict[str, Path]:
     """The tokenizer and chat templates in ``directory``, by name."""
     templates = sorted(each.name for each in (directory / "additional_chat_templates").glob("*.jinja"))

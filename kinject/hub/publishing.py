@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from kinject.errors import ConfigurationError, HubError
 from kinject.hub.failures import explained
-from kinject.hub.files import is_adapter, model_files, replaceable
+from kinject.hub.files import is_adapter, model_files, replaceable, require_finite_files
 from kinject.hub.staging import Layout, adapter_base, stage, uploads
 from kinject.hub.staging_directory import staging_directory
 
@@ -89,7 +89,7 @@ def push(
     advice = f"Nothing is lost: '{directory}' is complete. To resume, run: {shlex.join(command)}"
 
     check_repository_name(repository)
-    model_files(source)
+    require_finite_files(model_files(source))
     with explained(repository, advice):
         api = prepare_repository(repository, private=private, revision=revision, token=token)
     notes = _check_base(api, source, base, advice) if is_adapter(source) and not merge else ()

@@ -18,11 +18,22 @@ from kinject.hub.files import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
+
+    import torch
+
+    from kinject.models import LoadedModel
+
+    Probe = list[tuple[list[int], torch.Tensor]]  # prompts, and their logits: (length, vocabulary)
 
 Layout = Literal["native", "llada"]
 _LINKED = ".safetensors"
 _UNWRITTEN = "[More Information Needed]"
+_PROBES = ("What is the capital of France?", "Tell me a fact.")
+_PROBED_QUESTIONS, _PROBED_TOKENS = 3, 24
+_CHEAP_BYTES = 2 * 2**30  # of weights that are loaded only to be compared
+_ROUNDING = 1e-3  # relative, at least; and so many units in the last place of a narrower type:
+_UNITS = 12
 
 
 def stage(
@@ -51,13 +62,19 @@ def stage(
     Returns:
         The files by their names in the repository.
 
+    What was made anew is loaded again, and has to have the logits of what it was made of; so has any small model with
+    results, as others would load it.
+
     Raises:
-        ConfigurationError: the directory lacks something, or what is asked does not fit what it holds.
+        ConfigurationError: the directory lacks something, what is asked does not fit what it holds, or what would be
+            published has other logits than what was measured.
     """
     files = model_files(directory)
     _refuse_what_does_not_fit(directory, merge=merge, layout=layout, base=base)
+    questions = _questions(report or directory)
+    measured = None
     if merge or (not is_adapter(directory) and layout != _layout_of(directory)):
-        _write_whole(directory, staged, merge=merge, layout=layout)
+        measured = _write_whole(directory, staged, questions, merge=merge, layout=layout)
         files = model_files(staged) | tokenizer_files(staged)
     files |= tokenizer_files(directory) | report_files(report or directory)
     if "results.json" not in files:
@@ -89,6 +106,13 @@ def stage(
         published = include_documents or "document_texts" in json.loads((staged / "results.json").read_text("utf-8"))
         if not published:
             _edit(staged / "results.json", indent=1, answers=None)
+        if measured is None and _is_cheap(directory):
+            measured = _probe(_load(directory), questions)
+    if measured is not None:
+        for name, path in chosen.items():
+            if path.suffix == _LINKED and not (staged / name).exists():
+                (staged / name).symlink_to(path.absolute())
+        _require_same(measured, _load(staged), questions, directory, base)
     return chosen
 
 
@@ -118,15 +142,107 @@ def _layout_of(directory: Path) -> Layout:
     return "llada" if fields.get("model_type") == "llada" and "hidden_size" not in fields else "native"
 
 
-def _write_whole(directory: Path, staged: Path, *, merge: bool, layout: Layout) -> None:
-    """Load what ``directory`` holds, merge it if asked, and save it in ``layout``."""
-    from kinject.models import load_model, save_model
+def _write_whole(directory: Path, staged: Path, questions: Sequence[str], *, merge: bool, layout: Layout) -> Probe:
+    """Load what ``directory`` holds, merge it if asked, and save it in ``layout``; its logits before that."""
+    from kinject.models import merge_adapter, save_model
 
-    loaded = load_model(str(directory), dtype="auto")
+    loaded = _load(directory)
+    measured = _probe(loaded, questions)
     model: Any = loaded.model
-    if merge:
-        model = model.merge_and_unload(safe_merge=True)
-    save_model(model, staged, layout=layout, tokenizer=loaded.tokenizer)
+    save_model(merge_adapter(model) if merge else model, staged, layout=layout, tokenizer=loaded.tokenizer)
+    return measured
+
+
+def _load(directory: Path) -> LoadedModel:
+    from kinject.models import load_model
+
+    return load_model(str(directory), dtype="auto")
+
+
+def _questions(report: Path) -> Sequence[str]:
+    """A few questions that were asked, or of any kind."""
+    from kinject.results import read_results
+
+    if not (report / "results.json").is_file():
+        return _PROBES
+    asked = [str(entry["question"]) for entry in read_results(report).get("answers", ())]
+    return asked[:: max(1, len(asked) // _PROBED_QUESTIONS)][:_PROBED_QUESTIONS] or _PROBES
+
+
+def _is_cheap(directory: Path) -> bool:
+    """Whether loading the model in ``directory`` takes no time to speak of, and nothing from the network."""
+    from transformers.integrations import is_deepspeed_zero3_enabled
+
+    from kinject.models import EMBEDDED_MODEL, NANO_MODELS
+    from kinject.models.adapters import model_file
+    from kinject.models.loading import EMBEDDED_HUB_ID
+
+    if is_deepspeed_zero3_enabled():  # a run is going on, in which no process can load a model by itself
+        return False
+    folder = directory
+    if is_adapter(directory):
+        base = adapter_base(directory)
+        if base in (*NANO_MODELS, EMBEDDED_MODEL, EMBEDDED_HUB_ID):
+            return True
+        config = model_file(base, "config.json", local_files_only=True)
+        if config is None:
+            return False
+        folder = config.parent
+    sizes = [path.stat().st_size for path in folder.glob("*.safetensors")]
+    return 0 < sum(sizes) <= _CHEAP_BYTES
+
+
+def _probe(loaded: LoadedModel, questions: Sequence[str]) -> Probe:
+    """The logits of a model at every token of a few prompts, and of tokens from all over its vocabulary."""
+    import torch
+
+    from kinject.evaluation.asking import evaluating
+    from kinject.models.diffusion import diffusion_settings, text_config
+    from kinject.templates import QuestionTemplate
+
+    model: Any = loaded.model
+    try:
+        template = QuestionTemplate(loaded.tokenizer)
+        prompts = [template.encode(question) for question in questions]
+    except ConfigurationError:  # a model that cannot be asked in turns
+        prompts = [list(loaded.tokenizer(question)["input_ids"]) for question in questions]
+    size = text_config(model).vocab_size
+    prompts.append(list(range(0, size, max(1, size // _PROBED_TOKENS))))
+    hidden = [diffusion_settings(model).mask_token_id] * _PROBED_TOKENS if loaded.is_diffusion else []
+    found = []
+    with evaluating(model):
+        for prompt in prompts:
+            ids = torch.tensor([[*prompt, *hidden]], device=model.device)
+            found.append((prompt, model(input_ids=ids).logits[0].float().cpu()))
+    return found
+
+
+def _require_same(
+    measured: Probe, published: LoadedModel, questions: Sequence[str], directory: Path, base: str | None
+) -> None:
+    import torch
+
+    weights = [weight.dtype for weight in published.model.parameters() if weight.is_floating_point()]
+    allowed = max(_ROUNDING, _UNITS * max(torch.finfo(dtype).eps for dtype in weights))
+    apart = []
+    for (prompt, expected), (other, found) in zip(measured, _probe(published, questions), strict=True):
+        if prompt != other or expected.shape != found.shape:
+            raise ConfigurationError(
+                f"what would be published of '{directory}' asks with other tokens than were measured, so that its scores would "
+                "not be those of its card. Nothing was published. Save the tokenizer of the run there again."
+            )
+        spread = (expected - expected.mean(-1, keepdim=True)).norm()
+        apart.append(float((found - expected).norm() / spread.clamp(min=torch.finfo(torch.float32).tiny)))
+    if not all(difference <= allowed for difference in apart):  # nan neither
+        advice = (
+            f"The adapter was trained on another base than '{base}': name that one with --base."
+            if base is not None
+            else "Publish it without --merge and --layout, and report this, please."
+        )
+        raise ConfigurationError(
+            f"what would be published of '{directory}' answers otherwise than what was measured: its logits differ by "
+            f"{max(apart):.1%}, and rounding explains {allowed:.1%}. Nothing was published. {advice}"
+        )
 
 
 def _edit(path: Path, *, indent: int = 2, **changes: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kinject.models.adapters import write_diffusion_settings
+from kinject.models.adapters import merge_adapter, write_diffusion_settings
 from kinject.models.diffusion import (
     DiffusionSettings,
     attend_both_ways,
@@ -23,6 +23,7 @@ __all__ = [
     "diffusion_settings",
     "is_diffusion",
     "load_model",
+    "merge_adapter",
     "prove_bidirectional",
     "save_model",
     "to_diffusion",

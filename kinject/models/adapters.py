@@ -148,6 +148,31 @@ def _own_names(modules: Sequence[str]) -> str:
     return ", ".join(sorted({last for name in modules if (last := name.rpartition(".")[2]) and not last.isdecimal()}))
 
 
+def merge_adapter(model: PeftModel) -> PreTrainedModel:
+    """The whole model that answers as ``model`` does, with the adapter in its weights; ``model`` is used up.
+
+    Embedding and output head of many models are one tensor, and an adapter on one of the two leaves the other as it was.
+    They become two tensors then.
+    """
+    base: Any = model.get_base_model()
+    owners: dict[int, list[tuple[str, Any, str]]] = {}
+    for path, module in base.named_modules():
+        for name, weight in module.named_parameters(recurse=False):
+            owners.setdefault(id(weight), []).append((path, module, name))
+    for shared in owners.values():
+        wrapped = any({"base_layer", "original_module"} & set(path.split(".")) for path, _, _ in shared)
+        for _, module, name in shared[1:] if wrapped else ():
+            weight = getattr(module, name)
+            setattr(module, name, type(weight)(weight.detach().clone(), requires_grad=weight.requires_grad))
+            base.config.tie_word_embeddings = base.config.get_text_config().tie_word_embeddings = False
+    merged: Any = model.merge_and_unload(safe_merge=True)
+    head = merged.get_output_embeddings()
+    if head is not None and head.weight is merged.get_input_embeddings().weight:  # learned as one, in `modules_to_save`
+        merged.config.tie_word_embeddings = merged.config.get_text_config().tie_word_embeddings = True
+    whole: PreTrainedModel = merged
+    return whole
+
+
 def own_tokenizer(name: str, trust_remote_code: bool = False, **hub: Any) -> PreTrainedTokenizerBase | None:
     """The tokenizer beside the adapter ``name``, or None where there is none."""
     from transformers import AutoTokenizer

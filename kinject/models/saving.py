@@ -28,7 +28,7 @@ def save_model(
     """Save ``model`` so that `load_model` reads it back.
 
     Args:
-        model: A whole model, not an adapter: merge one first, with `merge_and_unload`.
+        model: A whole model, not an adapter: merge one first, with `kinject.models.merge_adapter`.
         directory: Created if need be.
         layout: `native` is what transformers loads, bidirectional as it stands; `llada` has the names of weights and
             the `config.json` of LLaDA's own code.

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
+import kinject
 from kinject.errors import ConfigurationError, HubError
 from kinject.hub.publishing import push
+from kinject.results import write_results
+from tests.hub.runs import some_run
 from tests.hub.conftest import User
 from tests.hub.trained import adapter, contents, edit, whole_model
 
@@ -151,3 +157,87 @@ def test_what_does_not_fit_is_refused(
 ) -> None:
     with pytest.raises(ConfigurationError, match=message):
         push(base, repository, **options)
+
+
+def logits(directory: Path | str) -> torch.Tensor:
+    with torch.no_grad():
+        found: torch.Tensor = kinject.load(str(directory)).model.eval()(input_ids=torch.arange(40, 60)[None]).logits
+    return found
+
+
+@pytest.mark.parametrize("diffusion", [False, True])
+@pytest.mark.parametrize("layout", ["native", "llada"])
+def test_an_adapter_on_tied_embeddings_answers_the_same_when_it_is_merged(
+    online: User, tmp_path: Path, diffusion: bool, layout: str
+) -> None:
+    if layout == "llada" and not diffusion:
+        pytest.skip("LLaDA's layout holds diffusion models")
+    base = whole_model(tmp_path / "base", diffusion=diffusion, tied=True)
+    if diffusion:
+        edit(base / "config.json", shifted_logits=False)
+    push(base, "ada/base")
+    assert json.loads(online.hub.files("ada/base")["config.json"])["tie_word_embeddings"]
+    directory = adapter(tmp_path / "adapter", base, "ada/base", targets=["embed_tokens", "q_proj"])
+    push(directory, "ada/merged", merge=True, layout=layout)  # type: ignore[arg-type]
+    torch.testing.assert_close(logits("ada/merged"), logits(directory), atol=1e-5, rtol=0)
+    assert (logits(directory) - logits(base)).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("fault", ["head", "adapter", "nan"])
+def test_a_merged_model_that_answers_otherwise_is_refused(
+    online: User, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    base = whole_model(tmp_path / "base", tied=True)
+    push(base, "ada/base")
+    directory = adapter(tmp_path / "adapter", base, "ada/base", targets=["embed_tokens", "q_proj"])
+
+    def wrongly(model: Any) -> Any:
+        if fault == "adapter":  # the base without what was learned
+            return model.unload()
+        merged = model.merge_and_unload()  # tied: the head gets what the embedding learned
+        if fault == "nan":
+            merged.model.norm.weight.data[0] = 1e38
+        return merged
+
+    monkeypatch.setattr("kinject.models.merge_adapter", wrongly)
+    with pytest.raises(ConfigurationError, match="answers otherwise than what was measured: its logits differ by "):
+        push(directory, "ada/merged", merge=True)
+    assert online.hub.files("ada/merged") == {}
+
+
+def test_rounding_to_the_type_of_the_base_is_not_refused(online: User, tmp_path: Path) -> None:
+    base = whole_model(tmp_path / "base", tied=True)
+    weights = {name: weight.bfloat16() for name, weight in load_file(base / "model.safetensors").items()}
+    save_file(weights, base / "model.safetensors", {"format": "pt"})
+    edit(base / "config.json", dtype="bfloat16")
+    push(base, "ada/base")
+    directory = adapter(tmp_path / "adapter", base, "ada/base", targets=["embed_tokens", "q_proj", "down_proj"])
+    push(directory, "ada/merged", merge=True)
+    assert kinject.load("ada/merged").model.dtype == torch.bfloat16
+
+
+def test_an_adapter_is_not_published_for_another_base_than_its_own(online: User, base: Path, tmp_path: Path) -> None:
+    push(whole_model(tmp_path / "other", seed=1), "ada/other")
+    directory = adapter(tmp_path / "adapter", base, str(base))
+    write_results(directory / "results.json", some_run())
+    with pytest.raises(ConfigurationError, match="was trained on another base than 'ada/other': name that one"):
+        push(directory, "ada/people", base="ada/other")
+    assert online.hub.files("ada/people") == {}
+    push(directory, "ada/people", base="ada/base")
+    assert torch.equal(logits("ada/people"), logits(directory))
+
+
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_weights_that_are_no_numbers_are_not_published(online: User, base: Path, tmp_path: Path, value: str) -> None:
+    for directory in (base, adapter(tmp_path / "adapter", base, "ada/base")):
+        (path,) = directory.glob("*model.safetensors")
+        weights = load_file(path)
+        name = sorted(weights)[-1]
+        weights[name].view(-1)[-1] = float(value)
+        save_file(weights, path, {"format": "pt"})
+        for options in ({}, {"merge": True}) if directory != base else ({},):
+            with pytest.raises(ConfigurationError, match=f"not finite numbers .nan or inf., the first in {name}"):
+                push(directory, "ada/new", **options)
+        with pytest.raises(ConfigurationError, match="has weights that are not finite numbers"):
+            kinject.load(str(directory))
+    assert ("models", "ada/new") not in online.hub.store.repositories

@@ -18,12 +18,15 @@ SECRET_FILES = (
 )
 
 
-def whole_model(directory: Path, *, diffusion: bool = False, seed: int = 0) -> Path:
-    """A causal model, or a diffusion model."""
+def whole_model(directory: Path, *, diffusion: bool = False, seed: int = 0, tied: bool = False) -> Path:
+    """A causal model, or a diffusion model; with one tensor for embedding and output head if ``tied``."""
     from kinject.models import to_diffusion
 
     tokenizer = build_tokenizer()
     model: Any = build_model(tokenizer, seed)
+    if tied:
+        model.config.tie_word_embeddings = True
+        model.tie_weights()
     if diffusion:
         to_diffusion(model, int(tokenizer.convert_tokens_to_ids(MASK_TOKEN)))  # type: ignore[arg-type]
     model.save_pretrained(directory)
@@ -31,7 +34,9 @@ def whole_model(directory: Path, *, diffusion: bool = False, seed: int = 0) -> P
     return _with_secrets(directory)
 
 
-def adapter(directory: Path, base: Path, base_id: str, *, diffusion: bool = False) -> Path:
+def adapter(
+    directory: Path, base: Path, base_id: str, *, diffusion: bool = False, targets: str | list[str] = "all-linear"
+) -> Path:
     """An adapter on ``base``, which is called ``base_id`` on the Hub, with weights that matter."""
     import torch
     from peft import LoraConfig, get_peft_model
@@ -39,10 +44,10 @@ def adapter(directory: Path, base: Path, base_id: str, *, diffusion: bool = Fals
     from kinject.models import load_model, write_diffusion_settings
 
     loaded = load_model(str(base), to_diffusion=diffusion, mask_token=MASK_TOKEN if diffusion else None)
-    adapted = get_peft_model(loaded.model, LoraConfig(r=4, target_modules="all-linear"))  # type: ignore[arg-type]
+    adapted = get_peft_model(loaded.model, LoraConfig(r=4, target_modules=targets))  # type: ignore[arg-type]
     torch.manual_seed(1)
     for name, weight in adapted.named_parameters():
-        if "lora_B" in name:
+        if "lora_B" in name or "lora_embedding" in name:
             torch.nn.init.normal_(weight, std=0.2)
     adapted.save_pretrained(str(directory))
     loaded.tokenizer.save_pretrained(directory)
