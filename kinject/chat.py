@@ -6,6 +6,7 @@ or text that would forge a control token); the rendering is split at these chara
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
@@ -21,14 +22,38 @@ if TYPE_CHECKING:
 
 Message = Mapping[str, object]
 
-# Templates that print today's date would give another frame after midnight. Training and questions see this date, that of
-# the Llama 3 templates. As a macro, since the library passes no functions on to a template.
+# What a template takes from who renders it is pinned in the template itself, so that everyone asks in the frame of
+# training: kinject, the code of a card, lm-eval, a server. Thinking is off, as documents hold none. Today's date would give
+# another frame after midnight: it is that of the Llama 3 templates, in a macro, since no functions are passed on to a template.
+_PINNED = "{# pinned as in training #}"
 _DATE = {"%d": "26", "%-d": "26", "%e": "26", "%a": "Fri", "%A": "Friday", "%b": "Jul", "%B": "July", "%m": "07"}
 _DATE |= {"%-m": "7", "%Y": "2024", "%y": "24", "%H": "00", "%I": "12", "%p": "AM", "%M": "00", "%S": "00"}
 _FIXED_DATE = (
     "{% macro strftime_now(format) %}{{ format"
     + "".join(f" | replace('{directive}', '{value}')" for directive, value in _DATE.items())
-    + " }}{% endmacro %}{{ '' }}"
+    + " }}{% endmacro %}"
+)
+_NO_THINKING = "{% set enable_thinking = false %}"
+# Where a template knows no system, its words go before those of the first user.
+_FOLDED_SYSTEM = (
+    "{% if messages and messages[0]['role'] == 'system' %}"
+    "{% set folded = namespace(messages=[], system=messages[0]['content']) %}"
+    "{% for message in messages[1:] %}{% if message['role'] == 'user' and folded.system %}"
+    "{% set content = folded.system + '\\n\\n' + message['content'] %}"
+    "{% set folded.messages = folded.messages + [{'role': 'user', 'content': content}] %}{% set folded.system = '' %}"
+    "{% else %}{% set folded.messages = folded.messages + [message] %}{% endif %}{% endfor %}"
+    "{% set messages = folded.messages %}{% endif %}"
+)
+_DEFAULT_SYSTEM = (
+    "{{% if not messages or messages[0]['role'] != 'system' %}}"
+    "{{% set messages = [{{'role': 'system', 'content': {}}}] + messages %}}{{% endif %}}"
+)
+_OPENED_ANSWER = (
+    "{{%+ if add_generation_prompt and messages and messages[-1]['role'] == 'user' %}}{{{{ {} }}}}{{% endif %}}"
+)
+# What opens a model's thinking, such as <think>, [THINK], <seed:think> or <|START_THINKING|>.
+_OPENS_THINKING = re.compile(
+    r"[<\[\u25c1]\|?(?!/|no)(?:(?!end)[\w:])*(?:think|thought|reason)(?:(?!end)[\w:])*\|?[>\]\u25b7]", re.IGNORECASE
 )
 
 
@@ -43,6 +68,64 @@ def template_source(tokenizer: PreTrainedTokenizerBase) -> str:
             f"the tokenizer {tokenizer_name(tokenizer)} has several chat templates and none named 'default'; set "
             "tokenizer.chat_template to the one to use"
         ) from error
+
+
+def pin_template(tokenizer: PreTrainedTokenizerBase, system_prompt: str | None = None) -> None:
+    """Change the chat templates of ``tokenizer`` so that they give everyone who renders them the frame of training.
+
+    What is pinned: the date, that the model does not think, how an answer opens, and the system message of conversations
+    that bring none. Of several templates each is; one that cannot be trained in stays as it is.
+
+    Args:
+        tokenizer: changed in place.
+        system_prompt: that of training.
+    """
+    given: str | dict[str, str] | None = tokenizer.chat_template
+    if isinstance(given, dict):
+        tokenizer.chat_template = {name: _pinned(tokenizer, source, system_prompt) for name, source in given.items()}
+    elif given:
+        tokenizer.chat_template = _pinned(tokenizer, given, system_prompt)
+
+
+def _pinned(tokenizer: PreTrainedTokenizerBase, source: str, system_prompt: str | None) -> str:
+    try:
+        return ChatEncoder(tokenizer, system_prompt, source).template
+    except ConfigurationError:
+        return source
+
+
+def _with_fixed_names(source: str) -> str:
+    """``source`` with the date and thinking pinned, where it asks for them."""
+    if _PINNED in source:
+        return source
+    pins = _FIXED_DATE * ("strftime_now" in source) + _NO_THINKING * ("enable_thinking" in source)
+    return _before(_PINNED + pins, source) if pins else source
+
+
+def _before(statements: str, source: str) -> str:
+    """``source`` behind ``statements``; a newline after them would be dropped, and white space after it stays."""
+    return statements + ("\n" if source[:1].isspace() else "") + source
+
+
+def _closed_thinking(tail: str, known: str) -> str:
+    """What closes the thinking that ``tail``, the end of a prompt, opens; "" where none is open.
+
+    Args:
+        tail: the prompt after the user's words.
+        known: text in which the closing tag may stand.
+    """
+    *_, opened = [None, *_OPENS_THINKING.finditer(tail)]
+    if opened is None:
+        return ""
+    tag, inside = opened[0], tail[opened.end() :]
+    ended = re.sub("start|begin", lambda word: "END" if word[0].isupper() else "end", tag, flags=re.IGNORECASE)
+    slashed = re.sub(r"^.\|?", lambda bracket: bracket[0] + "/", tag)
+    candidates = [each for each in (slashed, ended) if each != tag]
+    if any(each in inside for each in candidates):
+        return ""
+    close = next((each for each in candidates if each in known), candidates[-1])
+    break_before = "\n\n".removeprefix(inside) if not inside.strip("\n") else "\n" * (not inside.endswith("\n"))
+    return f"{break_before}{close}\n\n"
 
 
 def unused_characters(texts: Sequence[str]) -> Iterator[str]:
@@ -83,29 +166,47 @@ class ChatEncoder:
         tokenizer: a fast tokenizer with a chat template.
         system_prompt: stands in front of every conversation that brings no system message of its own; None leaves what
             the template does by default.
+        source: the template; default: the tokenizer's own.
+
+    Attributes:
+        template: that template, pinned; see `pin_template`.
 
     Raises:
         ConfigurationError: the template fails, or drops, repeats or alters what it is given.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, system_prompt: str | None = None) -> None:
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, system_prompt: str | None = None, source: str | None = None
+    ) -> None:
         """See the class."""
         self.tokenizer = tokenizer
         self.system_prompt = system_prompt
-        self.frame_text = template_source(tokenizer)
-        self._template = _FIXED_DATE + self.frame_text if "strftime_now" in self.frame_text else self.frame_text
+        self.frame_text = template_source(tokenizer) if source is None else source
+        self.template = _with_fixed_names(self.frame_text)
         slots = unused_characters([self.frame_text, *tokenizer.get_added_vocab()])
         system, user, assistant = next(slots), next(slots), next(slots)
         question = [{"role": "user", "content": user}]
 
         self.answer_gap = ""  # the template itself parts the turns
-        self.takes_system = self._takes_system(system, question)
+        if not self._takes_system(system, question):
+            self.template = _before(_FOLDED_SYSTEM, self.template)
         prompt = self._render(question, generation=True)
         full = self._render([*question, {"role": "assistant", "content": assistant}], generation=False)
         self._require_once(prompt, {user: "the user message"})
         self._require_once(full, {user: "the user message", assistant: "the assistant message"})
-        self.text = TextEncoder(tokenizer, self.frame_text + full + prompt)
-        self.opening = self._find_opening(prompt, full, assistant)
+        opening = self._find_opening(prompt, full, assistant)
+        opening += _closed_thinking(prompt[prompt.index(user) + 1 :] + opening, self.frame_text)
+        if opening:
+            self.template = self.template.removesuffix("\n") + _OPENED_ANSWER.format(
+                json.dumps(opening, ensure_ascii=False)
+            )
+        if system_prompt is not None and self._render(question, generation=True) != self._render(
+            [{"role": "system", "content": system_prompt}, *question], generation=True
+        ):
+            self.template = _before(
+                _DEFAULT_SYSTEM.format(json.dumps(system_prompt, ensure_ascii=False)), self.template
+            )
+        self.text = TextEncoder(tokenizer, self.frame_text + full + prompt + opening)
         self.end_of_turn = self._find_end_of_turn(full[full.index(assistant) + 1 :])
 
     def prompt(self, messages: Sequence[Message], slots: str = "", lead: str = "") -> list[list[int]]:
@@ -123,7 +224,7 @@ class ChatEncoder:
             DataError: a message without text, or a conversation that does not end with the user.
             ConfigurationError: the template cannot render the conversation, or does not keep what is put in.
         """
-        conversation = self._conversation(messages)
+        conversation = read_conversation(messages, self.system_prompt)
         free = unused_characters([self.frame_text, slots, lead, *(content for _, content in conversation)])
         # Text that would forge a control token is held out of the rendering and encoded on its own.
         held: dict[str, str] = {}
@@ -136,7 +237,7 @@ class ChatEncoder:
             conversation[i] = (role, "".join(parts))
         rendered = self._render([{"role": role, "content": content} for role, content in conversation], generation=True)
         self._require_once(rendered, {**dict.fromkeys(slots, "the user message"), **dict.fromkeys(held, "a message")})
-        pieces = _split(rendered + self.opening + lead, slots)[::2]
+        pieces = _split(rendered + lead, slots)[::2]
         return [self._encode_held(piece, held) for piece in pieces]
 
     def _encode_held(self, piece: str, held: Mapping[str, str]) -> list[int]:
@@ -145,23 +246,13 @@ class ChatEncoder:
             ids += self.text.encode(held[part]).ids if part in held else self.text.literal(part)
         return ids
 
-    def _conversation(self, messages: Sequence[Message]) -> list[tuple[str, str]]:
-        conversation = read_conversation(messages, self.system_prompt)
-        if conversation[0][0] == "system" and not self.takes_system:
-            system = conversation.pop(0)[1]
-            first = next(i for i, (role, _) in enumerate(conversation) if role == "user")
-            user = conversation[first][1]
-            conversation[first] = ("user", f"{system}\n\n{user}" if system else user)
-        return conversation
-
     def _render(self, messages: Sequence[Mapping[str, str]], generation: bool) -> str:
         try:
             rendered = self.tokenizer.apply_chat_template(
                 [dict(message) for message in messages],
-                chat_template=self._template,
+                chat_template=self.template,
                 tokenize=False,
                 add_generation_prompt=generation,
-                enable_thinking=False,
             )
         except (TemplateError, TypeError) as error:
             raise ConfigurationError(

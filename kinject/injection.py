@@ -163,6 +163,7 @@ def inject(
     """
     from trl import get_peft_config
 
+    from kinject.chat import pin_template
     from kinject.evaluation.callback import QuestionAnsweringCallback
     from kinject.evaluation.gathering import whole_model
     from kinject.evaluation.general_knowledge import few_shot_examples, held_out
@@ -179,6 +180,7 @@ def inject(
     knowledge = knowledge or arguments.load_knowledge()
     prompts, rehearsed = _to_rehearse(knowledge, arguments, training_args)
     loaded = load_for_training(model_args, training_args)
+    pin_template(loaded.tokenizer, training_args.system_prompt)  # all of the run asks as those will who load it
     frozen_parameters(loaded.model, training_args.frozen_modules or (), adapter=model_args.use_peft)  # refused early
     peft_config = get_peft_config(model_args)
     require_adapter_modules(loaded.model, peft_config)

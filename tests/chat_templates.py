@@ -121,6 +121,16 @@ CASES = (
         "<|im_end|>",
         "<|im_start|>assistant\n",
     ),
+    ChatCase(
+        "r1",  # opens its thinking, always, and leaves it out of earlier turns
+        "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'system' %}{{ m['content'] }}"
+        "{% elif m['role'] == 'user' %}<|user|>{{ m['content'] }}"
+        "{% else %}<|assistant|>{{ m['content'].split('</think>')[-1] }}<|endoftext|>{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|><think>\n{% endif %}",
+        "<|endoftext|>",
+        "<|endoftext|>",
+        "<|assistant|><think>\n\n</think>\n\n",
+    ),
     ChatCase("none", None, "<|endoftext|>", "<|endoftext|>", "\n\n"),
 )
 

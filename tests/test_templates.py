@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 from functools import cache
 from pathlib import Path
@@ -10,9 +11,12 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import AutoTokenizer
 
+from kinject.chat import pin_template
 from kinject.errors import ConfigurationError, DataError
 from kinject.templates import (
+    ANSWER,
     DEMASKING,
     DEMASKING_WORDINGS,
     FACT,
@@ -376,3 +380,95 @@ def test_smollm2() -> None:
     end = tokenizer.convert_tokens_to_ids("<|im_end|>")
     assert template.frames[0].after == (end,) and sample.input_ids.count(end) == 3
     assert set(QuestionTemplate(tokenizer).end_ids) == {end, tokenizer.convert_tokens_to_ids("<|endoftext|>")}
+
+
+# What everyone else asks with
+
+
+@chat_cases
+@pytest.mark.parametrize("system_prompt", [None, 'Be brief. \\ "{% raw %}" é\U0001f600\n'])
+def test_the_saved_template_gives_everyone_the_frame_of_training(
+    case: ChatCase, system_prompt: str | None, tmp_path: Path
+) -> None:
+    pinned = copy.deepcopy(tokenizer_of(case))
+    pin_template(pinned, system_prompt)
+    pinned.save_pretrained(tmp_path)
+    saved = AutoTokenizer.from_pretrained(tmp_path)
+    question = QuestionTemplate(tokenizer_of(case), system_prompt)
+    trained = DocumentTemplate(tokenizer_of(case), (ANSWER,), system_prompt).row_frames("Who is Ada?")[0]
+    turns = [{"role": "user", "content": "Who is Ada?"}]
+    earlier = [{"role": "user", "content": "Who is Bo?"}, {"role": "assistant", "content": "A weaver."}]
+    given = [] if system_prompt is None else [{"role": "system", "content": system_prompt}]
+    for options in ({}, {"enable_thinking": True}):  # as a server may pass it
+
+        def asked(*messages: dict[str, str], options: dict[str, bool] = options) -> list[int]:
+            prompt = saved.apply_chat_template([*messages], add_generation_prompt=True, return_dict=True, **options)
+            return list(prompt["input_ids"])
+
+        assert asked(*turns) == asked(*given, *turns) == question.encode("Who is Ada?") == list(trained.before)
+        examples = [("Who is Bo?", "A weaver.")]
+        assert asked(*earlier, *turns) == question.encode("Who is Ada?", examples)
+        own = {"role": "system", "content": "Answer in rhymes."}
+        expected = DocumentTemplate(tokenizer_of(case), (ANSWER,), system_prompt).row_frames([own, *earlier, *turns])[0]
+        assert asked(own, *earlier, *turns) == list(expected.before)
+    pinned_again = copy.deepcopy(saved)
+    pin_template(pinned_again, system_prompt)
+    assert pinned_again.chat_template == saved.chat_template
+
+
+def test_a_template_that_needs_no_pin_stays_as_it_is() -> None:
+    for name in ("chatml", "llama3", "mistral", "zephyr", "phi"):
+        tokenizer = copy.deepcopy(tokenizer_of(BY_NAME[name]))
+        pin_template(tokenizer)
+        assert tokenizer.chat_template == BY_NAME[name].template
+
+
+@pytest.mark.parametrize("jinja_files", [True, False])
+def test_of_several_templates_each_is_pinned(tmp_path: Path, jinja_files: bool) -> None:
+    tokenizer = copy.deepcopy(tokenizer_of(BY_NAME["qwen3"]))
+    dated = BY_NAME["llama3_dated"].template
+    tokenizer.chat_template = {
+        "default": BY_NAME["qwen3"].template,
+        "tool_use": dated,
+        "broken": "{{ raise_exception('no') }}",
+    }
+    expected = QuestionTemplate(tokenizer).encode("Who?")
+    pin_template(tokenizer)
+    tokenizer.save_pretrained(tmp_path, save_jinja_files=jinja_files)
+    saved = AutoTokenizer.from_pretrained(tmp_path)
+    turns = [{"role": "user", "content": "Who?"}]
+    assert saved.apply_chat_template(turns, add_generation_prompt=True, return_dict=True)["input_ids"] == expected
+    assert "Today: 26 Jul 2024" in saved.apply_chat_template(turns, chat_template="tool_use", tokenize=False)
+    assert saved.chat_template["broken"] == "{{ raise_exception('no') }}"
+
+
+@pytest.mark.parametrize(
+    ("opened", "closed"),
+    [
+        ("<think>\n", "<think>\n\n</think>\n\n"),
+        ("<think>", "<think>\n\n</think>\n\n"),
+        ("<think>\n\n", "<think>\n\n</think>\n\n"),
+        ("<think>\nOkay, ", "<think>\nOkay, \n</think>\n\n"),
+        ("<thought>\n", "<thought>\n\n</thought>\n\n"),
+        ("<seed:think>", "<seed:think>\n\n</seed:think>\n\n"),
+        ("[THINK]", "[THINK]\n\n[/THINK]\n\n"),
+        ("\u25c1think\u25b7", "\u25c1think\u25b7\n\n\u25c1/think\u25b7\n\n"),
+        ("<|START_THINKING|>", "<|START_THINKING|>\n\n<|END_THINKING|>\n\n"),
+        ("<|begin_of_thought|>\n", "<|begin_of_thought|>\n\n<|end_of_thought|>\n\n"),
+        ("<think>\n\n</think>\n\n", "<think>\n\n</think>\n\n"),
+        ("</think>", "</think>"),
+        ("<no_think>", "<no_think>"),
+        ("I <think> so.</think> [thinking about it](x) and", "I <think> so.</think> [thinking about it](x) and"),
+    ],
+)
+def test_thinking_that_the_prompt_opens_is_closed_before_the_answer(opened: str, closed: str) -> None:
+    template = CHATML.replace("assistant\n{% endif %}", "assistant\n" + opened + "{{ '' }}{% endif %}")
+    tokenizer = build_tokenizer(template)
+    assert text_of(tokenizer, QuestionTemplate(tokenizer).encode("Who <think> so?")).endswith("assistant\n" + closed)
+    frame = DocumentTemplate(tokenizer, (FACT,)).frames[0]
+    assert text_of(tokenizer, frame.before).endswith("assistant\n" + closed)
+    pin_template(tokenizer)
+    plain = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "Who?"}], add_generation_prompt=True, tokenize=False
+    )
+    assert plain.endswith("assistant\n" + closed)

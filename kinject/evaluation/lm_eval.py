@@ -16,6 +16,7 @@ import lm_eval.models  # noqa: F401  # the harness fills its registry only while
 from lm_eval.api.model import LM
 from lm_eval.api.registry import register_model
 
+from kinject.chat import pin_template
 from kinject.encoding import begin_of_text_ids
 from kinject.errors import ConfigurationError
 from kinject.evaluation.asking import answer_ends, evaluating
@@ -76,6 +77,7 @@ class DiffusionLM(LM):
         self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.model: Any = loaded.model.to(self._device)  # type: ignore[arg-type]
         self.tokenizer: Any = loaded.tokenizer
+        pin_template(self.tokenizer)  # the frame that kinject asks in
         self.name = loaded.name
         self.batch_size = 32 if str(batch_size).startswith("auto") else int(batch_size)
         self._samples = int(samples)

@@ -93,6 +93,8 @@ def stage(
             shutil.copyfile(path, target)
         else:
             target.write_bytes(content)
+    if "results.json" in chosen and "tokenizer_config.json" in chosen:
+        chosen |= _pinned_templates(directory, staged, report or directory)
     if base is not None:
         _edit(staged / ADAPTER_CONFIG, base_model_name_or_path=base, revision=None)
     if "results.json" in chosen:
@@ -140,6 +142,28 @@ def _refuse_what_does_not_fit(directory: Path, *, merge: bool, layout: str, base
 def _layout_of(directory: Path) -> Layout:
     fields = json.loads((directory / "config.json").read_text(encoding="utf-8"))
     return "llada" if fields.get("model_type") == "llada" and "hidden_size" not in fields else "native"
+
+
+def _pinned_templates(directory: Path, staged: Path, report: Path) -> dict[str, Path]:
+    """The chat templates that ask in the frame of the run, where they are not those that lie in ``directory`` already."""
+    from transformers import AutoTokenizer
+
+    from kinject.chat import pin_template
+    from kinject.results import read_results
+
+    tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
+    given = tokenizer.chat_template
+    pin_template(tokenizer, read_results(report)["config"].get("system_prompt"))
+    if tokenizer.chat_template == given:
+        return {}
+    templates = tokenizer.chat_template
+    found = {}
+    for name, source in (templates if isinstance(templates, dict) else {"default": templates}).items():
+        file = "chat_template.jinja" if name == "default" else f"additional_chat_templates/{name}.jinja"
+        found[file] = staged / file
+        found[file].parent.mkdir(exist_ok=True)
+        found[file].write_text(source, encoding="utf-8")
+    return found
 
 
 def _write_whole(directory: Path, staged: Path, questions: Sequence[str], *, merge: bool, layout: Layout) -> Probe:

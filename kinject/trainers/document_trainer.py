@@ -6,6 +6,7 @@ are a pure function of (seed, epoch, sample), and a head that runs on supervised
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ import torch
 from datasets import Dataset, IterableDataset
 from transformers import AutoConfig, TrainerCallback
 
+from kinject.chat import pin_template
 from kinject.data.knowledge import with_title
 from kinject.errors import ConfigurationError, DataError, KinjectError
 from kinject.evaluation.cost import parameter_count
@@ -166,6 +168,10 @@ class DocumentSFTTrainer(DistillingTrainer):
         # The loss is summed over supervised tokens and divided by their number in the whole accumulated batch, whatever
         # the model's own forward accepts; this makes accumulation exact for every architecture.
         self.model_accepts_loss_kwargs = True
+        # What is saved asks in the frame of training, whoever renders it; the caller's tokenizer stays as it is.
+        saved = copy.copy(self._tokenizer)
+        pin_template(saved, args.system_prompt)
+        self.processing_class = saved
         frames = self._document_template(processing_class=self._tokenizer, args=args).frames
         framing = [index for frame in frames for part in (frame.before, frame.between, frame.after) for index in part]
         self._require_embeddings(framing, "the prompt around documents", self._tokenizer)

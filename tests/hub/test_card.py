@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import ast
+import copy
 import json
 import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 
+from kinject.chat import pin_template
 from kinject.data import Question
 from kinject.errors import DataError
 from kinject.evaluation.report import plot_history, results_table
@@ -20,6 +23,9 @@ from kinject.evaluation.scores import score_answers
 from kinject.hub.card import read_card, write_card
 from kinject.hub.claims import agreement
 from kinject.results import read_results
+from kinject.sampling_options import SamplingArguments
+from kinject.templates import ANSWER, DocumentTemplate, QuestionTemplate
+from tests.chat_templates import CASES, ChatCase, tokenizer_of
 from tests.hub.runs import some_run, write_run
 
 DIRECTIONS = ("forward", "backward")
@@ -348,3 +354,44 @@ def test_every_accepted_answer_is_shown_and_asked_again(tmp_path: Path) -> None:
     del results["answers"][0]["accepted"]  # as results of earlier versions
     claim = find_claim(str(write_run(tmp_path / "earlier", results)))
     assert claim is not None and claim.asked()[0].answers == ("Ada",)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("system_prompt", [None, "Be brief."])
+def test_the_code_of_a_card_asks_in_the_frame_of_training(
+    case: ChatCase, system_prompt: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = tokenizer_of(case)
+    run = some_run(config={} if system_prompt is None else {"system_prompt": system_prompt})
+    write_run(tmp_path, run)
+    saved = copy.deepcopy(tokenizer)
+    pin_template(saved, system_prompt)
+    saved.save_pretrained(tmp_path)
+    text = card_of(tmp_path, repository=str(tmp_path))
+    program = next(token.content for token in MarkdownIt().parse(text) if token.info == "python")
+    asked: list[list[int]] = []
+
+    class Model:
+        @staticmethod
+        def generate(input_ids: torch.Tensor, **options: Any) -> torch.Tensor:
+            asked.append(input_ids[0].tolist())
+            return input_ids
+
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", lambda name: Model)
+    exec(program.replace('question = "..."', 'question = "Who is Ada?"'), {})
+    assert asked == [QuestionTemplate(tokenizer, system_prompt).encode("Who is Ada?")]
+    if case.template is not None:
+        assert asked == [
+            list(DocumentTemplate(tokenizer, (ANSWER,), system_prompt).row_frames("Who is Ada?")[0].before)
+        ]
+
+
+def test_a_card_says_how_its_scores_were_asked(tmp_path: Path) -> None:
+    config = {"few_shot": 2, "max_new_tokens": 24, "sampling": "published", "block_length": 8, "load_in_4bit": True}
+    run = some_run(config={**config, "use_peft": True}, objective="diffusion")
+    text = card_of(write_run(tmp_path, run, adapter="org/base"))
+    assert "questions with 2 answered examples before them" in text and "measured on its base in 4 bits" in text
+    program = next(token.content for token in MarkdownIt().parse(text) if token.info == "python")
+    given = 'max_new_tokens=24, sampling=SamplingArguments(sampling="published", block_length=8).sampling_config(24)'
+    assert given in program
+    assert SamplingArguments(sampling="published", block_length=8).sampling_config(24).block_length == 8

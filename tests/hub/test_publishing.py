@@ -14,8 +14,8 @@ import kinject
 from kinject.errors import ConfigurationError, HubError
 from kinject.hub.publishing import push
 from kinject.results import write_results
-from tests.hub.runs import some_run
 from tests.hub.conftest import User
+from tests.hub.runs import some_run
 from tests.hub.trained import adapter, contents, edit, whole_model
 
 TOKENIZER = {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
 import pytest
 from huggingface_hub import ModelCard
+from transformers import AutoTokenizer
 
 from kinject.data import load_knowledge
 from kinject.evaluation.callback import QuestionAnsweringCallback
 from kinject.hub.card import read_card
 from kinject.recipe import train
 from kinject.results import read_results
+from kinject.templates import QuestionTemplate
 from kinject.trainers import MaskedSFTConfig, MaskedSFTTrainer
+from tests.chat_templates import BY_NAME, tokenizer_of
 from tests.conftest import build_model, build_tokenizer
 
 FORM = "More Information Needed"
@@ -119,3 +123,26 @@ def test_a_callback_that_was_told_nothing_learns_what_is_trained(tmp_path: Path)
     claimed = read_card(text)
     assert (claimed["objective"], claimed["dataset"]) == ("masked", "fictional:name_description")
     assert claimed["after"]["forward"]["n"] > 0 and "mine" in ModelCard(text).data.tags
+
+
+@pytest.mark.parametrize("adapter", [False, True])
+def test_what_a_run_saves_asks_in_the_frame_of_the_run(tmp_path: Path, adapter: bool) -> None:
+    tokenizer = tokenizer_of(BY_NAME["llama3_dated"])
+    build_model(tokenizer).save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    peft = {"use_peft": True, "lora_target_modules": "all-linear"} if adapter else {}
+    inject(tmp_path / "base", tmp_path / "out", select_on="test", system_prompt="Be brief.", **peft)
+    expected = QuestionTemplate(tokenizer, "Be brief.").encode("Who?")
+    for directory in (tmp_path / "out", tmp_path / "out" / "checkpoint-2", tmp_path / "out" / "best"):
+        saved = AutoTokenizer.from_pretrained(directory)
+        turns = [{"role": "user", "content": "Who?"}]
+        assert saved.apply_chat_template(turns, add_generation_prompt=True, return_dict=True)["input_ids"] == expected
+
+
+def test_a_trainer_leaves_the_tokenizer_it_is_given_as_it_is(tmp_path: Path) -> None:
+    tokenizer = copy.deepcopy(tokenizer_of(BY_NAME["llama3_dated"]))
+    args = MaskedSFTConfig(str(tmp_path), report_to="none", bf16=False, use_cpu=True, system_prompt="Be brief.")
+    rows = load_knowledge("fictional:name_description", size=1).to_dataset()
+    trainer = MaskedSFTTrainer(build_model(tokenizer), args, train_dataset=rows, processing_class=tokenizer)
+    assert tokenizer.chat_template == BY_NAME["llama3_dated"].template != trainer.processing_class.chat_template
+    assert len(trainer.processing_class) == len(tokenizer)
