@@ -1,8 +1,9 @@
-"""What, besides its settings, decides the results of a run: kinject's code, and local documents.
+"""What, besides its settings, decides the results of a run: kinject's code, and local documents, questions and models.
 
-The code's fingerprint covers the modules that training, asking and scoring run through, and the nano models. It reads
-the code as Python does: comments, docstrings and layout do not count, so that a better explanation makes no result stale.
-Versions of other packages are not part of it; `results.json` records them.
+The code's fingerprint covers the modules that training, asking and scoring run through, and every other file of the package,
+such as the nano models with their tokenizers and templates. It reads the code as Python does: comments, docstrings and
+layout do not count, so that a better explanation makes no result stale. Versions of other packages are not part of it;
+`results.json` records them.
 """
 
 from __future__ import annotations
@@ -27,11 +28,14 @@ _NO_RESULT = (
     "trainers/card_writing.py",
     "trainers/hub_pushing.py",
 )
+_COMPILED = (".pyc", ".pyo")
+_LARGE = 64 * 2**20  # of a larger file, such as a model's weights, the size and both ends tell it from another
+_END = 2**20
 
 
 @cache
 def code_fingerprint(package: Path = PACKAGE) -> str:
-    """A hash of the code, and of the shipped weights, that decide results."""
+    """A hash of the code, and of the shipped models' files, that decide results."""
     digest = hashlib.sha256()
     for path in sorted(package.rglob("*")):
         relative = path.relative_to(package).as_posix()
@@ -39,7 +43,7 @@ def code_fingerprint(package: Path = PACKAGE) -> str:
             continue
         if path.suffix == ".py":
             digest.update(f"{relative}\n{bare_code(path.read_text(encoding='utf-8'))}\n".encode())
-        elif path.suffix == ".safetensors":
+        elif path.is_file() and path.suffix not in _COMPILED:
             digest.update(f"{relative}\n".encode() + path.read_bytes())
     return digest.hexdigest()[:10]
 
@@ -56,15 +60,34 @@ def bare_code(source: str) -> str:
 
 
 @cache
-def data_fingerprint(documents: str) -> str:
-    """A hash of the local files behind ``documents``; empty for fictional worlds, Hub data sets and what is not there."""
+def data_fingerprint(documents: str, *others: str) -> str:
+    """A hash of the local files behind ``documents``; empty for fictional worlds, Hub data sets and what is not there.
+
+    Args:
+        documents: As `--documents` takes them.
+        others: Further files and folders that a run reads, such as its questions or its model; names of no such thing
+            are passed over.
+    """
     path = Path(documents).expanduser()
     files = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
     if not path.exists():  # in the published layout several data sets may share a folder: `wiki` is `wiki_*`
         files = sorted(path.parent.glob(f"{path.name}_*")) if path.parent.is_dir() else []
+    for other in map(Path, others):
+        files += sorted(each for each in other.rglob("*") if each.is_file()) if other.is_dir() else []
+        files += [other] if other.is_file() else []
     if not files:
         return ""
     digest = hashlib.sha256()
     for file in files:
-        digest.update(file.name.encode() + b"\n" + file.read_bytes())
+        digest.update(file.name.encode() + b"\n" + _content(file))
     return digest.hexdigest()[:10]
+
+
+def _content(file: Path) -> bytes:
+    size = file.stat().st_size
+    if size <= _LARGE:
+        return file.read_bytes()
+    with file.open("rb") as opened:
+        beginning = opened.read(_END)
+        opened.seek(-_END, 2)
+        return f"{size}\n".encode() + beginning + opened.read()

@@ -21,6 +21,7 @@ from kinject.reproduction.specification import SCRIPTS, Dataset, Method, Table
 
 # Settings that change where a run lies or what it shows, not what it gives.
 _NO_RESULT = ("output_dir", "report_to", "logging_steps", "disable_tqdm", "save_total_limit")
+_FILES = ("questions", "wordings", "model_name_or_path")  # settings besides the documents that may name local files
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Run:
         model, dataset, method, seed: Where it stands in the grid.
         recipe: `ar`, `masked` or `diffusion`.
         options: All settings, those of the recipe's YAML file included.
-        data: Fingerprint of local documents, which may change under their name.
+        data: Fingerprint of local documents, questions, wordings and models, which may change under their name.
     """
 
     model: str
@@ -46,7 +47,7 @@ class Run:
     def key(self) -> str:
         """What identifies the run: a hash of its settings and documents."""
         deciding = {name: value for name, value in self.options.items() if name not in _NO_RESULT}
-        if self.data:
+        if data_fingerprint(str(self.options["documents"])):  # known by their content, wherever they lie
             deciding["documents"] = Path(str(self.options["documents"])).name
         text = json.dumps([self.recipe, deciding, self.data], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:10]
@@ -112,7 +113,8 @@ def method_runs(
                 continue
             base = load_yaml(recipes.folder / model.recipes / f"{method.recipe}.yaml")
             options = _resolved(base, scale.options, name, method, dataset, overrides, data_dir)
-            data = data_fingerprint(str(options["documents"]))
+            others = [str(options[option]) for option in _FILES if options.get(option)]
+            data = data_fingerprint(str(options["documents"]), *others)
             for seed in scale.seeds:
                 seeded = {**options, **dict.fromkeys(scale.seed_options, seed)}
                 yield Run(model_name, dataset_name, name, seed, method.recipe, seeded, data)

@@ -75,9 +75,23 @@ def test_documents_are_known_by_their_content_wherever_they_lie(tmp_path: Path) 
     assert data_fingerprint("fictional:nano") == data_fingerprint(str(tmp_path / "absent")) == ""
 
 
+@pytest.mark.parametrize("option", ["questions", "wordings", "model_name_or_path"])
+def test_a_file_that_a_run_reads_changes_it_under_its_name(tmp_path: Path, option: str) -> None:
+    keys = []
+    for text in ("one", "one", "two"):
+        folder = tmp_path / "read"
+        folder.mkdir(exist_ok=True)
+        (folder / "file.json").write_text(text, encoding="utf-8")
+        named = str(folder if option == "model_name_or_path" else folder / "file.json")
+        recipes = small_recipes(tmp_path / "recipes", {"scales/nano.yaml:options." + option: named})
+        data_fingerprint.cache_clear()
+        keys.append(table_runs(recipes, recipes.table("table5"), {}, DATA)[0].key)
+    assert keys[0] == keys[1] != keys[2]
+
+
 def test_the_code_fingerprint_ignores_explanations_and_nothing_else(tmp_path: Path) -> None:
     def fingerprint(source: str, name: str = "corruption.py") -> str:
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(source, encoding="utf-8")
         code_fingerprint.cache_clear()
         try:
@@ -91,6 +105,10 @@ def test_the_code_fingerprint_ignores_explanations_and_nothing_else(tmp_path: Pa
     plain = fingerprint("def f(x):\n    return x + 1\n")
     assert plain == fingerprint("print()", "hub/card.py") == fingerprint("x = 1", "cli.py")
     assert plain != fingerprint("x = 1", "data/new.py")
+    assert plain != fingerprint("{}", "models/nano/ar/tokenizer.json")
+    plain = fingerprint("{{ messages }}", "models/nano/ar/chat_template.jinja")
+    assert plain == fingerprint("what Python makes of it", "data/__pycache__/new.cpython-310.pyc")
+    assert plain != fingerprint("{{ messages[0] }}", "models/nano/ar/chat_template.jinja")
     assert bare_code('def f():\n    """Only a docstring."""\n') == "def f():\n    pass"
 
 
