@@ -75,22 +75,6 @@ def test_the_trained_model_loads_in_plain_transformers_and_retention_is_a_number
     assert AutoTokenizer.from_pretrained(tmp_path / "out").chat_template
 
 
-@pytest.mark.parametrize("adapter", [{}, {"use_peft": True, "lora_target_modules": "all-linear"}])
-def test_scaled_weights_are_the_ones_that_are_asked_and_saved(tmp_path: Path, adapter: dict[str, Any]) -> None:
-    from kinject.evaluation import answer_questions
-    from kinject.models import load_model
-
-    options = {"documents": "fictional:nano", "num_train_epochs": 20, "learning_rate": 2e-3, **adapter}
-    plain, scaled = (
-        run_recipe(Path("nano-ar"), tmp_path / str(scale), update_scale=scale, **options) for scale in (1.0, 0.1)
-    )
-    assert plain["answers"] != scaled["answers"] and scaled["config"]["update_scale"] == 0.1
-    loaded = load_model(str(tmp_path / "0.1"))
-    questions = [entry["question"] for entry in scaled["answers"]]
-    answers = answer_questions(loaded.model, loaded.tokenizer, questions, max_new_tokens=8)
-    assert answers == [entry["answer"] for entry in scaled["answers"]]
-
-
 def test_an_adapter_is_trained_asked_and_loaded_back(
     base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

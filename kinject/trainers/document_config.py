@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -30,7 +29,6 @@ class DocumentSFTConfig(SFTConfig):
     Args:
         system_prompt: System message of every prompt. `None` leaves the chat template's own default in place.
         frozen_modules: Modules whose weights are not learned, by name (see `kinject.trainers.freezing`).
-        update_scale: What the change of every weight is multiplied by at the end (see `kinject.trainers.update_scaling`).
     """
 
     max_length: int | None = field(
@@ -82,23 +80,11 @@ class DocumentSFTConfig(SFTConfig):
             "layers.0. Not with adapters, which freeze the whole model."
         },
     )
-    update_scale: float = field(
-        default=1.0,
-        metadata={
-            "help": "After the last step, multiply what training changed in the weights: above 1, such as 1.05, more is "
-            "learned of the documents, below 1 less is forgotten. Takes a copy of the learned weights in the host's memory."
-        },
-    )
 
     def __post_init__(self) -> None:
         """Refuse too few processes, choose a precision that the processor is fast in, fill in what packing entails."""
         check_processes()
         self._require_effect()
-        if not 0.0 < self.update_scale < math.inf:
-            raise ConfigurationError(
-                f"update_scale is {self.update_scale}; expected a factor above 0, such as 1.05, or 1 to leave the weights as "
-                "they were trained."
-            )
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()  # bf16 on the processor needs it said
         if self.bf16 is None and not self.fp16 and self.use_cpu:
             self.bf16 = processor_is_fast_in_bf16()  # trl's default is bf16

@@ -37,7 +37,6 @@ from kinject.trainers.shared_prompts import SharedPrompts
 from kinject.trainers.splitting import split_document
 from kinject.trainers.supervised_positions import SupervisedPositions
 from kinject.trainers.turns import ALWAYS, TurnSampler
-from kinject.trainers.update_scaling import UpdateScaling
 
 if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel
@@ -86,8 +85,7 @@ class DocumentSFTTrainer(DistillingTrainer):
 
     Raises:
         ConfigurationError: unknown wording, no usable mask token, LoRA targets or frozen modules that match nothing, an
-            answer longer than `max_length`, a token that the model has no embedding for, an adapter whose change cannot be
-            scaled.
+            answer longer than `max_length`, a token that the model has no embedding for.
         DataError: a row without text, prompt/completion or messages, or with an empty document.
     """
 
@@ -184,9 +182,6 @@ class DocumentSFTTrainer(DistillingTrainer):
             packing=packing,
         )
         self.add_callback(_EpochCallback(self.data_collator))
-        if args.update_scale != 1.0:
-            scaling = UpdateScaling(self.model, args.update_scale)  # type: ignore[arg-type]
-            self.callback_handler.callbacks.insert(0, scaling)  # before any that asks or saves
 
     # What a subclass decides.
 

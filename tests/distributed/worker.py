@@ -29,7 +29,7 @@ INJECTIONS = {
 
 
 def build_trainer(folder: Path, objective: str, adapted: str, batch_size: int, **settings: Any) -> Any:
-    """A trainer of a tiny random model that records the rows it trains on, six steps long, and scales the change."""
+    """A trainer of a tiny random model that records the rows it trains on, six steps long."""
     import torch
     from datasets import Dataset
     from peft import LoraConfig
@@ -50,7 +50,7 @@ def build_trainer(folder: Path, objective: str, adapted: str, batch_size: int, *
             return super().compute_loss(model, inputs, *args, **kwargs)
 
     options = {**SMALL, "per_device_train_batch_size": batch_size, "num_train_epochs": 3, "weight_decay": 0.1}
-    options |= {"learning_rate": 3e-3, "update_scale": 1.25, "output_dir": str(folder), **settings}
+    options |= {"learning_rate": 3e-3, "output_dir": str(folder), **settings}
     args = DiffusionSFTConfig(to_diffusion=True, **options) if diffusion else MaskedSFTConfig(**options)
     torch.manual_seed(0)  # of the adapter's weights
     lora = LoraConfig(r=4, target_modules=["q_proj", "v_proj", "down_proj"], task_type="CAUSAL_LM")
