@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from datasets import Dataset, IterableDataset
 from transformers import AutoConfig, TrainerCallback
+from transformers.trainer_utils import has_length
 
 from kinject.chat import pin_template
 from kinject.data.knowledge import with_title
@@ -52,15 +53,28 @@ logger = logging.getLogger(__name__)
 
 
 class _EpochCallback(TrainerCallback):
-    """Tells the collator which epoch's masks to draw, also after a resume in the middle of one."""
+    """Tells the collator which epoch's masks and order to draw, also after a resume in the middle of one.
+
+    Counts as the training loop does, which derives the epoch of a resume from the steps that were taken; `state.epoch` is that
+    of the checkpoint, whatever number of steps an epoch has now.
+    """
 
     def __init__(self, collator: DocumentCollator) -> None:
         self._collator = collator
+        self._next = 0
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        loader = kwargs["train_dataloader"]
+        batches = len(loader) if has_length(loader) else state.max_steps * args.gradient_accumulation_steps
+        self._next = state.global_step // max(1, -(-batches // args.gradient_accumulation_steps))
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self._collator.epoch = int(state.epoch or 0)
+        self._collator.epoch = self._next
+        self._next += 1
         self._collator.num_epochs = max(1.0, float(state.num_train_epochs))
 
 
@@ -286,12 +300,14 @@ class DocumentSFTTrainer(DistillingTrainer):
             return super()._get_train_sampler(train_dataset)
         lengths = dataset["length"] if self.args.train_sampling_strategy == "group_by_length" else None
         group_size = self.args.train_batch_size * self.args.world_size
-        seed = self.data_collator.seed  # type: ignore[union-attr]
+        collator: Any = self.data_collator
+        # The order's epoch is the masks'. The library's `set_epoch` does not reach a sampler of several processes after a
+        # resume in the middle of an epoch.
         if max(dataset["turn"]) > 0:
-            return TurnSampler(dataset["turn"], seed, lengths, group_size)
+            return TurnSampler(dataset["turn"], collator.seed, lambda: collator.epoch, lengths, group_size)
         if lengths is None:
             return super()._get_train_sampler(train_dataset)
-        return LengthGroupedSampler(lengths, group_size, seed)
+        return LengthGroupedSampler(lengths, group_size, collator.seed, lambda: collator.epoch)
 
     def _set_signature_columns_if_needed(self) -> None:
         if self._signature_columns is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch.utils.data import Sampler
@@ -23,16 +23,13 @@ class LengthGroupedSampler(Sampler[int]):
         lengths: Length of each sample, in tokens.
         group_size: Samples that are processed together, on all processes.
         seed: Of the order.
+        epoch: Tells the epoch whose order is drawn, counted from 0.
     """
 
-    def __init__(self, lengths: Sequence[int], group_size: int, seed: int) -> None:
+    def __init__(self, lengths: Sequence[int], group_size: int, seed: int, epoch: Callable[[], int]) -> None:
         self._lengths = torch.tensor(lengths, dtype=torch.float64)
         self._group_size = group_size
         self._seed = seed
-        self._epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the order of ``epoch``; the trainer calls it."""
         self._epoch = epoch
 
     def __len__(self) -> int:
@@ -41,7 +38,7 @@ class LengthGroupedSampler(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         """The order of the epoch."""
-        generator = sample_generator(self._seed, self._epoch, 0, ORDER_STREAM)
+        generator = sample_generator(self._seed, self._epoch(), 0, ORDER_STREAM)
         noise = torch.rand(len(self), generator=generator, dtype=torch.float64)
         compared = self._lengths * (1 + _JITTER * (2 * noise - 1))
         groups: list[torch.Tensor] = []

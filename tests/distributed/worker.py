@@ -1,4 +1,4 @@
-"""Run by the tests beside it under `accelerate launch`: trains, resumes or injects, and writes what each process saw."""
+"""Run by the tests beside it under `accelerate launch`: trains, resumes, crosses or injects, and writes what each process saw."""
 
 from __future__ import annotations
 
@@ -25,6 +25,18 @@ INJECTIONS = {
         "--model_name_or_path nano-ar --retention false --use_peft true --lora_r 8 --load_in_4bit true",
         "adapter_model.safetensors",
     ),
+}
+
+# What decides the order of samples, and what else a resume must take up.
+# name: (settings, whether something is rehearsed, a step in the middle of the second epoch)
+GROUPED = {"train_sampling_strategy": "group_by_length"}
+CROSSINGS: dict[str, tuple[dict[str, Any], bool, int]] = {
+    "plain": ({}, False, 6),
+    "grouped": (GROUPED, False, 6),
+    "rehearsal": ({}, True, 9),
+    "rehearsal-grouped": (GROUPED, True, 9),
+    "packing": ({"packing": True, **GROUPED}, False, 6),
+    "accumulation": ({"gradient_accumulation_steps": 2, "lr_scheduler_type": "constant"}, True, 4),
 }
 
 
@@ -98,6 +110,59 @@ def resume(folder: Path, batch_size: int) -> dict[str, Any]:
     return found
 
 
+def crossing_trainer(folder: Path, batch_size: int, settings: dict[str, Any], rehearses: bool, **more: Any) -> Any:
+    """A trainer of a tiny random model, three epochs long, that records the batches it trains on, by epoch."""
+    from unittest import mock
+
+    from datasets import Dataset
+
+    from kinject.rehearsal import with_rehearsal
+    from kinject.trainers import MaskedSFTConfig, MaskedSFTTrainer
+    from tests.conftest import build_model, build_tokenizer
+    from tests.trainers.conftest import DOCUMENTS, SMALL
+
+    class Recorder(MaskedSFTTrainer):
+        batches: list[tuple[int, list[list[int]]]]
+
+        def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+            self.batches.append((self.data_collator.epoch, inputs["input_ids"].tolist()))
+            return super().compute_loss(model, inputs, *args, **kwargs)
+
+    rows = Dataset.from_list([{"text": text * (1 + number % 3)} for number, text in enumerate(DOCUMENTS)])
+    if rehearses:
+        said = [f"Answer {number}." for number in range(12)]
+        rows = with_rehearsal(rows, [f"Who is {number}?" for number in range(12)], said, 4)
+    tokenizer = build_tokenizer()
+    options = {**SMALL, "per_device_train_batch_size": batch_size, "num_train_epochs": 3, "learning_rate": 3e-3}
+    args = MaskedSFTConfig(**{**options, "output_dir": str(folder), **settings, **more})
+    # On a CPU nothing keeps packed documents apart but the library's mask of the whole row.
+    with mock.patch("kinject.trainers.document_trainer.check_isolation", lambda *_: False):
+        trainer = Recorder(build_model(tokenizer), args, train_dataset=rows, processing_class=tokenizer)
+    trainer.batches = []
+    return trainer
+
+
+def cross(folder: Path, batch_size: int) -> dict[str, Any]:
+    """Every crossing from its beginning to its end, and once more from a checkpoint in the middle of its second epoch."""
+    import torch
+
+    found = {}
+    for name, (*crossing, middle) in CROSSINGS.items():
+        to = folder / f"crossing-{name}"
+        whole = crossing_trainer(to, batch_size, *crossing, save_strategy="steps", save_steps=middle)
+        whole.train()
+        resumed = crossing_trainer(to / "resumed", batch_size, *crossing)
+        resumed.train(resume_from_checkpoint=str(to / f"checkpoint-{middle}"))
+        pairs = zip(whole.model.parameters(), resumed.model.parameters(), strict=True)
+        found[name] = {
+            "world_size": whole.args.world_size,
+            "batches": whole.batches,
+            "resumed": resumed.batches,
+            "equal": all(torch.equal(one, two) for one, two in pairs),
+        }
+    return found
+
+
 def inject(folder: Path, batch_size: int) -> dict[str, Any]:
     """Run the whole job on the nano models, whole and as an adapter, and keep the best weights of each run."""
     from kinject.recipe import train as run
@@ -146,7 +211,7 @@ def main() -> None:
         if stage:  # in the same process with another configuration of DeepSpeed, on what the launch of that one left
             os.environ["ACCELERATE_DEEPSPEED_CONFIG_FILE"] = f"deepspeed_configs/{stage}.json"
         to = folder / stage if stage else folder
-        found = {"train": train, "resume": resume, "inject": inject, "diverge": diverge}[name](to, batch_size)
+        found = {"train": train, "resume": resume, "inject": inject, "diverge": diverge, "cross": cross}[name](to, batch_size)
         state = PartialState()
         file = to / f"{name}-{state.process_index}-of-{state.num_processes}.json"
         file.write_text(json.dumps(found), encoding="utf-8")

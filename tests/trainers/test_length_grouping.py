@@ -16,9 +16,7 @@ LENGTHS = [int(length) for length in torch.randint(10, 200, (83,), generator=tor
 
 
 def _order(epoch: int = 0, seed: int = 1) -> list[int]:
-    sampler = LengthGroupedSampler(LENGTHS, 8, seed)
-    sampler.set_epoch(epoch)
-    return list(sampler)
+    return list(LengthGroupedSampler(LENGTHS, 8, seed, lambda: epoch))
 
 
 def _padded_size(order: list[int]) -> int:
