@@ -171,6 +171,7 @@ def inject(
     from kinject.evaluation.retention import measure_retention
     from kinject.models.adapters import require_adapter_modules
     from kinject.results import changed_settings, new_results, read_results, summary, write_results
+    from kinject.trainers.checkpointing import require_same_inputs, row_tags, shaping_settings
     from kinject.trainers.freezing import frozen_parameters
 
     sampling = arguments.sampling_config(arguments.max_new_tokens)
@@ -178,6 +179,12 @@ def inject(
     output_dir = prepare_output_dir(training_args.output_dir, overwrite=arguments.overwrite, resume=resume)
     baselines = [summary(read_results(run)) for run in arguments.baselines or ()]
     knowledge = knowledge or arguments.load_knowledge()
+    inputs = _inputs(arguments, model_args, knowledge)
+    checkpoint = _checkpoint(training_args)
+    if checkpoint is not None:  # before anything is loaded; the trainer compares the rest
+        documents = row_tags(knowledge.to_dataset())
+        known = {**shaping_settings(training_args), "objective": objective, "documents": documents, **inputs}
+        require_same_inputs(checkpoint, {name: known[name] for name in known if (name, known[name]) not in _COMPLETED})
     prompts, rehearsed = _to_rehearse(knowledge, arguments, training_args)
     loaded = load_for_training(model_args, training_args)
     pin_template(loaded.tokenizer, training_args.system_prompt)  # all of the run asks as those will who load it
@@ -225,6 +232,7 @@ def inject(
         processing_class=loaded.tokenizer,
         peft_config=peft_config,
     )
+    trainer.inputs |= inputs
     results["config"] = changed_settings(arguments, training_args, model_args)  # as the trainer completed them
     results["config"].pop("overwrite", None)  # says nothing of what was trained
     if "train" in trainer.entity_reports:
@@ -236,7 +244,7 @@ def inject(
         known = held_out(arguments.documents)._asdict()
         with whole_model(trainer) as model:
             before = measure_retention(model, loaded.tokenizer, **known)
-    trainer.train(resume_from_checkpoint=_checkpoint(training_args))
+    trainer.train(resume_from_checkpoint=checkpoint)
     callback.restore_best(trainer)
     trainer.save_model(str(output_dir), _internal_call=True)  # a push waits for the results
 
@@ -397,7 +405,43 @@ def print_answers(recorded: Sequence[dict[str, Any]], count: int = 6) -> None:
         )
 
 
-def _checkpoint(training_args: DocumentSFTConfig) -> str | bool | None:
+_MODEL_FILES = (".safetensors", ".bin", ".json", ".jinja", ".model", ".gguf", ".txt")
+_COMPLETED = (("learning_rate", None),)  # by the trainer, once it knows the model
+_FREE_ARGUMENTS = (  # what is read is compared by its content; the others show, write or measure
+    *(
+        "documents",
+        "questions",
+        "paraphrases",
+        "facts",
+        "size",
+        "world_seed",
+        "text_field",
+        "question_field",
+        "answer_field",
+    ),
+    *("evaluations", "evaluate_every", "retention", "baselines", "publish_documents", "overwrite"),
+    *("model_name_or_path", "attn_implementation", "trust_remote_code"),
+)
+
+
+def _inputs(arguments: InjectionArguments, model_args: ModelConfig, knowledge: KnowledgeSet) -> dict[str, Any]:
+    """What shapes a run and its results besides what the trainer knows of."""
+    from kinject.reproduction.fingerprint import files_fingerprint
+    from kinject.trainers.checkpointing import plain, row_tags
+
+    named = {name: value for group in (arguments, model_args) for name, value in vars(group).items()}
+    free = {*_FREE_ARGUMENTS, *(() if arguments.rehearsal else ("question_batch_size", "rehearsal_answers"))}
+    folder = Path(str(model_args.model_name_or_path)).expanduser()
+    loaded = [path for path in sorted(folder.iterdir()) if path.suffix in _MODEL_FILES] if folder.is_dir() else []
+    content = files_fingerprint(path for path in loaded if path.name != "results.json") if loaded else None
+    return {
+        **{name: plain(value) for name, value in named.items() if name not in free and not name.startswith("_")},
+        "model_name_or_path": f"{folder.absolute().name} (content {content})" if content else str(folder),
+        "questions": row_tags({**vars(each), "fact": None, "source": None} for each in knowledge.questions),
+    }
+
+
+def _checkpoint(training_args: DocumentSFTConfig) -> str | None:
     """What `--resume_from_checkpoint` means: a path, or the last whole checkpoint in `output_dir` if there is one.
 
     Raises:

@@ -72,7 +72,10 @@ def build_model(tokenizer: PreTrainedTokenizerFast, seed: int = 0) -> LlamaForCa
 
 
 def run_recipe(base: Path | str, output_dir: Path, objective: str = "masked", **options: Any) -> dict[str, Any]:
-    """Two epochs of ``objective`` on four people, as a recipe runs them; ``options`` are those of its command line."""
+    """Two epochs of ``objective`` on four people, as a recipe runs them; ``options`` are those of its command line.
+
+    One that is None is left out.
+    """
     from kinject.recipe import train
 
     settings = {
@@ -90,7 +93,8 @@ def run_recipe(base: Path | str, output_dir: Path, objective: str = "masked", **
         "disable_tqdm": True,
         **options,
     }
-    return train(objective, [part for name, value in settings.items() for part in (f"--{name}", str(value))])
+    given = {name: value for name, value in settings.items() if value is not None}
+    return train(objective, [part for name, value in given.items() for part in (f"--{name}", str(value))])
 
 
 def nf4() -> dict[str, Any]:

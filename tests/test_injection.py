@@ -102,6 +102,72 @@ def test_selection_on_validation_reports_the_other_half(base: Path, tmp_path: Pa
     assert "as in the paper" in run_recipe(base, tmp_path / "paper", select_on="test")["selection"]
 
 
+@pytest.fixture
+def begun(base: Path, tmp_path: Path) -> tuple[Path, dict[str, Any]]:
+    """A finished run with checkpoints, and its files."""
+    lines = {
+        "documents": ["Mira Dorn keeps the light of Vell.", "Tom Bell runs the mill.", "Lia Crane steers the ferry."],
+        "questions": ["Who keeps the light of Vell?", "Who runs the mill?"],
+    }
+    rows = {"documents": [{"text": line} for line in lines["documents"]]}
+    rows["questions"] = [
+        {"question": question, "answer": answer}
+        for question, answer in zip(lines["questions"], ("Mira Dorn", "Tom Bell"), strict=True)
+    ]
+    files = {name: tmp_path / f"{name}.jsonl" for name in rows}
+    for name, file in files.items():
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows[name]), encoding="utf-8")
+    options = {**files, "save_strategy": "steps", "save_steps": 1, "size": None, "num_train_epochs": 3}
+    run_recipe(base, tmp_path / "out", **options)
+    return tmp_path / "out", options
+
+
+def _edit(file: Path, number: int, field: str, value: str) -> None:
+    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    rows[number][field] = value
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def test_a_run_resumes_on_what_it_was_given_only_and_says_so_before_a_model_is_loaded(
+    base: Path, tmp_path: Path, begun: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory, options = begun
+    before = (directory / "results.json").read_bytes()
+
+    def refused(said: str, objective: str = "masked", **changes: Any) -> None:
+        with pytest.raises(ConfigurationError, match=f"is of a run with other inputs.*{said}"):
+            run_recipe(base, directory, objective, **{**options, "resume_from_checkpoint": "true", **changes})
+        assert (directory / "results.json").read_bytes() == before
+
+    with monkeypatch.context() as patch:
+        patch.setattr("kinject.injection.load_for_training", lambda *_: pytest.fail("the model was loaded"))
+        refused("objective: 'masked' then, 'ar' now", "ar")
+        refused("learning_rate: 0.0001 then, 0.5 now", learning_rate=0.5)
+        refused("seed: 42 then, 7 now", seed=7)
+        refused("use_peft: False then, True now", use_peft=True)
+        refused("select_on: 'none' then, 'test' now", select_on="test")
+        refused("rehearsal: 0.0 then, 0.5 now", rehearsal=0.5)
+        refused("model_name_or_path: 'base .content .*' then, 'nano-ar' now", model_name_or_path="nano-ar")
+        for name in ("documents", "questions"):
+            kept = options[name].read_bytes()
+            _edit(options[name], 1, "text" if name == "documents" else "answer", "Tom Bell of Oster")
+            refused(f"{name}: edited: 2")
+            options[name].write_bytes(kept)
+        weights = base / "model.safetensors"
+        kept = weights.read_bytes()
+        weights.write_bytes(kept[:-4] + b"1234")
+        refused("model_name_or_path: 'base .content .*' then, 'base .content .*' now")
+        weights.write_bytes(kept)
+        (tmp_path / "more.jsonl").write_bytes(
+            options["documents"].read_bytes() + b'{"text": "Nils Ward feeds geese."}\n'
+        )
+        refused("documents: added: 4", documents=tmp_path / "more.jsonl")
+        refused("documents: .*questions: ", documents="fictional:name_description", questions=None)
+    harmless = {"evaluations": 1, "logging_steps": 3, "question_batch_size": 1, "resume_from_checkpoint": "true"}
+    again = run_recipe(base, directory, **{**options, **harmless})
+    assert again["after"] == json.loads(before)["after"]
+
+
 def test_few_shot_questions_show_other_people(base: Path, tmp_path: Path) -> None:
     assert run_recipe(base, tmp_path / "out", few_shot=2)["config"]["few_shot"] == 2
 

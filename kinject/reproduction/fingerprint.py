@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
@@ -75,8 +76,11 @@ def data_fingerprint(documents: str, *others: str) -> str:
     for other in map(Path, others):
         files += sorted(each for each in other.rglob("*") if each.is_file()) if other.is_dir() else []
         files += [other] if other.is_file() else []
-    if not files:
-        return ""
+    return files_fingerprint(files) if files else ""
+
+
+def files_fingerprint(files: Iterable[Path]) -> str:
+    """A hash of the names and contents of ``files``."""
     digest = hashlib.sha256()
     for file in files:
         digest.update(file.name.encode() + b"\n" + _content(file))

@@ -1,19 +1,25 @@
-"""Checkpoints that can be trusted: none that is half-written is ever taken up, and a run that is told to stop saves one.
+"""Checkpoints that can be trusted: none that is half-written or of another run is ever taken up.
 
 The library writes a checkpoint file by file into its final place, and resumes from the one with the highest number. A
-run that was killed in the middle of it, or ran out of disk space, leaves a folder that looks like any other.
+run that was killed in the middle of it, or ran out of disk space, leaves a folder that looks like any other. And nothing in
+a folder says what was learned: every checkpoint of ours records its run's inputs, the documents and all that shapes the
+steps, and a run with other inputs does not go on from it. A run that is told to stop saves a checkpoint.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import shutil
 import signal
 import threading
 import zipfile
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +40,44 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 TRAINER_STATE = "trainer_state.json"  # written last
+_INPUTS = "kinject_inputs"  # in the trainer's state, which is saved with every checkpoint
+_ROWS = ("documents", "questions")  # inputs that are compared row by row
+_HASHED = "the "  # begins the names of inputs that are hashes
+_TAGGED = 8  # hexadecimal digits by which one document is told from another
+# Settings that a resumed run may change: where and how often it writes, logs, saves and evaluates, and how fast it computes the
+# same. All others shape the steps, or which weights are kept.
+_FREE = {
+    *("output_dir", "run_name", "project", "report_to", "disable_tqdm", "debug", "overwrite", "resume_from_checkpoint"),
+    *("do_train", "do_eval", "do_predict", "prediction_loss_only", "batch_eval_metrics", "skip_memory_metrics"),
+    *(
+        "use_cpu",
+        "use_cache",
+        "local_rank",
+        "deepspeed",
+        "fsdp",
+        "fsdp_config",
+        "parallelism_config",
+        "full_determinism",
+    ),
+    *(
+        "bf16_full_eval",
+        "fp16_full_eval",
+        "remove_unused_columns",
+        "label_names",
+        "length_column_name",
+        "dataset_num_proc",
+    ),
+    *("trust_remote_code", "enable_jit_checkpoint", "restore_callback_states_from_checkpoint"),
+}
+_FREE_BEGINNINGS = (
+    *("logging_", "log_", "save_", "eval_", "per_device_eval_", "include_", "hub_", "push_", "trackio_", "dataloader_"),
+    *("ddp_", "gradient_checkpointing", "activation_", "torch_compile", "torch_empty_cache_", "tpu_", "ray_"),
+)
+_STEP = "samples of a step (per_device_train_batch_size x gradient_accumulation_steps x processes)"
+# As many samples of a step may be divided otherwise.
+_BATCHED = ("per_device_train_batch_size", "gradient_accumulation_steps")
+_LENGTHS = ("num_train_epochs", "max_steps")
+_ASIDE = ".before"  # ends the name of a checkpoint that is written anew
 _LENGTH_BYTES = 8  # in front of the header of a safetensors file
 _OVERFLOWS = 32  # in a row, after which the scale of an fp16 loss has nothing left to give
 
@@ -65,45 +109,217 @@ def is_whole_checkpoint(directory: Path) -> bool:
 
 
 def last_whole_checkpoint(output_dir: str | Path) -> str | None:
-    """The newest checkpoint in ``output_dir`` that was written to its end, if there is one."""
+    """The newest checkpoint in ``output_dir`` that was written to its end, if there is one.
+
+    Where a run was killed while it wrote a checkpoint anew, that is the one from before, which was put aside.
+    """
+    beginnings = (f"{PREFIX_CHECKPOINT_DIR}-*", f".{PREFIX_CHECKPOINT_DIR}-*{_ASIDE}")
+    folders = [path for beginning in beginnings for path in Path(output_dir).glob(beginning) if path.is_dir()]
+    numbers = [path.name.removesuffix(_ASIDE).rpartition("-")[2] for path in folders]
     numbered = [
-        (int(path.name.rpartition("-")[2]), path)
-        for path in Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*")
-        if path.is_dir() and path.name.rpartition("-")[2].isdecimal()
+        (int(number), path.name, path) for number, path in zip(numbers, folders, strict=True) if number.isdecimal()
     ]
-    for _, path in sorted(numbered, reverse=True):
+    for _, _, path in sorted(numbered, reverse=True):  # "." sorts before "c"
         if is_whole_checkpoint(path):
             return str(path)
         logger.warning("%s was not written to its end, and is passed over", path.name)
     return None
 
 
+def _put_aside(folder: Path) -> Path | None:
+    """Move a whole checkpoint out of the way of one that is written in its place; where to, if there is one."""
+    aside = folder.with_name(f".{folder.name}{_ASIDE}")
+    if not is_whole_checkpoint(folder):
+        return aside if aside.is_dir() else None
+    shutil.rmtree(aside, ignore_errors=True)
+    return folder.rename(aside)
+
+
+def _put_back(aside: Path) -> None:
+    """Move a checkpoint that was put aside back, unless the new one is whole."""
+    folder = aside.with_name(aside.name.removeprefix(".").removesuffix(_ASIDE))
+    if is_whole_checkpoint(folder):
+        shutil.rmtree(aside, ignore_errors=True)
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    aside.rename(folder)
+
+
+def shaping_settings(args: TrainingArguments, free: Sequence[str] = ()) -> dict[str, Any]:
+    """The settings among ``args`` that decide the steps of a run and which weights it keeps, by name, in JSON's types.
+
+    Left out are `_FREE` ones, and those in ``free``; how the samples of a step are divided into processes, batches and
+    accumulation; and how long the run is, where no step depends on it, so that such a run may be prolonged.
+    """
+    settings = {
+        item.name: plain(getattr(args, item.name))
+        for item in fields(args)
+        if item.name not in _FREE and item.name not in free and not item.name.startswith(_FREE_BEGINNINGS)
+    }
+    batches = {name: settings.pop(name) for name in _BATCHED}
+    together = args.train_batch_size * args.world_size
+    settings[_STEP] = together * args.gradient_accumulation_steps
+    if args.dataloader_drop_last:
+        settings |= {**batches, "dataloader_drop_last": True}
+    if settings.get("mask_ratio_per") == "batch" or settings.get("end_padding"):
+        settings["per_device_train_batch_size"] = batches["per_device_train_batch_size"]
+    if settings.get("train_sampling_strategy") != "random":
+        settings["samples that are sorted together (per_device_train_batch_size x processes)"] = together
+    endless = settings["lr_scheduler_type"] in ("constant", "constant_with_warmup") and not 0 < args.warmup_steps < 1
+    laws = [str(settings.get(name, "")) for name in ("mask_ratio", "infill_ratio")]
+    if endless and not any(law.strip().startswith("linear") for law in laws):
+        settings = {name: value for name, value in settings.items() if name not in _LENGTHS}
+    return settings
+
+
+def row_tags(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Short hashes of ``rows``, in their order; a row's number, and what was left open in it, do not count."""
+    told = ({name: value for name, value in row.items() if name != "fact" and value not in (None, [])} for row in rows)
+    return "".join(digest(row)[:_TAGGED] for row in told)
+
+
+def digest(value: Any) -> str:
+    """A hash of ``value``, of JSON's types."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def recorded_state(checkpoint: str | Path) -> dict[str, Any]:
+    """The trainer's state in ``checkpoint``; empty where there is none."""
+    file = Path(checkpoint) / TRAINER_STATE
+    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
+
+
+def require_same_inputs(checkpoint: str | Path, inputs: Mapping[str, Any]) -> None:
+    """Refuse to go on from ``checkpoint`` with other inputs than its run had; only what is known of both is compared.
+
+    Raises:
+        ConfigurationError: names what differs, and the ways out.
+    """
+    recorded = recorded_state(checkpoint).get("stateful_callbacks", {}).get(_INPUTS)
+    if recorded is None:
+        logger.warning(
+            "%s does not say what it was trained on, as an older version wrote it: whether documents and settings are still "
+            "the same cannot be told",
+            Path(checkpoint).name,
+        )
+        return
+    known = [name for name in inputs if name in recorded]
+    named = [name for name in known if not name.startswith(_HASHED)]
+    differences = [text for name in named for text in _differences(name, recorded[name], inputs[name])]
+    # What was made of the documents differs with them: it is named only where nothing else is.
+    differences = differences or [
+        f"{name} differ" for name in known if name.startswith(_HASHED) and _differ(recorded[name], inputs[name])
+    ]
+    if differences:
+        raise ConfigurationError(
+            f"{checkpoint} is of a run with other inputs, and going on from it would mix the two. {'; '.join(differences)}. Go "
+            "back to what that run was given, or start a new one: without --resume_from_checkpoint, in another --output_dir or "
+            "with --overwrite in this one."
+        )
+
+
+def _differ(before: str | None, now: str | None) -> bool:
+    """Whether two hashes do; None is one that is not known."""
+    return None not in (before, now) and before != now
+
+
+def _differences(name: str, before: Any, now: Any) -> Iterator[str]:
+    if name in _ROWS:
+        if _differ(before, now):
+            yield f"{name}: {', '.join(_changed_rows(before, now))}"
+    elif isinstance(before, dict) and isinstance(now, dict):
+        for key in now:
+            if key in before:
+                yield from _differences(f"{name}.{key}", before[key], now[key])
+    elif before != now:
+        yield f"{name}: {before!r} then, {now!r} now"
+
+
+def _changed_rows(before: str, now: str) -> Iterator[str]:
+    """What became of which rows, by their hashes; rows are numbered from 1."""
+    old, new = ([tags[start : start + _TAGGED] for start in range(0, len(tags), _TAGGED)] for tags in (before, now))
+    gone, come = _unmatched(old, new), _unmatched(new, old)
+    edited = [number for number in gone if number in come] if len(old) == len(new) else []
+    for what, numbers in (
+        ("edited", edited),
+        ("removed", [number for number in gone if number not in edited]),
+        ("added", [number for number in come if number not in edited]),
+    ):
+        if numbers:
+            shown = ", ".join(map(str, numbers[:5])) + (f" and {len(numbers) - 5} more" if len(numbers) > 5 else "")
+            yield f"{what}: {shown}"
+    if not gone and not come:
+        yield "in another order"
+
+
+def _unmatched(rows: Sequence[str], others: Sequence[str]) -> list[int]:
+    """The numbers of ``rows`` that have no equal among ``others``, each of which equals one at most."""
+    left = Counter(others)
+    missing = []
+    for number, row in enumerate(rows, start=1):
+        if left[row]:
+            left[row] -= 1
+        else:
+            missing.append(number)
+    return missing
+
+
+def plain(value: Any) -> Any:
+    """``value`` in JSON's own types."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (set, frozenset)):
+        return sorted(map(str, value))
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, Enum):
+        return plain(value.value)
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    return plain(value.to_dict()) if hasattr(value, "to_dict") else str(value)
+
+
 class CheckpointingTrainer(SFTTrainer):
-    """Saves a checkpoint when it is told to stop (SIGTERM, Ctrl-C), and stops by itself where training diverges.
+    """Saves a checkpoint when it is told to stop (SIGTERM, Ctrl-C), stops where training diverges, resumes its own runs only.
 
     A loss that is nan or infinite, or gradients that are, end the run before the optimizer takes them up, in all processes
     at the same step; weights that are no finite numbers are not saved.
 
+    Attributes:
+        inputs: What the run learns and what shapes its steps, recorded in every checkpoint; see `require_same_inputs`.
+
     Raises, besides what `trl.SFTTrainer` does:
         TrainingError: from `train` and `save_model`, where training diverged.
         RunStopped: from `train`, after a signal, when the checkpoint is saved.
-        ConfigurationError: from `train`, where a checkpoint cannot be written, such as on a full disk; the one before it
-            is left as it was.
+        ConfigurationError: from `train`, where a checkpoint cannot be written, such as on a full disk; those that were whole
+            are left as they were. Or where the checkpoint to resume from is of a run with other inputs.
     """
 
+    inputs: dict[str, Any]
+    _begins_at = 0  # steps that were taken before this run
     _losses_finite: torch.Tensor | None = None  # since the last step of the optimizer, on the device
     _overflows = 0  # steps in a row whose gradients overflowed in fp16
 
-    def train(self, *args: Any, **kwargs: Any) -> Any:
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
         """As `transformers.Trainer.train`."""
-        self._losses_finite, self._overflows = None, 0
+        self._losses_finite, self._overflows, self._begins_at = None, 0, 0
+        if resume_from_checkpoint and isinstance(resume_from_checkpoint, (str, Path)):
+            require_same_inputs(resume_from_checkpoint, self.inputs)
+            self._begins_at = int(recorded_state(resume_from_checkpoint).get("global_step", 0))
         stopping = _StopCallback(self)
         self.add_callback(stopping)
         try:
             with stopping.listening():
-                return super().train(*args, **kwargs)
+                return super().train(resume_from_checkpoint, *args, **kwargs)
         finally:
             self.remove_callback(stopping)
+
+    def set_initial_training_values(self, *args: Any, **kwargs: Any) -> Any:
+        """As the library's; a run that is resumed after its last step takes no other, also in the middle of an epoch."""
+        epochs, steps_of_epoch, *others, max_steps = super().set_initial_training_values(*args, **kwargs)
+        if self._begins_at >= max_steps:
+            epochs = min(epochs, self._begins_at // steps_of_epoch)
+        return (epochs, steps_of_epoch, *others, max_steps)
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         """As `transformers.Trainer.training_step`; remembers whether the loss is a finite number, without waiting for it."""
@@ -171,13 +387,22 @@ class CheckpointingTrainer(SFTTrainer):
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         folder = Path(self._get_output_dir(trial=trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        state: Any = self.state.stateful_callbacks
+        state[_INPUTS] = self.inputs
+        aside = _put_aside(folder) if self.args.should_save else None
+        self.accelerator.wait_for_everyone()
         try:
             super()._save_checkpoint(model, trial)
         except (OSError, RuntimeError, SafetensorError) as error:
+            written = is_whole_checkpoint(folder)
             reason = _refusal_to_write(error)
+            if not written and self.args.should_save:
+                shutil.rmtree(folder, ignore_errors=True)  # gives its space back
+            if aside is not None:
+                _put_back(aside)
+                aside = None
             if reason is None:
                 raise
-            shutil.rmtree(folder, ignore_errors=True)  # gives its space back
             kept = last_whole_checkpoint(folder.parent)
             how = (
                 f"{Path(kept).name} is whole: free space and go on from it with the same command and "
@@ -185,7 +410,11 @@ class CheckpointingTrainer(SFTTrainer):
                 if kept
                 else "There is no earlier one: free space and start again"
             )
-            raise ConfigurationError(f"{folder}: the checkpoint cannot be written ({reason}). {how}.") from error
+            what = "what follows a checkpoint failed" if written else "the checkpoint cannot be written"
+            raise ConfigurationError(f"{folder}: {what} ({reason}). {how}.") from error
+        finally:
+            if aside is not None:
+                _put_back(aside)
 
 
 def _refusal_to_write(error: Exception) -> str | None:

@@ -7,12 +7,15 @@ are a pure function of (seed, epoch, sample), and a head that runs on supervised
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from datasets import Dataset, IterableDataset
+from torch.distributed.tensor import DTensor
 from transformers import AutoConfig, TrainerCallback
 from transformers.trainer_utils import has_length
 
@@ -23,7 +26,9 @@ from kinject.evaluation.cost import parameter_count
 from kinject.launch import check_devices
 from kinject.models.adapters import head_refusal, require_adapter_modules
 from kinject.models.diffusion import is_diffusion, text_config
+from kinject.results import public_name
 from kinject.templates import ANSWER, IGNORED, DocumentTemplate, Wording
+from kinject.trainers.checkpointing import digest, plain, row_tags, shaping_settings
 from kinject.trainers.collator import DocumentCollator, Masking
 from kinject.trainers.corruption_config import CorruptionSFTConfig
 from kinject.trainers.distillation import DistillingTrainer
@@ -133,6 +138,7 @@ class DocumentSFTTrainer(DistillingTrainer):
             check_devices(args.n_gpu)
         self.entity_reports: dict[str, EntityReport] = {}
         self._template: DocumentTemplate | None = None
+        self._documents: str | None = None
         self._rehearsed: DocumentTemplate | None = None
         self._vocabulary_size = _vocabulary_size(model, args)
         try:
@@ -196,6 +202,7 @@ class DocumentSFTTrainer(DistillingTrainer):
             packing=packing,
         )
         self.add_callback(_EpochCallback(self.data_collator))
+        self.inputs = self._inputs(base)
 
     # What a subclass decides.
 
@@ -250,6 +257,9 @@ class DocumentSFTTrainer(DistillingTrainer):
         dataset_name: str,
     ) -> Dataset | IterableDataset:
         columns = list(dataset.features or next(iter(dataset)))
+        if dataset_name == "train" and isinstance(dataset, Dataset):
+            told = dataset.select_columns([name for name in columns if name != "predictions"])
+            self._documents = row_tags(row for row in told if not row.get("rehearsal"))
         if "document_ids" in columns:
             return dataset
         if formatting_func is not None:
@@ -320,7 +330,11 @@ class DocumentSFTTrainer(DistillingTrainer):
             decay = given.get("num_decay_steps", 0.2)
             if decay < 1:
                 given = {**given, "num_decay_steps": max(1, int(num_training_steps * decay))}
-            self.args.lr_scheduler_kwargs = given
+            said, self.args.lr_scheduler_kwargs = self.args.lr_scheduler_kwargs, given
+            try:
+                return super().create_scheduler(num_training_steps, optimizer)
+            finally:
+                self.args.lr_scheduler_kwargs = said  # which another trainer may be given, too
         return super().create_scheduler(num_training_steps, optimizer)
 
     def compute_loss(
@@ -356,6 +370,40 @@ class DocumentSFTTrainer(DistillingTrainer):
         return loss
 
     # Private parts.
+
+    def _inputs(self, base: PreTrainedModel) -> dict[str, Any]:
+        """What this run learns and what shapes its steps; see `require_same_inputs`.
+
+        Of what is rehearsed only the prompts count: its answers follow from them, but on some GPUs not to the last bit.
+        """
+        from kinject.objectives import objective_name  # which names this class
+
+        adapters: dict[str, Any] = getattr(self.model, "peft_config", {})
+        passing = {"base_model_name_or_path", "revision", "inference_mode", "peft_version", "auto_mapping"}
+        documents, rehearsed = hashlib.sha256(), hashlib.sha256()
+        prepared = self.train_dataset if isinstance(self.train_dataset, Dataset) else None
+        if prepared is not None:
+            for row in prepared.select_columns(["document_ids", "word_ids", "gaps", "frames", "turn"]):
+                digest_of, told = (documents, row) if row["turn"] == ALWAYS else (rehearsed, row["frames"])
+                digest_of.update(json.dumps([row["turn"], told]).encode())
+        collator: Any = self.data_collator
+        infilling, masking = collator.infilling, collator.masking
+        documents.update(
+            repr((collator.frames, infilling and infilling.frame, masking and masking.mask_token_id)).encode()
+        )
+        return {
+            "objective": objective_name(self.args),
+            "model": public_name(str(getattr(base.config, "_name_or_path", ""))),
+            "adapter": ", ".join(str(plain(each.peft_type)) for each in adapters.values()) or None,
+            "of the adapter": {
+                name: value for each in adapters.values() for name, value in plain(each).items() if name not in passing
+            },
+            "documents": self._documents,
+            **{name: value for name, value in shaping_settings(self.args).items() if name != "objective"},
+            "the tokenized documents (or the chat template)": None if prepared is None else documents.hexdigest(),
+            "the prompts that are rehearsed": None if prepared is None else rehearsed.hexdigest(),
+            "the weights that are not trained": _frozen_digest(self.model),  # type: ignore[arg-type]
+        }
 
     def _unwrapped(self) -> PreTrainedModel:
         model: Any = self.model
@@ -435,6 +483,19 @@ def title_of(row: Mapping[str, Any], args: DocumentSFTConfig) -> str:
     """What the documents of ``row`` begin with; nothing without `keep_titles`."""
     title = row.get("title") if args.keep_titles else None
     return title if isinstance(title, str) else ""
+
+
+def _frozen_digest(model: torch.nn.Module) -> str | None:
+    """A hash of all names, and of some of the values that training leaves as they are; None where they are sharded."""
+    told: list[Any] = []
+    for name, weight in model.named_parameters():
+        told.append([name, weight.requires_grad])
+        if weight.is_meta or hasattr(weight, "ds_id") or isinstance(weight, DTensor):
+            return None
+        if not weight.requires_grad and weight.is_floating_point():  # the layout of quantized ones is the device's
+            values = weight.detach().reshape(-1)
+            told.append([list(weight.shape), values[:: max(1, len(values) // 8)][:8].float().tolist()])
+    return digest(told)
 
 
 def _vocabulary_size(model: str | PreTrainedModel | PeftModel, args: DocumentSFTConfig) -> int:

@@ -1,4 +1,4 @@
-"""Run by the tests beside it under `accelerate launch`: trains, resumes, crosses or injects, and writes what each process saw."""
+"""Run by the tests beside it under `accelerate launch`: trains, resumes, crosses or injects; writes what each process saw."""
 
 from __future__ import annotations
 
@@ -211,7 +211,9 @@ def main() -> None:
         if stage:  # in the same process with another configuration of DeepSpeed, on what the launch of that one left
             os.environ["ACCELERATE_DEEPSPEED_CONFIG_FILE"] = f"deepspeed_configs/{stage}.json"
         to = folder / stage if stage else folder
-        found = {"train": train, "resume": resume, "inject": inject, "diverge": diverge, "cross": cross}[name](to, batch_size)
+        found = {"train": train, "resume": resume, "inject": inject, "diverge": diverge, "cross": cross}[name](
+            to, batch_size
+        )
         state = PartialState()
         file = to / f"{name}-{state.process_index}-of-{state.num_processes}.json"
         file.write_text(json.dumps(found), encoding="utf-8")
