@@ -306,7 +306,8 @@ _QUESTION_NAMES = (("question", "answer"), ("question", "answers"), ("prompt", "
 
 def _question_fields(row: Mapping[str, Any]) -> tuple[str, str] | None:
     """The fields of a row that are commonly called so where they hold a question and its answer."""
-    for names in _QUESTION_NAMES:
+    asked_further = any(same_name(key, "input") and value for key, value in row.items())  # beside the instruction
+    for names in _QUESTION_NAMES[:-1] if asked_further else _QUESTION_NAMES:
         found = [next((key for key in row if same_name(key, name)), None) for name in names]
         if found[0] is not None and found[1] is not None:
             return found[0], found[1]

@@ -213,6 +213,8 @@ def test_facts_are_numbered_in_every_row_or_in_none(tmp_path: Path) -> None:
          "question with --question_field"),
         ('{"prompt": "Who?", "completion": "Ada"}', 'the row has no "question" (its fields: "prompt", "completion"); name them '
          "with --question_field 'prompt' --answer_field 'completion'"),
+        ('{"instruction": "Who?", "input": "In Vell.", "output": "Ada"}', 'the row has no "question" (its fields: '
+         '"instruction", "input", "output"); add it, or name the field that holds the question with --question_field'),
         ('{"instruction": "Who?", "input": "", "output": "Ada"}', 'the row has no "question" (its fields: "instruction", '
          "\"input\", \"output\"); name them with --question_field 'instruction' --answer_field 'output'"),
         ('{"question": " ", "answer": "Ada"}', "the question is empty; write it, or delete the row"),
