@@ -173,8 +173,11 @@ def shaping_settings(args: TrainingArguments, free: Sequence[str] = ()) -> dict[
 
 
 def row_tags(rows: Iterable[Mapping[str, Any]]) -> str:
-    """Short hashes of ``rows``, in their order; a row's number, and what was left open in it, do not count."""
-    told = ({name: value for name, value in row.items() if name != "fact" and value not in (None, [])} for row in rows)
+    """Short hashes of ``rows``, in their order; their numbers, where they were read, and what was left open do not count."""
+    free = ("fact", "read_from")
+    told = (
+        {name: value for name, value in row.items() if name not in free and value not in (None, [])} for row in rows
+    )
     return "".join(digest(row)[:_TAGGED] for row in told)
 
 

@@ -38,6 +38,13 @@ def same_weights(one: Any, two: Any) -> bool:
     return all(torch.equal(first, second) for first, second in pairs)
 
 
+def test_rows_are_the_same_wherever_they_were_read() -> None:
+    row = {"text": "a", "messages": [{"role": "user", "content": "Who?"}], "fact": 0}
+    moved = {**row, "fact": 1, "read_from": "moved.jsonl:7"}
+    assert row_tags([moved]) == row_tags([{**row, "read_from": "rows.jsonl:1"}]) == row_tags([row])
+    assert row_tags([{**row, "messages": []}]) != row_tags([row])
+
+
 @pytest.mark.parametrize(
     ("now", "said"),
     [
