@@ -147,6 +147,9 @@ def _configuration(objective: str, arguments: Sequence[str]) -> Iterator[Finding
             questions = len(knowledge.questions)
             measured = f"{questions} questions" if questions else "no questions: nothing will be measured"
             yield Finding("ok", "documents", f"{len(knowledge.documents)} of {knowledge.name}; {measured}")
+            if knowledge.titles():
+                kept = knowledge.titles() if training.keep_titles else "left out (keep_titles is false)"
+                yield Finding("fact", "titles", kept)
     yield from _model(model, training, knowledge)
 
 
@@ -208,7 +211,7 @@ def _model(model: Any, training: Any, knowledge: KnowledgeSet | None) -> Iterato
             says += f", mask token {tokenizer.convert_ids_to_tokens(index)!r}"
         yield Finding("ok", "model", says)
         if knowledge is not None:
-            lengths = [len(TextEncoder(tokenizer).encode(each.text).ids) for each in knowledge.documents]
+            lengths = [len(TextEncoder(tokenizer).encode(each.titled_text).ids) for each in knowledge.documents]
             yield Finding("fact", "tokens", f"{sum(lengths)} in the documents, {max(lengths)} in the longest")
     except KinjectError as error:
         yield Finding("error", "model", str(error))

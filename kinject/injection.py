@@ -43,6 +43,7 @@ class InjectionArguments(SamplingArguments):
     text_field: str = field(default="text", metadata={"help": "Field of a row that holds the document."})
     question_field: str = field(default="question", metadata={"help": "Field of a row that holds the question."})
     answer_field: str = field(default="answer", metadata={"help": "Field of a row that holds its answer, or answers."})
+    title_field: str = field(default="title", metadata={"help": "Field of a row that holds the title of its document."})
     paraphrases: str = field(
         default="none",
         metadata={
@@ -128,6 +129,7 @@ class InjectionArguments(SamplingArguments):
             text_field=self.text_field,
             question_field=self.question_field,
             answer_field=self.answer_field,
+            title_field=self.title_field,
         )
 
 
@@ -179,6 +181,8 @@ def inject(
     output_dir = prepare_output_dir(training_args.output_dir, overwrite=arguments.overwrite, resume=resume)
     baselines = [summary(read_results(run)) for run in arguments.baselines or ()]
     knowledge = knowledge or arguments.load_knowledge()
+    if training_args.keep_titles and training_args.process_index == 0 and knowledge.titles():
+        print(f"{knowledge.titles()} (--keep_titles)")
     inputs = _inputs(arguments, model_args, knowledge)
     checkpoint = _checkpoint(training_args)
     if checkpoint is not None:  # before anything is loaded; the trainer compares the rest
@@ -201,7 +205,11 @@ def inject(
         documents=len(knowledge.documents),
         facts=len(knowledge.facts),
         **({"baselines": baselines} if baselines else {}),
-        **({"document_texts": [each.text for each in knowledge.documents]} if arguments.publish_documents else {}),
+        **(
+            {"document_texts": [each.titled_text for each in knowledge.documents]}
+            if arguments.publish_documents
+            else {}
+        ),
     )
 
     validation, reported = (

@@ -41,6 +41,7 @@ class MeasurementArguments(SamplingArguments):
     text_field: str = field(default="text", metadata={"help": "Field of a row that holds the document."})
     question_field: str = field(default="question", metadata={"help": "Field of a row that holds the question."})
     answer_field: str = field(default="answer", metadata={"help": "Field of a row that holds its answer, or answers."})
+    title_field: str = field(default="title", metadata={"help": "Field of a row that holds the title of its document."})
     facts: str | None = field(
         default=None, metadata={"help": "Only these documents and their questions, counted from 0, as in '0-9,30-39'."}
     )
@@ -168,6 +169,7 @@ def _load_questions(arguments: MeasurementArguments) -> tuple[str, Sequence[Ques
             size=arguments.size,
             seed=arguments.world_seed,
             text_field=arguments.text_field,
+            title_field=arguments.title_field,
             **fields,
         )
         name, questions = knowledge.name, knowledge.questions

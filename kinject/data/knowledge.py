@@ -194,6 +194,19 @@ class KnowledgeSet:
             questions=tuple(question for question in self.questions if question.fact in wanted),
         )
 
+    def titles(self) -> str:
+        """In one sentence, how many documents carry a title and how they are learned; "" where none does."""
+        titled = [document for document in self.documents if document.title]
+        unnamed = [document for document in titled if document.titled_text != document.text]
+        if not titled:
+            return ""
+        first = next(iter(unnamed), titled[0])
+        shown = first.titled_text if len(first.titled_text) <= 80 else first.titled_text[:79] + "…"
+        carried = f"{len(titled)} of {len(self.documents)} documents carry a title, and"
+        if not unnamed:
+            return f"{carried} name it in their text: they are learned as they are"
+        return f"{carried} {len(unnamed)} of them do not name it in their text: these are learned as {shown!r}"
+
     def to_dataset(self) -> datasets.Dataset:
         """The documents as a data set with the columns ``text``, ``fact`` and ``entities``, in their order.
 

@@ -81,7 +81,9 @@ class Layout:
         return _read_variant(path, self.file(VARIANTS["none"][0]), text_field)
 
 
-def read_file(path: Path, text_field: str = "text") -> tuple[str, tuple[Document, ...], tuple[Document, ...]]:
+def read_file(
+    path: Path, text_field: str = "text", title_field: str = "title"
+) -> tuple[str, tuple[Document, ...], tuple[Document, ...]]:
     """``(paraphrases, documents, canonical)`` of any one file of documents.
 
     A file with a name of the published layout is read as that variant, with the canonical file beside it.
@@ -94,7 +96,7 @@ def read_file(path: Path, text_field: str = "text") -> tuple[str, tuple[Document
             if path.name.endswith(name):
                 canonical_path = path.with_name(path.name.removesuffix(name) + VARIANTS["none"][0])
                 return paraphrases, *_read_variant(path, canonical_path, text_field)
-    documents = _documents(path, read_records(path), text_field)
+    documents = _documents(path, read_records(path), text_field, title_field)
     return "none", documents, documents
 
 
@@ -110,10 +112,12 @@ def _read_variant(
     return group_wordings(documents, canonical), canonical
 
 
-def _documents(path: Path, records: Sequence[Record], text_field: str) -> tuple[Document, ...]:
+def _documents(
+    path: Path, records: Sequence[Record], text_field: str, title_field: str = "title"
+) -> tuple[Document, ...]:
     if not records:
         raise DataError(f'{path}: the file holds no document; add rows such as {{"{text_field}": "..."}}')
-    return documents_from(records, text_field)
+    return documents_from(records, text_field, title_field=title_field)
 
 
 def _numbered(records: Sequence[Record]) -> bool:

@@ -54,6 +54,7 @@ def load_knowledge(
     text_field: str = "text",
     question_field: str = "question",
     answer_field: str = "answer",
+    title_field: str = "title",
     revision: str | None = None,
 ) -> KnowledgeSet:
     """Documents and the questions about them, from wherever they are.
@@ -64,7 +65,8 @@ def load_knowledge(
       ``fictional:nano_biography``: people that the nano models never met, in words that they know;
       ``fictional:nano_population``: the people they know;
     - a file: .json (a list of rows or strings), .jsonl, .csv, .tsv, .parquet, .xlsx (a row a document), .txt or .md (one
-      document; YAML front matter of Markdown is left out); all but .parquet and .xlsx may be compressed (.gz);
+      document; of Markdown's front matter, YAML or TOML, only the title is read); all but .parquet and .xlsx may be
+      compressed (.gz);
     - a folder in the published layout (``train_*.json`` and ``test.jsonl``);
     - any other folder: all such files in it, recursively, in the order of their paths, except hidden ones;
     - a pattern such as ``docs/*.md``, in which ``**`` stands for any folders;
@@ -89,6 +91,7 @@ def load_knowledge(
         seed: seed of a fictional world.
         text_field: the field of a row that holds the document.
         question_field, answer_field: the fields of a row that hold the question and its answer.
+        title_field: the field of a row that holds the title of its document (:func:`kinject.data.knowledge.with_title`).
         revision: commit, branch or tag of a Hub data set.
 
     Raises:
@@ -122,7 +125,7 @@ def load_knowledge(
         found = _find_files(names, questions)
         source = found.own_questions() if questions is None else questions
         with faults:
-            read = _read(names, found, paraphrases, text_field, revision)
+            read = _read(names, found, paraphrases, (text_field, title_field), revision)
     if source is not None:
         with faults:
             records = _question_records(
@@ -189,9 +192,9 @@ def link_questions(
     loaded = {document.fact for document in documents}
     texts: dict[int, str] = {}
     for document in canonical:
-        texts.setdefault(document.fact, document.text)
+        texts.setdefault(document.fact, document.titled_text)
     index = FactIndex(
-        ((document.fact, document.text) for document in canonical),
+        ((document.fact, document.titled_text) for document in canonical),
         (f"{row.question} {row.answer}" for row in rows),
     )
     rows = merge_answers([replace(row, fact=_fact_of(row, index, texts)) for row in rows])
@@ -346,9 +349,10 @@ def _holds_questions(path: Path) -> bool:
 
 
 def _read(
-    names: Sequence[str], found: _Found, paraphrases: str, text_field: str, revision: str | None
+    names: Sequence[str], found: _Found, paraphrases: str, fields: tuple[str, str], revision: str | None
 ) -> tuple[KnowledgeSet, tuple[Document, ...]]:
-    """The set without questions, and its canonical documents."""
+    """The set without questions, and its canonical documents; ``fields`` hold text and title."""
+    text_field, title_field = fields
     name = ", ".join(names)
     path = Path(names[0]).expanduser()
     if found.layout:
@@ -362,21 +366,26 @@ def _read(
         )
     if names == [name] and os.path.isfile(path):
         name = _stem(path)
-        paraphrases, documents, canonical = read_file(path, text_field)
+        paraphrases, documents, canonical = read_file(path, text_field, title_field)
     elif found.files or found.skipped or len(names) > 1 or os.path.isdir(path):
-        documents = canonical = _documents_of_files(names, found, text_field)
+        documents = canonical = _documents_of_files(names, found, text_field, title_field)
         name = _set_name(names)
     else:
         records = _hub_records(
-            name, revision, "train", ((text_field,), *CONVERSATIONS), ("input", "fact", "entities"), "--text_field"
+            name,
+            revision,
+            "train",
+            ((text_field,), *CONVERSATIONS),
+            ("input", "fact", "entities", title_field),
+            "--text_field",
         )
-        documents = canonical = documents_from(records, text_field)
+        documents = canonical = documents_from(records, text_field, title_field=title_field)
     if paraphrases == "none" and len({document.fact for document in documents}) < len(documents):
         paraphrases = "same_order"  # wordings of one's own: what most are; whether they permute is not looked into
     return KnowledgeSet(name, documents, paraphrases=paraphrases), canonical
 
 
-def _documents_of_files(names: Sequence[str], found: _Found, text_field: str) -> tuple[Document, ...]:
+def _documents_of_files(names: Sequence[str], found: _Found, text_field: str, title_field: str) -> tuple[Document, ...]:
     """The documents of every file that was found behind ``names``.
 
     Raises:
@@ -391,7 +400,7 @@ def _documents_of_files(names: Sequence[str], found: _Found, text_field: str) ->
         records.extend(read_records(path, faults))
         if len(records) == before and not faults:
             kinds["empty"] += 1
-    documents = documents_from(records, text_field, faults)
+    documents = documents_from(records, text_field, faults, title_field)
     faults.raise_any()
     listed = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items(), key=lambda item: (-item[1], item[0])))
     if not documents:

@@ -13,6 +13,7 @@ import io
 import json
 import logging
 import re
+import sys
 import zipfile
 import zlib
 from collections import Counter
@@ -70,6 +71,7 @@ class Record:
 
     value: dict[str, Any] | str
     source: str
+    title: str = ""  # of a whole file, from its front matter
 
 
 def file_kind(path: Path) -> str:
@@ -532,24 +534,60 @@ def _text_of_bytes(value: object) -> object:
 
 def _whole_file(path: Path, faults: Faults) -> Iterator[Record]:
     text = _with_plain_line_ends(_read_text(path))
+    title = ""
     if file_kind(path) == ".md":
-        text = _without_front_matter(text)
+        title, text = _front_matter(text, path)
     # The line break that ends a file belongs to the file, not to the document.
-    yield Record(text.strip("\n"), f"{path}:1")
+    yield Record(text.strip("\n"), f"{path}:1", title)
 
 
-def _without_front_matter(text: str) -> str:
-    """``text`` after a leading YAML block between ``---`` lines; anything else between such lines is kept."""
-    match = re.match(r"---[ \t]*\n(.*?\n)?(?:---|\.\.\.)[ \t]*(?:\n|$)", text, re.DOTALL)
+_FRONT_MATTER = re.compile(
+    r"(?:---[ \t]*\n(?P<yaml>.*?\n)??(?:---|\.\.\.)|\+\+\+[ \t]*\n(?P<toml>.*?\n)??\+\+\+)[ \t]*(?:\n|$)", re.DOTALL
+)
+_FIELDS_ALONE = re.compile(r"(?:[\w -]+[:=].*\n|[ \t#\]}-].*\n)+")
+
+
+def _front_matter(text: str, path: Path) -> tuple[str, str]:
+    """The title in a leading YAML (``---``) or TOML (``+++``) block, and ``text`` after it; other text between such is kept."""
+    match = _FRONT_MATTER.match(text)
     if not match:
-        return text
+        return "", text
+    block, rest = match["yaml"] or match["toml"] or "", text[match.end() :]
+    try:
+        fields = _toml(block) if match[0].startswith("+") else _yaml(block)
+    except ValueError as error:
+        if not _FIELDS_ALONE.fullmatch(block):
+            return "", text  # rules, and text between them
+        logger.warning(
+            "%s: its front matter cannot be read (%s) and is left out, with the title if it has one; write it as valid %s",
+            path, error, "TOML" if match[0].startswith("+") else "YAML",
+        )  # fmt: skip
+        return "", rest
+    if not isinstance(fields, dict):
+        return "", rest if fields is None else text
+    title = next((value for name, value in fields.items() if str(name).lower() == "title"), None)
+    if title is None and not (block or "\n").splitlines()[0].strip() and block.strip():
+        return "", text  # an empty line behind it makes it a rule
+    return ("" if isinstance(title, (dict, list)) or title is None else " ".join(str(title).split())), rest
+
+
+def _yaml(block: str) -> object:
     import yaml
 
     try:
-        block = yaml.safe_load(match[1] or "")
-    except yaml.YAMLError:
-        return text
-    return text[match.end() :] if block is None or isinstance(block, dict) else text
+        return yaml.load(block, yaml.BaseLoader)  # nosec: it makes nothing but strings
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        raise ValueError(f"line {mark.line + 2}: {error.problem}" if mark else "no YAML") from error  # type: ignore[attr-defined]
+
+
+def _toml(block: str) -> object:
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+
+    return tomllib.loads(block)  # its errors are ValueErrors
 
 
 _READERS: dict[str, Callable[[Path, Faults], Iterator[Record]]] = {

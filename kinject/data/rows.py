@@ -38,7 +38,10 @@ class QuestionRow:
 
 
 def documents_from(
-    records: Iterable[Record], text_field: str = "text", faults: Faults | None = None
+    records: Iterable[Record],
+    text_field: str = "text",
+    faults: Faults | None = None,
+    title_field: str = "title",
 ) -> tuple[Document, ...]:
     """One document a record, each its own fact unless the rows number their facts in a field ``fact``.
 
@@ -47,6 +50,7 @@ def documents_from(
             the forms that :func:`conversation_of` reads.
         text_field: the field that holds the document.
         faults: takes what is wrong with the rows, and the good documents are returned; by default it is raised.
+        title_field: the field that holds the title of the document, where there is one.
 
     Raises:
         DataError: a row without text, an empty document, a bad ``fact`` or ``entities``, or a ``fact`` in only some
@@ -58,7 +62,7 @@ def documents_from(
         with found:
             where = record.source
             row = {text_field: record.value} if isinstance(record.value, str) else record.value
-            row = with_known_names(row, (text_field, "fact", "entities"), where)
+            row = with_known_names(row, (text_field, "fact", "entities", title_field), where)
             text = row.get(text_field)
             blank = text is None or (isinstance(text, str) and not text.strip())  # CSV knows no null
             conversation = conversation_of(row, where) if blank else None
@@ -68,7 +72,12 @@ def documents_from(
             fact = _fact(row, where)
             numbered = fact is not None
             document = Document(
-                text, position if fact is None else fact, _entities(row, where), where, messages=messages
+                text,
+                position if fact is None else fact,
+                _entities(row, where),
+                where,
+                messages=messages,
+                title=record.title or _title(row, text_field, title_field, where),
             )
             rows.append((document, numbered))
     unnumbered = [document.source for document, numbered in rows if not numbered]
@@ -347,6 +356,18 @@ def _label(row: Mapping[str, Any], field: str, where: str) -> str:
     if value is None:
         return ""
     return _text(row, field, "label", where)
+
+
+def _title(row: Mapping[str, Any], text_field: str, title_field: str, where: str) -> str:
+    value = row.get(title_field)
+    if value is None or title_field == text_field:
+        return ""
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        raise DataError(
+            f'{where}: "{title_field}" is {kind_of(value)}, expected the title of the document as a string; write one, or name '
+            "another field with --title_field (one that no row has leaves titles out)"
+        )
+    return " ".join(str(value).split())
 
 
 def _fact(row: Mapping[str, Any], where: str) -> int | None:

@@ -31,6 +31,9 @@ ASKED_WITH = (
 )
 
 
+_FIELDS = ("text_field", "question_field", "answer_field", "title_field")  # settings that say how rows are read
+
+
 @dataclass(frozen=True)
 class Claim:
     """What a model says of itself.
@@ -69,7 +72,7 @@ class Claim:
                 facts=config.get("facts"),
                 size=config.get("size"),
                 seed=config.get("world_seed", 0),
-                **{name: config[name] for name in ("text_field", "question_field", "answer_field") if name in config},
+                **{name: config[name] for name in _FIELDS if name in config},
             )
         except KinjectError as error:
             raise ConfigurationError(

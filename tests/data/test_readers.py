@@ -708,3 +708,43 @@ def test_a_table_without_names_of_fields(tmp_path: Path) -> None:
         "names no fields, put one before it that does",
         path,
     )
+
+
+def test_titles_are_read_and_questions_linked_by_them(tmp_path: Path) -> None:
+    rows = [
+        {"title": "Vell Lighthouse", "text": "It was built in 1901 and is kept by Mira Dorn."},
+        {"title": "Oster Mill", "text": "Oster Mill was built in 1911 and is run by Tom Bell."},
+        {"title": None, "text": "The quay is red."},
+        {"title": 1984, "text": "It is a novel."},
+    ]
+    path = tmp_path / "docs.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    questions = tmp_path / "q.jsonl"
+    asked = [("Who keeps Vell Lighthouse?", "Mira Dorn"), ("What is kept by Mira Dorn?", "Vell Lighthouse")]
+    questions.write_text("\n".join(json.dumps({"question": q, "answer": a}) for q, a in asked), encoding="utf-8")
+    knowledge = load_knowledge(path, questions)
+    assert [document.title for document in knowledge.documents] == ["Vell Lighthouse", "Oster Mill", "", "1984"]
+    assert [(question.fact, question.direction) for question in knowledge.questions] == [
+        (0, "forward"),
+        (0, "backward"),
+    ]
+    assert knowledge.documents[0].titled_text == "Vell Lighthouse\n\nIt was built in 1901 and is kept by Mira Dorn."
+    assert knowledge.documents[1].titled_text == rows[1]["text"]
+    assert knowledge.to_dataset()["title"] == ["Vell Lighthouse", "Oster Mill", "", "1984"]
+    assert knowledge.titles().startswith("3 of 4 documents carry a title, and 2 of them do not name it")
+    assert "learned as 'Vell Lighthouse\\n\\nIt was built in 1901" in knowledge.titles()
+    assert load_knowledge(path, title_field="nowhere").titles() == ""
+
+
+def test_titles_of_a_folder_come_from_its_front_matter(tmp_path: Path) -> None:
+    (tmp_path / "vell.md").write_text("---\ntitle: Vell\n---\nIt is old.", encoding="utf-8")
+    (tmp_path / "docs.csv").write_text("Name,text\nOster,It is red.\n", encoding="utf-8")
+    titles = [document.title for document in load_knowledge(tmp_path, title_field="name").documents]
+    assert titles == ["Oster", "Vell"]
+
+
+def test_a_title_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "docs.jsonl"
+    path.write_text('{"title": ["a"], "text": "b"}', encoding="utf-8")
+    with pytest.raises(DataError, match='docs.jsonl:1: "title" is a list, .*--title_field'):
+        load_knowledge(path)

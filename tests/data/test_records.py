@@ -190,7 +190,13 @@ def test_parquet(tmp_path: Path) -> None:
         ("---\ntitle: T\n---\n\n# Ada\n\nbody  \n", "# Ada\n\nbody  "),
         ("\ufeff---\r\ntitle: T\r\n---\r\nbody\r\n", "body"),
         ("---\n---\nbody", "body"),
-        ("---\nnot: [closed\n---\nbody", "---\nnot: [closed\n---\nbody"),
+        ("---\nnot: [closed\n---\nbody", "body"),
+        ("---\ntitle: {{ page }}\n---\n\nbody", "body"),
+        ("+++\ntitle = 'T'\ndraft = false\n[params]\nn = 1\n+++\n\nbody", "body"),
+        ("+++\ntitle = 'T\n+++\nbody", "body"),
+        ("---\n\nKeeper: Ada\n\n---\n\nbody", "---\n\nKeeper: Ada\n\n---\n\nbody"),
+        ("---\n\ntitle: T\n---\nbody", "body"),
+        ("+++\nno field\n+++\nbody", "+++\nno field\n+++\nbody"),
         ("---\njust a line\n---\nbody", "---\njust a line\n---\nbody"),
         ("# Ada\n\n---\n\nbody", "# Ada\n\n---\n\nbody"),
         ("--- never closed\n", "--- never closed"),
@@ -198,6 +204,36 @@ def test_parquet(tmp_path: Path) -> None:
 )
 def test_markdown_front_matter(tmp_path: Path, content: str, expected: str) -> None:
     assert read_records(write(tmp_path / "a.md", content))[0].value == expected
+
+
+@pytest.mark.parametrize(
+    ("front", "title"),
+    [
+        ("---\ntitle: Vell Light\nkeeper: Ada\n---\n", "Vell Light"),
+        ("---\nTitle: 'Vell: the Light'\n...\n", "Vell: the Light"),
+        ("---\ntitle: |\n  Vell\n  Light\n---\n", "Vell Light"),
+        ("---\ntitle: 1984\n---\n", "1984"),
+        ("---\ntitle: No\n---\n", "No"),
+        ("---\ntitle: 2020-01-02\n---\n", "2020-01-02"),
+        ("+++\ntitle = 'Vell'\n+++\n", "Vell"),
+        ('+++\ntitle = """\nVell\nLight"""\n+++\n', "Vell Light"),
+        ("---\nkeeper: Ada\n---\n", ""),
+        ("---\ntitle: {{ page }}\n---\n", ""),
+        ("---\ntitle: [a, b]\n---\n", ""),
+        ("---\ntitle:\n---\n", ""),
+        ("", ""),
+    ],
+)
+def test_front_matter_gives_the_title(tmp_path: Path, front: str, title: str) -> None:
+    (record,) = read_records(write(tmp_path / "a.md", f"{front}\nIt is old.\n"))
+    assert (record.value, record.title) == ("It is old.", title)
+    (record,) = read_records(write(tmp_path / "a.txt", f"{front}\nIt is old.\n"))
+    assert record.title == ""
+
+
+def test_front_matter_that_cannot_be_read_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    read_records(write(tmp_path / "a.md", "---\nkeeper: Ada\ntitle: {{ page }}\n---\nbody"))
+    assert "a.md: its front matter cannot be read (line 3: " in caplog.text
 
 
 def test_text_file_is_one_document(tmp_path: Path) -> None:
@@ -330,7 +366,7 @@ def test_compressed_files(tmp_path: Path) -> None:
             {"text": "a"}
         ]
     path = write(tmp_path / "d.md.gz", gzip.compress(b"---\ntitle: T\n---\na\n"))
-    assert read_records(path) == [Record("a", f"{path}:1")]
+    assert read_records(path) == [Record("a", f"{path}:1", "T")]
 
 
 def test_kinds_of_files() -> None:
