@@ -4,12 +4,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help environment demo test lint typecheck nightly audit clean
+.PHONY: help environment demo test lint typecheck nightly mutants audit clean
 
 help:
 	@echo "make demo     environment, then masked fine-tuning and its AR baseline on fictional people, with a table"
 	@echo "make test     environment, then ruff, mypy and all tests"
 	@echo "make nightly  environment, then the tests of tests/trust in full: hours"
+	@echo "make mutants  environment, then small faults put into what decides masks and scores: does a test see each? an hour"
 	@echo "make audit    environment, then known vulnerabilities of what constraints.txt pins (needs the network)"
 	@echo "make clean    remove the environment and the demo's outputs"
 
@@ -44,10 +45,17 @@ test: lint typecheck
 nightly: environment
 	KINJECT_TRUST_KILLS=20 KINJECT_TRUST_CASES=10000 KINJECT_TRUST_STEPS=2000 $(BIN)/python -m pytest tests/trust
 
+# Which modules, and which tests have to see their faults, stands in setup.cfg. What survives is listed at the end.
+mutants: environment
+	$(PIP) -c constraints.txt -e ".[mutants]"
+	rm -rf mutants
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/mutmut run --max-children 2
+	$(BIN)/mutmut results
+
 # Not part of `make test`: it asks a database of vulnerabilities on the network.
 audit: environment
 	$(PIP) pip-audit
 	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
 clean:
-	rm -rf $(VENV) outputs *.egg-info
+	rm -rf $(VENV) outputs mutants *.egg-info

@@ -66,8 +66,8 @@ def watch(samples: list[Sample]) -> Any:
     return Watch()
 
 
-def train(steps: int, every: int, directory: str) -> list[Sample]:
-    """What was seen after each of ``steps`` steps of masked fine-tuning on 30 people."""
+def train(steps: int, every: int, directory: str, people: int = 30) -> list[Sample]:
+    """What was seen after each of ``steps`` steps of masked fine-tuning on ``people``, two steps an epoch."""
     from kinject import (
         MaskedSFTConfig,
         MaskedSFTTrainer,
@@ -76,11 +76,11 @@ def train(steps: int, every: int, directory: str) -> list[Sample]:
         load_model,
     )
 
-    knowledge, loaded = load_knowledge("fictional:nano", size=30), load_model("nano-ar")
+    knowledge, loaded = load_knowledge("fictional:nano", size=people), load_model("nano-ar")
     args = MaskedSFTConfig(
         directory,
         max_steps=steps,
-        per_device_train_batch_size=15,
+        per_device_train_batch_size=people // 2,
         save_strategy="steps",
         save_steps=every,
         save_total_limit=1,

@@ -102,6 +102,7 @@ def test_trackio_stores_the_curves(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_wandb_stores_the_curves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wandb = pytest.importorskip("wandb")
     settings = {"MODE": "offline", "DIR": str(tmp_path), "SILENT": "true", "ERROR_REPORTING": "false"}
+    settings["X_SERVICE_WAIT"] = "300"  # seconds, on a busy machine
     for name, value in settings.items():
         monkeypatch.setenv(f"WANDB_{name}", value)
     expected = inject(tmp_path, "wandb")

@@ -85,9 +85,9 @@ def ada(hub: LocalHub, tmp_path: Path) -> User:
 
 
 @pytest.fixture
-def online(ada: User, monkeypatch: pytest.MonkeyPatch) -> User:
+def online(ada: User, monkeypatch: pytest.MonkeyPatch) -> Iterator[User]:
     """Ada's computer is this very process: huggingface_hub reads these settings when it is imported."""
-    from huggingface_hub import constants
+    from huggingface_hub import close_session, constants
 
     for name, value in (("HF_TOKEN", ada.token), ("HF_HUB_DISABLE_TELEMETRY", "1")):
         monkeypatch.setenv(name, value)
@@ -105,4 +105,5 @@ def online(ada: User, monkeypatch: pytest.MonkeyPatch) -> User:
     # Clients that the libraries make once for all, with the endpoint of that moment.
     monkeypatch.setattr("huggingface_hub.hf_api.api.endpoint", ada.hub.endpoint)
     monkeypatch.setattr("transformers.utils.hub._hf_api", None)
-    return ada
+    yield ada
+    close_session()  # its connections would be taken for those of a later hub that is given the same port

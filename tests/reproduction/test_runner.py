@@ -144,6 +144,7 @@ def test_a_grid_killed_at_a_random_moment_finishes_with_the_same_results(tmp_pat
     while not list(runs.glob("*/checkpoint-*")) and process.poll() is None:
         time.sleep(0.02)
     time.sleep(moment)
+    assert process.poll() is None  # it takes longer
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     again = subprocess.run(grid_command(tmp_path / "killed"), capture_output=True, text=True)
