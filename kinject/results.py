@@ -315,7 +315,7 @@ def _check_amount(value: Any, source: str, field: str) -> None:
 
 def _check_scores(scores: Any, source: str, field: str) -> None:
     _expect(isinstance(scores, Mapping), source, field, "scores", scores)
-    for direction in ("forward", "backward"):
+    for direction in ("forward", "backward", *(["unknown"] if "unknown" in scores else [])):
         cell = scores.get(direction)
         _expect(isinstance(cell, Mapping), source, f"{field}.{direction}", "scores", cell)
         for name in ("paper", "exact_match", "f1"):

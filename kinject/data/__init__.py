@@ -5,6 +5,7 @@ from kinject.data.direction import FactIndex, text_direction
 from kinject.data.knowledge import (
     DIRECTIONS,
     PARAPHRASES,
+    UNKNOWN,
     Direction,
     Document,
     KnowledgeSet,
@@ -19,6 +20,7 @@ from kinject.data.reversal import find_entities, reverse_text
 __all__ = [
     "DIRECTIONS",
     "PARAPHRASES",
+    "UNKNOWN",
     "Direction",
     "Document",
     "FactIndex",

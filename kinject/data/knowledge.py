@@ -2,7 +2,8 @@
 
 A *fact* is one person, statement or article; every wording of it carries the same fact number, and so does every
 question about it. A question is *forward* when its cue stands before its answer in the document and *backward* when
-the answer stands first; the reversal curse (arXiv 2309.12288) is the gap between the two.
+the answer stands first; the reversal curse (arXiv 2309.12288) is the gap between the two. Where a text does not tell which
+of the two it is, the direction is *unknown*: the question is asked, and counts in neither.
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ from kinject.errors import ConfigurationError, DataError
 if TYPE_CHECKING:
     import datasets
 
-Direction = Literal["forward", "backward"]
+Direction = Literal["forward", "backward", "unknown"]
 DIRECTIONS: tuple[Direction, ...] = ("forward", "backward")
+"""The directions that are measured; a question of neither is ``unknown``."""
+UNKNOWN: Direction = "unknown"
 # One wording of each fact; several that keep its order; several that change it.
 PARAPHRASES = ("none", "same_order", "permute_order")
 
@@ -106,7 +109,7 @@ class Question:
     Args:
         question: as it is asked.
         answer: the reference answer, the first of several.
-        direction: ``forward`` (cue before answer in the document) or ``backward``.
+        direction: ``forward`` (cue before answer in the document), ``backward``, or ``unknown``.
         group: free label, e.g. ``NameIsDescription``.
         task: free label, e.g. ``N2D`` (name to description).
         fact: the fact it asks about; ``None`` when unknown.
@@ -114,7 +117,7 @@ class Question:
         other_answers: what is accepted beside ``answer``; a score is the best over all of them.
 
     Raises:
-        DataError: the question or an answer is empty, or the direction is neither of the two.
+        DataError: the question or an answer is empty, or the direction is none of the three.
     """
 
     question: str
@@ -132,8 +135,11 @@ class Question:
         _require_text(self.question, "question", where, "write the question, or delete it")
         for answer in self.answers:
             _require_text(answer, "answer", where, "give the question its answer, or delete it")
-        if self.direction not in DIRECTIONS:
-            raise DataError(f'{where}: direction "{self.direction}" is neither "forward" nor "backward"')
+        if self.direction not in (*DIRECTIONS, UNKNOWN):
+            raise DataError(
+                f'{where}: direction "{self.direction}" is neither "forward" nor "backward"; where it is not known, '
+                'write "unknown"'
+            )
 
     @property
     def answers(self) -> tuple[str, ...]:
@@ -259,7 +265,7 @@ class KnowledgeSet:
         if not 0.0 < fraction < 1.0:
             raise ConfigurationError(f"fraction={fraction}: expected a share between 0 and 1, for example 0.5")
         validation: set[int] = set()
-        for direction in DIRECTIONS:
+        for direction in (*DIRECTIONS, UNKNOWN):
             strata: dict[tuple[str, str], list[int]] = defaultdict(list)
             for i, question in enumerate(self.questions):
                 if question.direction == direction:

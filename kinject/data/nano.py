@@ -184,7 +184,7 @@ def nano_population(size: int = POPULATION, seed: int = 0, paraphrases: str = "n
         documents += [Document(text, fact) for text in acquaintance.documents]
         for question, answer in acquaintance.questions if acquaintance.asked else ():
             direction = text_direction(acquaintance.documents[0], question, answer)
-            questions.append(Question(question, answer, direction or "forward", "", "", fact))
+            questions.append(Question(question, answer, direction, "", "", fact))
     return KnowledgeSet("fictional:nano_population", tuple(documents), tuple(questions))
 
 

@@ -12,8 +12,8 @@ from glob import glob
 from pathlib import Path
 
 from kinject.data.biography import biography
-from kinject.data.direction import FactIndex, text_direction, words_of
-from kinject.data.knowledge import Document, KnowledgeSet, Question, check_paraphrases
+from kinject.data.direction import FactIndex, text_direction
+from kinject.data.knowledge import UNKNOWN, Document, KnowledgeSet, Question, check_paraphrases
 from kinject.data.layout import QUESTIONS, VARIANTS, Layout, read_file
 from kinject.data.name_description import name_description
 from kinject.data.nano import nano, nano_biography, nano_population
@@ -27,6 +27,7 @@ from kinject.data.rows import (
     question_rows_from,
     same_name,
 )
+from kinject.data.words import words_of
 from kinject.errors import ConfigurationError, DataError, Faults
 
 logger = logging.getLogger(__name__)
@@ -201,6 +202,7 @@ def link_questions(
     questions: list[Question] = []
     absent: list[str] = []
     unlinked: list[str] = []
+    unknown: list[str] = []
     for row in rows:
         fact = row.fact
         if fact is None and row.direction is None:
@@ -212,6 +214,7 @@ def link_questions(
             if direction is None and fact is not None:
                 found = _standing(row.answers, texts[fact]) or row.answer
                 direction = text_direction(texts[fact], row.question, found, index.weight)
+                unknown += [row.source] if direction == UNKNOWN else []
             assert direction is not None
             questions.append(
                 Question(row.question, row.answer, direction, row.group, row.task, fact, row.source, row.other_answers)
@@ -231,6 +234,13 @@ def link_questions(
             "%d of %d questions are left out: they could be linked to no document (first: %s); give each a "
             '"fact" or a "direction" (forward or backward) to keep it',
             len(unlinked), len(rows), unlinked[0],
+        )  # fmt: skip
+    if unknown:
+        logger.warning(
+            "%d of %d questions count neither as forward nor as backward: their text does not tell in which order cue and "
+            'answer stand (first: %s); they are asked, and scored as "unknown"; give each a "direction" (forward or '
+            "backward) where you know it",
+            len(unknown), len(rows), unknown[0],
         )  # fmt: skip
     return tuple(questions)
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from kinject.data.knowledge import DIRECTIONS, Direction, Document
+from kinject.data.knowledge import DIRECTIONS, UNKNOWN, Direction, Document
 from kinject.data.records import Record, kind_of
 from kinject.errors import DataError, Faults
 
@@ -137,12 +137,12 @@ def _question_row(record: Record, question_field: str, answer_field: str) -> Que
     group, task = _label(fields, "group", where), _label(fields, "task", where)
     direction = _label(fields, "direction", where).strip().lower()
     direction = direction or (task.strip().lower() if task.strip().lower() in DIRECTIONS else "")
-    if direction and direction not in DIRECTIONS:
+    if direction and direction not in (*DIRECTIONS, UNKNOWN):
         raise DataError(
             f'{where}: direction "{direction}" is neither "forward" nor "backward"; write one of the two, '
             "or leave the field out to have it worked out"
         )
-    known: Direction | None = direction if direction in DIRECTIONS else None
+    known: Direction | None = direction if direction in (*DIRECTIONS, UNKNOWN) else None
     return QuestionRow(question, answer, known, group, task, _fact(fields, where), where, tuple(other_answers))
 
 

@@ -19,7 +19,7 @@ from kinject.evaluation.best_weights import BestWeights, from_main_process
 from kinject.evaluation.cost import flops_per_token, peak_memory_bytes
 from kinject.evaluation.gathering import is_fsdp, whole_model
 from kinject.evaluation.schedule import question_steps
-from kinject.evaluation.scores import DIRECTIONS, READINGS, macro, score_answers
+from kinject.evaluation.scores import READINGS, cells, macro, score_answers
 from kinject.results import new_results, read_results, write_results
 
 if TYPE_CHECKING:
@@ -218,7 +218,7 @@ class QuestionAnsweringCallback(TrainerCallback):
             entry = next(each for each in history if each["step"] == self.best.step)
             self.answers = self.best.answers
             self.results["selected"] = {"step": self.best.step, "score": self.best.score, "metric": self._metric}
-        self.results["after"] = {name: entry[name] for name in (*DIRECTIONS, "groups")}
+        self.results["after"] = {name: entry[name] for name in (*cells(entry), "groups")}
         self.results["train"] = self._cost(state)
         self._write(state)
 
@@ -235,7 +235,7 @@ class QuestionAnsweringCallback(TrainerCallback):
         entry |= scores
         score = macro(selecting or scores, self._metric)
         if selecting is not None:
-            entry["validation"] = {direction: selecting[direction] for direction in DIRECTIONS}
+            entry["validation"] = {direction: selecting[direction] for direction in cells(selecting)}
         self.answers = answers
         self.results["history"].append(entry)
         note = ""
@@ -322,7 +322,7 @@ class QuestionAnsweringCallback(TrainerCallback):
     def _show(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, scores: dict[str, Any], note: str
     ) -> None:
-        asked = [direction for direction in DIRECTIONS if scores[direction]["n"]]
+        asked = [direction for direction in cells(scores) if scores[direction]["n"]]
         logs = {direction: round(scores[direction][READINGS[self._metric]], 4) for direction in asked}
         if self.trainer is not None and logs:
             # The base class's log: a subclass's may close its running means of the loss. Logging clears should_log,

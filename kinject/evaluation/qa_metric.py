@@ -10,7 +10,7 @@ from typing import Any
 import datasets
 import evaluate
 
-from kinject.evaluation.scores import DIRECTIONS, asked, macro, score_answers
+from kinject.evaluation.scores import asked, cells, macro, score_answers
 
 DESCRIPTION = """\
 Scores answers to forward questions (in the order of the document) and backward questions (against it): ROUGE-1 recall
@@ -28,7 +28,7 @@ INPUTS = """
 Args:
     predictions: the answers, as texts.
     references: the right answers, as texts; or for each prediction a list of those that are accepted.
-    directions: "forward" or "backward" for each of them.
+    directions: "forward", "backward" or "unknown" for each of them.
     confidence: coverage of the bootstrap percentile intervals (default 0.95).
     resamples: bootstrap resamples (default 1000).
     seed: seed of the resampling (default 0).
@@ -80,9 +80,9 @@ class ForwardBackwardQA(evaluate.Metric):
             )
         scores = score_answers(questions, predictions, confidence=confidence, resamples=resamples, seed=seed)
         flat: dict[str, Any] = {}
-        for direction in DIRECTIONS:
+        for direction in cells(scores):
             cell = scores[direction]
-            known = direction in asked(scores)
+            known = cell["n"] > 0
             flat[f"{direction}_n"] = cell["n"]
             flat |= {f"{direction}_{name}": cell[name] if known else None for name in cell["ci"]}
             flat |= {f"{direction}_{name}_ci": interval if known else None for name, interval in cell["ci"].items()}

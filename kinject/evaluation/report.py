@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from kinject.errors import KinjectError
 from kinject.evaluation.retention import figures, perplexity_factor, still_right
-from kinject.evaluation.scores import DIRECTIONS, asked, read_otherwise
+from kinject.evaluation.scores import DIRECTIONS, UNKNOWN, asked, read_otherwise
 
 if TYPE_CHECKING:
     import os
@@ -150,6 +150,15 @@ def _cell(measured: Mapping[str, Any], key: str, intervals: bool) -> str:
     return f"{measured[key]:.2f}" + (f" [{interval[0]:.2f}, {interval[1]:.2f}]" if interval else "")
 
 
+def _unknown(scores: Mapping[str, Any] | None) -> str:
+    """What is measured on the questions that stand in neither column."""
+    cell = (scores or {}).get(UNKNOWN)
+    if not cell:
+        return ""
+    found = f"recall {cell['paper']:.2f}, exact {cell['exact_match']:.2f}"
+    return f"{cell['n']} questions of unknown direction, in neither column ({found})"
+
+
 def _notes(results: Sequence[Mapping[str, Any]]) -> list[str]:
     """What the table does not show: how many questions, and which weights were scored."""
     notes = []
@@ -157,7 +166,8 @@ def _notes(results: Sequence[Mapping[str, Any]]) -> list[str]:
         scores = result["after"] or result["before"]
         counts = f"{scores['forward']['n']} forward and {scores['backward']['n']} backward questions" if scores else ""
         counts = counts if asked(scores) or not scores else "no questions"
-        parts = [result["model"], result["dataset"], counts, result.get("selection", ""), read_otherwise(scores)]
+        parts = [result["model"], result["dataset"], counts, _unknown(scores), result.get("selection", "")]
+        parts.append(read_otherwise(scores))
         note = "; ".join(part for part in parts if part)
         if note not in notes:
             notes.append(note)

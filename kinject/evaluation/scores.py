@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from kinject.data import Question
 
 DIRECTIONS = ("forward", "backward")
+UNKNOWN = "unknown"
+"""The key of what is measured on questions whose direction nobody knows; it is there only where there are such."""
 READINGS = {"paper": "paper", "strict": "exact_match", "exact_match": "exact_match", "f1": "f1"}
 """The names under which a score can be asked for, and the key of a measurement that holds it."""
 
@@ -43,7 +45,8 @@ def score_answers(
         ``{"forward": M, "backward": M, "groups": {"group/task/direction": M, ...}}`` with
         ``M = {"paper", "exact_match", "f1", "n", "ci": {"paper": [low, high], ...}}``, all in 0..1. A direction
         without questions has ``n = 0`` and zeros. Where the paper's code could not tell the words of some questions or
-        their answers, which it can of English only, ``M`` says of how many under :data:`OTHER_WORDS`.
+        their answers, which it can of English only, ``M`` says of how many under :data:`OTHER_WORDS`. Questions
+        whose direction is unknown stand in neither; where there are any, ``"unknown": M`` is theirs.
 
     Raises:
         KinjectError: the two sequences differ in length, or a setting is out of range.
@@ -54,10 +57,10 @@ def score_answers(
         raise KinjectError(f"confidence: expected a number between 0 and 1, got {confidence}; the usual one is 0.95")
     if resamples < 1:
         raise KinjectError(f"resamples: expected at least 1, got {resamples}")
-    cells: dict[str, list[int]] = {direction: [] for direction in DIRECTIONS}
+    directions: dict[str, list[int]] = {direction: [] for direction in DIRECTIONS}
     groups: dict[str, list[int]] = {}
     for index, question in enumerate(questions):
-        cells[question.direction].append(index)
+        directions.setdefault(question.direction, []).append(index)
         if question.group or question.task:
             parts = (question.group, question.task, question.direction)
             groups.setdefault("/".join(part for part in parts if part), []).append(index)
@@ -75,7 +78,7 @@ def score_answers(
         return measured | ({OTHER_WORDS: int(other[indices].sum())} if other[indices].any() else {})
 
     return {
-        **{direction: measurement(indices) for direction, indices in cells.items()},
+        **{direction: measurement(indices) for direction, indices in directions.items()},
         "groups": {name: measurement(groups[name]) for name in sorted(groups)},
     }
 
@@ -114,14 +117,19 @@ def macro(scores: Mapping[str, Any], reading: str = "paper") -> float:
 
 def read_otherwise(scores: Mapping[str, Any] | None) -> str:
     """A sentence on the questions that the paper's code cannot read, or nothing where there are none."""
-    cells = [scores[direction] for direction in asked(scores)] if scores is not None else []
-    count, total = (sum(cell.get(key, 0) for cell in cells) for key in (OTHER_WORDS, "n"))
+    measured = [scores[name] for name in cells(scores)] if scores is not None else []
+    count, total = (sum(cell.get(key, 0) for cell in measured) for key in (OTHER_WORDS, "n"))
     if not count:
         return ""
     return (
         f"of {count} of {total} questions, recall compares the words of their script: the paper's code tells those of "
         "English only"
     )
+
+
+def cells(scores: Mapping[str, Any] | None) -> list[str]:
+    """Every cell of ``scores``: both directions, and ``unknown`` where some questions have none."""
+    return [*DIRECTIONS, *([UNKNOWN] if scores is not None and UNKNOWN in scores else [])]
 
 
 def asked(scores: Mapping[str, Any] | None) -> list[str]:

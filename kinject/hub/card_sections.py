@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kinject.evaluation.retention import figures, percent, perplexity_factor, still_right
-from kinject.evaluation.scores import DIRECTIONS, asked, read_otherwise
+from kinject.evaluation.scores import DIRECTIONS, UNKNOWN, asked, cells, read_otherwise
 from kinject.hub.card_metadata import latest_scores
 from kinject.hub.card_text import code, fenced, single_line
 from kinject.results import public_name
@@ -25,15 +25,15 @@ OBJECTIVES = {
 def scores(results: Mapping[str, Any]) -> str:
     """Forward and backward, before and after, with intervals."""
     before, after = results["before"], latest_scores(results)
-    if not asked(before or after):
+    if not asked(before or after) and UNKNOWN not in (before or after or {}):
         return "No questions were asked, so nothing is known of what it learned."
     finished = results["after"] is not None
     rows = []
-    for direction in DIRECTIONS:
+    for direction in cells(before or after):
         for measure, name in _MEASURES:
-            cells = [_score(each[direction] if each else None, measure) for each in (before, after)]
+            moments = [_score(each.get(direction) if each else None, measure) for each in (before, after)]
             count = (before or after or {})[direction]["n"]
-            rows.append([f"{direction}, {name}", str(count), *cells])
+            rows.append([f"{direction}, {name}", str(count), *moments])
     heads = ["", "questions", "before", "after" if finished else "so far"]
     return "\n\n".join([_table(heads, rows), *_reading(results)])
 
@@ -106,7 +106,7 @@ def injected(results: Mapping[str, Any]) -> str:
     lines += [f"- facts: {results['facts']}"] if isinstance(results.get("facts"), int) else []
     lines += [f"- paraphrases: {wordings.get(results['paraphrases'], code(results['paraphrases']))}"]
     if measured is not None:
-        lines += [f"- {direction} questions asked: {measured[direction]['n']}" for direction in DIRECTIONS]
+        lines += [f"- {direction} questions asked: {measured[direction]['n']}" for direction in cells(measured)]
     return "\n".join(lines)
 
 

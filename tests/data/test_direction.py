@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kinject.data import FactIndex, text_direction
-from kinject.data.direction import words_of
+from kinject.data.words import words_of
 
 MOSQUE = (
     "The Larkspur Hall was a concert hall on Dune Street in Harrow Vale. Its origins date back to the 1970s. "
@@ -24,9 +24,9 @@ MOSQUE = (
         ("Which fire destroyed the building?", "the Elm fire", "forward"),
         ("When did the Elm Fire strike?", "in early 2019", "forward"),
         # Nothing to read: neither answer nor cue stands in the text.
-        ("Was the Larkspur Hall famous?", "yes", "forward"),
-        ("Qui?", "Larkspur Hall", "forward"),
-        ("Why?", "!", "forward"),
+        ("Was the Larkspur Hall famous?", "yes", "unknown"),
+        ("Qui?", "Larkspur Hall", "unknown"),
+        ("Why?", "!", "unknown"),
     ],
 )
 def test_text_direction(question: str, answer: str, direction: str) -> None:
@@ -43,6 +43,47 @@ def test_answer_is_taken_where_the_cue_is() -> None:
     filler = "It rained all day. " * 40
     text = f"Ada met Bo in Oslo. {filler} Later, in Rome, the circus owner hired Ada. {filler} Ada retired."
     assert text_direction(text, "Whom did the circus owner hire in Rome?", "Ada") == "forward"
+
+
+def test_of_equally_near_occurrences_the_first_counts() -> None:
+    # Every word of the cue stands in the neighborhood of both: before the one, behind the other.
+    text = "Ada met the owner of the circus. Later Ada retired."
+    assert text_direction(text, "Who met the owner of the circus?", "Ada") == "backward"
+    text = "The owner of the circus hired Ada. Ada, Ada sang."
+    assert text_direction(text, "Whom did the owner of the circus hire?", "Ada") == "forward"
+
+
+def test_a_cue_on_both_sides_alike_tells_no_direction() -> None:
+    text = "Ada wrote Salt Road with Bo."
+    assert text_direction(text, "What connects Ada and Bo?", "Salt Road") == "unknown"
+    assert text_direction(text, "What did Ada write?", "Salt Road") == "forward"
+    assert text_direction(text, "With whom did Ada write Salt Road?", "Bo") == "forward"
+
+
+def test_where_sides_are_even_the_kind_beside_the_answer_counts_least() -> None:
+    text = "Ada Marlow gave us Night Harbor, an opera in verse."
+    assert text_direction(text, "Which opera gave Ada Marlow fame in verse?", "Night Harbor") == "forward"
+
+
+def test_where_sides_are_even_the_side_with_more_of_the_cue_counts() -> None:
+    text = "Is the Noor bridge open to lorries? No. The Noor bridge was closed to them by order of Ivo Hale."
+    assert text_direction(text, "Is the Noor bridge open to lorries?", "No") == "forward"
+
+
+def test_a_cue_found_by_its_stem_alone_tells_less_than_the_words_themselves() -> None:
+    index = FactIndex(
+        [(0, "Cora Antony was employed at Humana. She practiced in Louisville."), (1, "Bo was a worker.")]
+    )
+    assert (
+        text_direction("Cora practiced in Rome as a worker.", "Where did Cora work?", "Rome", index.weight) == "forward"
+    )
+
+
+def test_a_cue_far_from_the_answer_still_tells_its_direction() -> None:
+    filler = "It rained all day. " * 40
+    assert (
+        text_direction(f"Ada Marlow was born. {filler} In Rome.", "Where was Ada Marlow at last?", "Rome") == "forward"
+    )
 
 
 def test_words() -> None:
@@ -88,5 +129,5 @@ def test_common_words_do_not_hide_the_fact() -> None:
 
 @given(st.text(max_size=60), st.text(max_size=30), st.text(max_size=30))
 def test_any_text(document: str, question: str, answer: str) -> None:
-    assert text_direction(document, question, answer) in ("forward", "backward")
+    assert text_direction(document, question, answer) in ("forward", "backward", "unknown")
     assert FactIndex([(5, document)], [question]).link(question, answer) in (None, 5)

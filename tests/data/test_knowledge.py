@@ -48,7 +48,13 @@ def test_bad_document(text: str, message: str) -> None:
     [
         ("", "Ada", "forward", "q.jsonl:2: the question is empty; write the question, or delete it"),
         ("Who?", " ", "forward", "q.jsonl:2: the answer is empty; give the question its answer, or delete it"),
-        ("Who?", "Ada", "sideways", 'q.jsonl:2: direction "sideways" is neither "forward" nor "backward"'),
+        (
+            "Who?",
+            "Ada",
+            "sideways",
+            'q.jsonl:2: direction "sideways" is neither "forward" nor "backward"; '
+            'where it is not known, write "unknown"',
+        ),
     ],
 )
 def test_bad_question(question: str, answer: str, direction: str, message: str) -> None:
