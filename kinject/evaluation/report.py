@@ -165,7 +165,7 @@ def _notes(results: Sequence[Mapping[str, Any]]) -> list[str]:
     for result in results:
         scores = result["after"] or result["before"]
         counts = f"{scores['forward']['n']} forward and {scores['backward']['n']} backward questions" if scores else ""
-        counts = counts if asked(scores) or not scores else "no questions"
+        counts = counts if asked(scores) or not scores else "" if UNKNOWN in scores else "no questions"
         parts = [result["model"], result["dataset"], counts, _unknown(scores), result.get("selection", "")]
         parts.append(read_otherwise(scores))
         note = "; ".join(part for part in parts if part)

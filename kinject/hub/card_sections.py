@@ -25,15 +25,16 @@ OBJECTIVES = {
 def scores(results: Mapping[str, Any]) -> str:
     """Forward and backward, before and after, with intervals."""
     before, after = results["before"], latest_scores(results)
-    if not asked(before or after) and UNKNOWN not in (before or after or {}):
+    if not asked(before or after) and UNKNOWN not in (after or before or {}):
         return "No questions were asked, so nothing is known of what it learned."
     finished = results["after"] is not None
     rows = []
-    for direction in cells(before or after):
+    for direction in cells(after or before):
         for measure, name in _MEASURES:
             moments = [_score(each.get(direction) if each else None, measure) for each in (before, after)]
-            count = (before or after or {})[direction]["n"]
-            rows.append([f"{direction}, {name}", str(count), *moments])
+            count = (after or before or {})[direction]["n"]
+            label = "unknown direction" if direction == UNKNOWN else direction
+            rows.append([f"{label}, {name}", str(count), *moments])
     heads = ["", "questions", "before", "after" if finished else "so far"]
     return "\n\n".join([_table(heads, rows), *_reading(results)])
 
@@ -106,7 +107,10 @@ def injected(results: Mapping[str, Any]) -> str:
     lines += [f"- facts: {results['facts']}"] if isinstance(results.get("facts"), int) else []
     lines += [f"- paraphrases: {wordings.get(results['paraphrases'], code(results['paraphrases']))}"]
     if measured is not None:
-        lines += [f"- {direction} questions asked: {measured[direction]['n']}" for direction in cells(measured)]
+        lines += [f"- {direction} questions asked: {measured[direction]['n']}" for direction in DIRECTIONS]
+        lines += (
+            [f"- questions asked whose direction is unknown: {measured[UNKNOWN]['n']}"] if UNKNOWN in measured else []
+        )
     return "\n".join(lines)
 
 

@@ -75,6 +75,17 @@ def test_a_direction_without_questions_shows_none() -> None:
 NOTHING = {"forward": cell(0.0, 0.0, n=0), "backward": cell(0.0, 0.0, n=0), "groups": {}}
 
 
+def test_questions_of_unknown_direction_are_shown_beside_the_columns() -> None:
+    with_unknown = {**scores(0.9, 0.5), "unknown": cell(0.25, 0.125, n=4)}
+    table = results_table([run("ar", 0.9, 0.5, after=with_unknown)])
+    assert ["ar", "0.90", "0.50", "0.45", "0.25"] in [line.split() for line in table.splitlines()]
+    note = "4 questions of unknown direction, in neither column (recall 0.25, exact 0.12); last weights"
+    assert table.splitlines()[-1].endswith(f"8 forward and 8 backward questions; {note}")
+    nothing = {"forward": cell(0, 0, n=0), "backward": cell(0, 0, n=0), "groups": {}}
+    only = results_table([run("ar", 0, 0, before=None, history=[], after={**nothing, "unknown": cell(1.0, 1.0, n=3)})])
+    assert "3 questions of unknown direction" in only and "no questions" not in only
+
+
 def test_without_questions_there_is_no_table_of_zeros(tmp_path: Path) -> None:
     unasked = run("ar", 0, 0, before=NOTHING, after=NOTHING, history=[{"step": 1, "epoch": 1.0, **NOTHING}])
     assert results_table([unasked]) == "smollm2-135m; fictional:name_description; no questions; last weights"

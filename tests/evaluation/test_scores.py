@@ -122,3 +122,18 @@ def test_bad_arguments_name_themselves() -> None:
         score_answers(QUESTIONS[:1], ["x"], confidence=95)
     with pytest.raises(KinjectError, match="resamples"):
         score_answers(QUESTIONS[:1], ["x"], resamples=0)
+
+
+def test_questions_of_unknown_direction_stand_in_neither_column() -> None:
+    unknown = [Question("Is it?", "yes", "unknown", task="N2D"), Question("Was it?", "no", "unknown")]
+    scores = score_answers([*QUESTIONS, *unknown], ["the first programmer", "a sailor", "Ada", "", "yes", "yes"])
+    assert {name: scores[name]["n"] for name in ("forward", "backward", "unknown")} == {
+        "forward": 2,
+        "backward": 2,
+        "unknown": 2,
+    }
+    assert scores["unknown"]["exact_match"] == 0.5
+    assert scores["groups"]["N2D/unknown"]["n"] == 1
+    assert macro(scores, "strict") == 0.5, "forward .5, backward .5: the unknown ones do not count"
+    assert asked(scores) == ["forward", "backward"]
+    assert "unknown" not in score_answers(QUESTIONS, [""] * 4)

@@ -215,6 +215,16 @@ def test_another_reading_than_the_paper_s_is_named(tmp_path: Path) -> None:
     assert "words of their script" not in card_of(write_run(tmp_path, some_run()))
 
 
+def test_questions_of_unknown_direction_have_rows_of_their_own(tmp_path: Path) -> None:
+    unknown = score_answers([Question("Is it?", "yes", "unknown")] * 4, ["yes", "no", "no", "no"])["unknown"]
+    results = some_run()
+    results["after"]["unknown"] = unknown
+    text = card_of(write_run(tmp_path, results))
+    assert "| unknown direction, exact match | 4 | - | 0.250 [" in text
+    assert "- questions asked whose direction is unknown: 4" in text
+    assert "unknown" not in text.split("---")[1], "the claim is about the two directions"
+
+
 def test_what_was_never_known_is_not_said_to_be_kept(tmp_path: Path) -> None:
     assert "Of the questions it answered before, 67% are still answered; perplexity is 1.049 times" in card_of(
         write_run(tmp_path, some_run())
