@@ -15,12 +15,20 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kinject import recipe
 from kinject._version import __version__
+from kinject.commands import recipe
+from kinject.commands.options import (
+    FALSE,
+    OBJECTIVES,
+    TRUE,
+    Option,
+    all_training_options,
+    did_you_mean,
+    find_objective,
+    measured_settings,
+)
+from kinject.commands.recipe import read_config, split_arguments
 from kinject.errors import ConfigurationError, exit_on_user_error
-from kinject.objectives import OBJECTIVES, find_objective, measured_settings
-from kinject.option_help import FALSE, TRUE, Option, all_training_options, did_you_mean
-from kinject.recipe import read_config, split_arguments
 from kinject.reproduction.command import DESCRIPTION, add_arguments
 from kinject.reproduction.command import run as reproduce_tables
 
@@ -195,7 +203,7 @@ def run_inject(words: Sequence[str]) -> None:
     """`kinject inject`: the recipe of an objective, with the common options up front."""
     objective, options, flags = _recipe_options(words, ("all_options",))
     if "all_options" in flags:
-        from kinject.option_help import recipe_help
+        from kinject.commands.options import recipe_help
 
         print(recipe_help(objective, "kinject inject DOCUMENTS", measured_settings(objective)))
         return
@@ -247,7 +255,7 @@ def run_ask(arguments: argparse.Namespace) -> None:
     from rich.markup import escape
 
     from kinject.evaluation.asking import answer_questions
-    from kinject.hub.loading import load
+    from kinject.models.loading import load
 
     names = {"answer": arguments.model}
     if arguments.base:
@@ -274,7 +282,7 @@ def _drawer(console: Console, loaded: LoadedModel, label: str) -> Callable[[str,
     """What draws how ``loaded`` fills in the answer to a question."""
     from rich.markup import escape
 
-    from kinject.evaluation.unmasking import draw_unmasking
+    from kinject.evaluation.report import draw_unmasking
     from kinject.models.diffusion import diffusion_settings, is_diffusion
 
     if not is_diffusion(loaded.model):
@@ -292,7 +300,7 @@ def _drawer(console: Console, loaded: LoadedModel, label: str) -> Callable[[str,
 
 def run_eval(arguments: argparse.Namespace) -> None:
     """`kinject eval`: scores of a model on questions, in both readings."""
-    from kinject.measurement import MeasurementArguments, evaluate_model
+    from kinject.commands.evaluate import MeasurementArguments, evaluate_model
 
     names = {item.name for item in fields(MeasurementArguments)}
     evaluate_model(MeasurementArguments(**{key: value for key, value in vars(arguments).items() if key in names}))
@@ -300,7 +308,7 @@ def run_eval(arguments: argparse.Namespace) -> None:
 
 def run_compare(arguments: argparse.Namespace) -> None:
     """`kinject compare`: eval cards side by side."""
-    from kinject.hub.claims import compare
+    from kinject.commands.evaluate import compare
 
     print(compare(arguments.models, arguments.plot))
     print(f"accuracy over steps: {arguments.plot}")
@@ -319,9 +327,8 @@ def run_push(arguments: argparse.Namespace) -> None:
 
 def run_table(arguments: argparse.Namespace) -> None:
     """`kinject table`: runs side by side."""
-    from kinject.evaluation.report import plot_history, results_table
-    from kinject.injection import print_answers
-    from kinject.results import read_results
+    from kinject.evaluation.report import plot_history, print_answers, results_table
+    from kinject.evaluation.results import read_results
 
     results = [read_results(results_path(run)) for run in arguments.runs]
     print(results_table(results))
@@ -335,7 +342,7 @@ def run_table(arguments: argparse.Namespace) -> None:
 def run_doctor(words: Sequence[str]) -> None:
     """`kinject doctor`: what is there, what is missing, and whether a configuration could run."""
     objective, options, _ = _recipe_options(words)
-    from kinject.doctor import examine, report
+    from kinject.commands.doctor import examine, report
 
     findings = examine(objective, options)
     print(report(findings))
@@ -359,13 +366,13 @@ def base_of(name: str) -> str:
         path = Path(name) / file
         if path.is_file():
             return str(json.loads(path.read_text(encoding="utf-8"))[key])
-    from kinject.hub.loading import is_repository
+    from kinject.models.loading import is_repository
 
     if not is_repository(name):
         raise ConfigurationError(
             f"--base: {name} holds no adapter_config.json or results.json that names its base model."
         )
-    from kinject.hub.claims import require_claim
+    from kinject.commands.evaluate import require_claim
     from kinject.models.adapters import adapter_config
 
     adapter = adapter_config(name)

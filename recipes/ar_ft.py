@@ -9,7 +9,7 @@ The random-token control is `recipes/masked_ft.py --corruption random`. Same out
 
 from pathlib import Path
 
-from kinject.recipe import main
+from kinject.commands.recipe import main
 
 if __name__ == "__main__":
     main("ar", default_config=Path(__file__).parent / "demo" / "ar.yaml")

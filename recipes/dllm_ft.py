@@ -9,7 +9,7 @@ An autoregressive model is turned into a diffusion model by `--to_diffusion`. Sa
 
 from pathlib import Path
 
-from kinject.recipe import main
+from kinject.commands.recipe import main
 
 if __name__ == "__main__":
     main("diffusion", default_config=Path(__file__).parent / "nano" / "diffusion.yaml")

@@ -6,7 +6,7 @@
 Prints the scores in the paper's and the strict reading, and writes `results.json` to `--output_dir` if given.
 """
 
-from kinject.recipe import evaluate
+from kinject.commands.recipe import evaluate
 
 if __name__ == "__main__":
     evaluate()

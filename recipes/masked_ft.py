@@ -9,7 +9,7 @@ Writes the model or adapter, `results.json` and a plot of accuracy over steps to
 
 from pathlib import Path
 
-from kinject.recipe import main
+from kinject.commands.recipe import main
 
 if __name__ == "__main__":
     main("masked", default_config=Path(__file__).parent / "demo" / "masked.yaml")

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kinject import load_knowledge, load_model, score_answers
 from kinject.corruption import MASK_STREAM, draw_mask, mask_tokens, parse_mask_ratio, sample_generator
-from kinject.mask_token import resolve_mask_token
+from kinject.prompts.templates import resolve_mask_token
 
 IGNORED = -100  # a label that carries no loss
 SLOT = "\u241f"  # stands for the copy while the chat template is rendered

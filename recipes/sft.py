@@ -18,11 +18,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kinject.commands.options import field_options, find_objective, trainer_options
+from kinject.commands.output_dir import clear_output_dir, prepare_output_dir
+from kinject.commands.recipe import build, check_files, default_output_dir, read_settings
 from kinject.errors import ConfigurationError, DataError, exit_on_user_error
-from kinject.launch import clear_output_dir, prepare_output_dir
-from kinject.objectives import find_objective
-from kinject.option_help import field_options, trainer_options
-from kinject.recipe import build, check_files, default_output_dir, read_settings
 
 if TYPE_CHECKING:
     import datasets
@@ -76,7 +75,7 @@ def train(objective: str, arguments: Sequence[str]) -> None:
     rows = load_rows(row_args)
     from trl import ModelConfig, get_peft_config
 
-    from kinject.injection import load_for_training
+    from kinject.commands.inject import load_for_training
 
     training_args, model_args = build(chosen.config_class(), settings), build(ModelConfig, settings)
     loaded = load_for_training(model_args, training_args)

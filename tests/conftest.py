@@ -76,7 +76,7 @@ def run_recipe(base: Path | str, output_dir: Path, objective: str = "masked", **
 
     One that is None is left out.
     """
-    from kinject.recipe import train
+    from kinject.commands.recipe import train
 
     settings = {
         "model_name_or_path": base,

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from kinject import cli, option_help, recipe
+from kinject import cli
 from kinject._version import __version__
-from kinject.objectives import measured_settings
+from kinject.commands import options, recipe
+from kinject.commands.options import measured_settings
 
 
 def fails(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
@@ -36,17 +37,17 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
 def test_eval_reads_documents_of_several_paths_and_fields_by_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from kinject import measurement
+    from kinject.commands import evaluate
 
     (tmp_path / "a.csv").write_text("Inhalt;Nr\nMira Dorn keeps the lighthouse of Vell.;1\n", encoding="utf-8")
     (tmp_path / "b.csv").write_text("Inhalt;Nr\nTom Bell runs the mill of Oster.;2\n", encoding="utf-8")
     (tmp_path / "q.csv").write_text("Frage;Antwort\nWho runs the mill of Oster?;Tom Bell\n", encoding="utf-8")
     asked: list[Any] = []
-    monkeypatch.setattr(measurement, "evaluate_model", asked.append)
+    monkeypatch.setattr(evaluate, "evaluate_model", asked.append)
     paths = [str(tmp_path / "a.csv"), str(tmp_path / "[b].csv")]
     fields = ["--text_field", "inhalt", "--question_field", "frage", "--answer_field", "antwort"]
     cli.main(["eval", "m", "--documents", *paths, "--questions", str(tmp_path / "q.csv"), *fields])
-    name, (question,) = measurement._load_questions(asked[0])
+    name, (question,) = evaluate._load_questions(asked[0])
     assert (name, question.answer, question.direction) == (f"a+{tmp_path.name}", "Tom Bell", "backward")
 
 
@@ -111,7 +112,7 @@ def test_inject_passes_every_option_on_to_the_recipe(monkeypatch: pytest.MonkeyP
     assert passed.pop() == ("ar", ["--config", "run.yaml"], None)
 
 
-CONFIG = {"config": option_help.Option("config", "str", None, "", (), "")}
+CONFIG = {"config": options.Option("config", "str", None, "", (), "")}
 
 
 @pytest.mark.parametrize(
@@ -147,7 +148,7 @@ def test_words_are_documents_wherever_they_stand_and_values_stay_with_their_opti
     cli.main(["inject", *typed.split()])
     (_, options, _) = given.pop()
     found: dict[str, Any] = {}
-    for name, values in recipe.split_arguments(options, option_help.training_options("masked") | CONFIG)[1]:
+    for name, values in recipe.split_arguments(options, options.training_options("masked") | CONFIG)[1]:
         before = found.get(name, [])
         found[name] = [*([before] if isinstance(before, str) else before), *values]
         found[name] = found[name] if len(found[name]) > 1 or name == "frozen_modules" else found[name][0]
@@ -235,7 +236,7 @@ def refusals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     code = """
 import contextlib, io, json, os, sys
 from kinject import cli
-from kinject.objectives import Objective
+from kinject.commands.options import Objective
 def stop(self): sys.exit("all checks passed")
 Objective.trainer_class = Objective.config_class = stop
 said = {}

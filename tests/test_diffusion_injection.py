@@ -9,9 +9,9 @@ import pytest
 
 from kinject.cli import main
 from kinject.errors import ConfigurationError
+from kinject.evaluation.results import read_results
 from kinject.models import load_model
 from kinject.models.diffusion import is_diffusion, to_diffusion
-from kinject.results import read_results
 from tests.conftest import READINGS, build_model, build_tokenizer, run_recipe
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from kinject import cli, doctor
-from kinject.doctor import Finding, examine, report
+from kinject import cli
+from kinject.commands import doctor
+from kinject.commands.doctor import Finding, examine, report
 
 NANO = ["--model_name_or_path", "nano-ar", "--documents", "fictional:nano", "--size", "4"]
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kinject.errors import ConfigurationError
-from kinject.templates import MASKED_ANSWER, DocumentTemplate, QuestionTemplate, assemble
+from kinject.prompts.templates import MASKED_ANSWER, DocumentTemplate, QuestionTemplate, assemble
 from tests.chat_templates import BY_NAME, text_of, tokenizer_of
 from tests.conftest import CHATML, build_tokenizer
 
@@ -47,7 +47,7 @@ def test_word_ids_join_the_tokens_of_a_word() -> None:
     ],
 )
 def test_words_of_every_script_hide_together(text: str, expected: str) -> None:
-    from kinject.encoding import _word_ids
+    from kinject.prompts.encoding import _word_ids
 
     words: dict[int, str] = {}
     for character, word in zip(text, _word_ids(text, [(i, i + 1) for i in range(len(text))]), strict=True):
@@ -56,7 +56,7 @@ def test_words_of_every_script_hide_together(text: str, expected: str) -> None:
 
 
 def test_a_token_over_two_words_joins_them() -> None:
-    from kinject.encoding import _word_ids
+    from kinject.prompts.encoding import _word_ids
 
     assert _word_ids("of the end", [(0, 4), (4, 6), (6, 10)]) == [0, 0, 1]
     assert _word_ids("a  b", [(0, 1), (1, 2), (2, 4)]) == [0, 1, 2]

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
+from kinject.commands.recipe import train
 from kinject.errors import ConfigurationError, DataError, TrainingError
-from kinject.recipe import train
-from kinject.results import read_results
+from kinject.evaluation.results import read_results
 from tests.conftest import READINGS, build_model, build_tokenizer, run_recipe
 
 
@@ -140,7 +140,7 @@ def test_a_run_resumes_on_what_it_was_given_only_and_says_so_before_a_model_is_l
         assert (directory / "results.json").read_bytes() == before
 
     with monkeypatch.context() as patch:
-        patch.setattr("kinject.injection.load_for_training", lambda *_: pytest.fail("the model was loaded"))
+        patch.setattr("kinject.commands.inject.load_for_training", lambda *_: pytest.fail("the model was loaded"))
         refused("objective: 'masked' then, 'ar' now", "ar")
         refused("learning_rate: 0.0001 then, 0.5 now", learning_rate=0.5)
         refused("seed: 42 then, 7 now", seed=7)

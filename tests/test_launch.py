@@ -10,16 +10,10 @@ from typing import Any
 import pytest
 import transformers
 
+from kinject.commands.inject import load_for_training
+from kinject.commands.output_dir import clear_output_dir, holding, prepare_output_dir, prepare_results
+from kinject.compat import check_devices, check_processes
 from kinject.errors import ConfigurationError
-from kinject.injection import load_for_training
-from kinject.launch import (
-    check_devices,
-    check_processes,
-    clear_output_dir,
-    holding,
-    prepare_output_dir,
-    prepare_results,
-)
 from kinject.trainers import MaskedSFTConfig
 from kinject.trainers.document_config import set_deepspeed_rate
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kinject.errors import ConfigurationError
-from kinject.templates import resolve_mask_token
+from kinject.prompts.templates import resolve_mask_token
 from tests.conftest import build_tokenizer
 
 LLAMA3 = (

@@ -13,10 +13,9 @@ from typing import Any
 
 import pytest
 
-from kinject import option_help
+from kinject.commands import options
+from kinject.commands.options import OBJECTIVES, class_options, evaluate_help, recipe_help
 from kinject.errors import ConfigurationError, KinjectError
-from kinject.objectives import OBJECTIVES
-from kinject.option_help import class_options, evaluate_help, recipe_help
 
 ROOT = Path(__file__).parents[1]
 HEAVY = ("torch", "transformers", "trl", "datasets", "peft")
@@ -31,8 +30,8 @@ def real_class(module: str, name: str) -> Any:
 @pytest.mark.parametrize(
     ("module", "name"),
     [
-        ("kinject.injection", "InjectionArguments"),
-        ("kinject.measurement", "MeasurementArguments"),
+        ("kinject.commands.inject", "InjectionArguments"),
+        ("kinject.commands.evaluate", "MeasurementArguments"),
         ("kinject.trainers.masked_config", "MaskedSFTConfig"),
         ("kinject.trainers.plain_config", "PlainSFTConfig"),
         ("kinject.trainers.diffusion_config", "DiffusionSFTConfig"),
@@ -83,7 +82,7 @@ def test_a_source_that_lacks_the_class_is_named(monkeypatch: pytest.MonkeyPatch)
         recipe_help("maskd")
     with pytest.raises(KinjectError, match="no class NoSuchConfig"):
         class_options("trl", "NoSuchConfig")
-    monkeypatch.setattr(option_help, "find_spec", lambda name: None)
+    monkeypatch.setattr(options, "find_spec", lambda name: None)
     with pytest.raises(KinjectError, match="trl is not installed"):
         class_options("trl", "ModelConfig")
 

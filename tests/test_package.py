@@ -12,7 +12,7 @@ import kinject
 HEAVY = ("torch", "transformers", "trl", "peft", "datasets", "evaluate", "matplotlib", "numpy")
 
 
-@pytest.mark.parametrize("module", ["kinject", "kinject.cli", "kinject.recipe", "kinject.objectives"])
+@pytest.mark.parametrize("module", ["kinject", "kinject.cli", "kinject.commands.recipe", "kinject.commands.options"])
 def test_importing_is_light(module: str) -> None:
     program = f"import sys, {module}; print([name for name in {HEAVY!r} if name in sys.modules])"
     shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

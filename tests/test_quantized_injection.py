@@ -9,10 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from kinject.commands.recipe import train
 from kinject.evaluation import answer_questions
+from kinject.evaluation.results import read_results
 from kinject.models import load_model
-from kinject.recipe import train
-from kinject.results import read_results
 from tests.conftest import nf4
 
 pytest.importorskip("bitsandbytes", reason="the quant extra is not installed")

@@ -11,20 +11,20 @@ from typing import Any, get_args
 import pytest
 import yaml
 
-from kinject import recipe
+from kinject.commands import recipe
+from kinject.commands.options import OWN_MODELS, all_training_options, measured_settings
+from kinject.commands.recipe import parse, parse_training, read_training
+from kinject.compat import NEEDED, UNUSED, UNUSED_IN_RUNS
 from kinject.corruption import MaskUnit
 from kinject.data.knowledge import PARAPHRASES
 from kinject.errors import ConfigurationError
 from kinject.models import EMBEDDED_MODEL, NANO_MODELS
-from kinject.objectives import NEEDED, OWN_MODELS, PAPER, UNUSED, UNUSED_IN_RUNS, measured_settings
-from kinject.option_help import all_training_options
-from kinject.recipe import parse, parse_training, read_training
-from kinject.sampling_options import SAMPLINGS
+from kinject.sampling.config import SAMPLINGS
 from kinject.trainers import DiffusionSFTConfig, MaskedSFTConfig, PlainSFTConfig
-from kinject.trainers.corruption_config import RatioScope
 from kinject.trainers.diffusion_config import Normalization
+from kinject.trainers.document_config import RatioScope
 from kinject.trainers.infilling import InfillMasks, InfillUnit
-from kinject.trainers.masked_config import Corruption, LossScope
+from kinject.trainers.masked_config import PAPER, Corruption, LossScope
 
 ROOT = Path(__file__).parents[1]
 NO_RUNS = ("lm_eval", "scales", "sft", "tables")  # folders of other YAML files

@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from kinject.commands.recipe import train
 from kinject.data import load_knowledge
 from kinject.errors import ConfigurationError
-from kinject.evaluation.general_knowledge import few_shot_examples, held_out
+from kinject.evaluation.retention import few_shot_examples, held_out
 from kinject.models import load_model
-from kinject.recipe import train
-from kinject.rehearsal import (
+from kinject.trainers import DiffusionSFTConfig, DiffusionSFTTrainer, MaskedSFTConfig, MaskedSFTTrainer
+from kinject.trainers.document_trainer import DocumentSFTTrainer
+from kinject.trainers.rehearsal import (
     answers_needed,
     own_answers,
     rehearsal_prompts,
@@ -20,8 +22,6 @@ from kinject.rehearsal import (
     to_sentence_end,
     with_rehearsal,
 )
-from kinject.trainers import DiffusionSFTConfig, DiffusionSFTTrainer, MaskedSFTConfig, MaskedSFTTrainer
-from kinject.trainers.document_trainer import DocumentSFTTrainer
 
 NANO = Path(__file__).parents[1] / "recipes" / "nano"
 
@@ -80,7 +80,7 @@ def test_settings_that_cannot_be_used_are_refused_before_answers_are_drawn(
     def draw(*arguments: object, **options: object) -> list[str]:
         raise AssertionError("answers were drawn")
 
-    monkeypatch.setattr("kinject.rehearsal.own_answers", draw)
+    monkeypatch.setattr("kinject.trainers.rehearsal.own_answers", draw)
     settings = ["--rehearsal", "0.5", "--use_peft", "false", f"--{name}", value, "--output_dir", str(tmp_path)]
     with pytest.raises(ConfigurationError, match=message):
         train("masked", ["--config", str(NANO / "masked.yaml"), *settings])

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from kinject.commands.evaluate import MeasurementArguments
+from kinject.commands.inject import InjectionArguments
 from kinject.errors import ConfigurationError
-from kinject.injection import InjectionArguments
-from kinject.measurement import MeasurementArguments
 from kinject.sampling import SamplingConfig
-from kinject.sampling_options import SamplingArguments
+from kinject.sampling.config import SamplingArguments
 
 
 def test_published_takes_one_step_a_token_unless_told_otherwise() -> None:

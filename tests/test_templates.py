@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from kinject.chat import pin_template
 from kinject.errors import ConfigurationError, DataError
-from kinject.templates import (
+from kinject.prompts.encoding import pin_template
+from kinject.prompts.templates import (
     ANSWER,
     DEMASKING,
     DEMASKING_WORDINGS,

@@ -1,7 +1,7 @@
 """Documents and questions: reading them from anywhere, inventing them, and saying which way a question asks."""
 
-from kinject.data.biography import biography
 from kinject.data.direction import FactIndex, text_direction
+from kinject.data.entities import find_entities, reverse_text
 from kinject.data.knowledge import (
     DIRECTIONS,
     PARAPHRASES,
@@ -13,9 +13,9 @@ from kinject.data.knowledge import (
     format_facts,
     parse_facts,
 )
-from kinject.data.name_description import name_description
 from kinject.data.readers import load_knowledge, load_questions
-from kinject.data.reversal import find_entities, reverse_text
+from kinject.data.worlds.biography import biography
+from kinject.data.worlds.name_description import name_description
 
 __all__ = [
     "DIRECTIONS",

@@ -6,30 +6,27 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kinject.evaluation.asking import answer_questions
-    from kinject.evaluation.callback import QuestionAnsweringCallback
-    from kinject.evaluation.likelihood import answer_log_likelihood
-    from kinject.evaluation.metrics import exact_match, paper_recall, token_f1
+    from kinject.evaluation.asking import answer_log_likelihood, answer_questions
+    from kinject.evaluation.callback import QuestionAnsweringCallback, log_spaced_steps
+    from kinject.evaluation.measures import exact_match, macro, paper_recall, score_answers, token_f1
     from kinject.evaluation.qa_metric import ForwardBackwardQA
     from kinject.evaluation.report import plot_history, results_table
     from kinject.evaluation.retention import measure_retention
-    from kinject.evaluation.schedule import log_spaced_steps
-    from kinject.evaluation.scores import macro, score_answers
 
 _MODULE_OF = {
     "ForwardBackwardQA": "qa_metric",
     "QuestionAnsweringCallback": "callback",
-    "answer_log_likelihood": "likelihood",
+    "answer_log_likelihood": "asking",
     "answer_questions": "asking",
-    "exact_match": "metrics",
-    "log_spaced_steps": "schedule",
-    "macro": "scores",
+    "exact_match": "measures",
+    "log_spaced_steps": "callback",
+    "macro": "measures",
     "measure_retention": "retention",
-    "paper_recall": "metrics",
+    "paper_recall": "measures",
     "plot_history": "report",
     "results_table": "report",
-    "score_answers": "scores",
-    "token_f1": "metrics",
+    "score_answers": "measures",
+    "token_f1": "measures",
 }
 
 __all__ = [

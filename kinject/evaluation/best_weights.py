@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kinject.errors import ConfigurationError
-from kinject.evaluation.gathering import load_weights, writable
-from kinject.results import write_json
+from kinject.evaluation.results import write_json
+from kinject.models.weights import load_weights, writable
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence

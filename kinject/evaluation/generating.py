@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import GenerationConfig
 
-from kinject.evaluation.gathering import is_sharded
-from kinject.models.shared_beginning import encode_beginning
+from kinject.compat import encode_beginning
+from kinject.models.weights import is_sharded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -16,16 +16,14 @@ import lm_eval.models  # noqa: F401  # the harness fills its registry only while
 from lm_eval.api.model import LM
 from lm_eval.api.registry import register_model
 
-from kinject.chat import pin_template
-from kinject.encoding import begin_of_text_ids
 from kinject.errors import ConfigurationError
-from kinject.evaluation.asking import answer_ends, evaluating
+from kinject.evaluation.asking import answer_ends, answer_log_likelihood, evaluating
 from kinject.evaluation.generating import until_end
-from kinject.evaluation.likelihood import answer_log_likelihood
 from kinject.models import load_model
+from kinject.prompts.encoding import begin_of_text_ids, pin_template
+from kinject.prompts.templates import QuestionTemplate
 from kinject.sampling import sample
-from kinject.sampling_options import SamplingArguments
-from kinject.templates import QuestionTemplate
+from kinject.sampling.config import SamplingArguments
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance

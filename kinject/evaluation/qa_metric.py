@@ -10,7 +10,7 @@ from typing import Any
 import datasets
 import evaluate
 
-from kinject.evaluation.scores import asked, cells, macro, score_answers
+from kinject.evaluation.measures import asked, cells, macro, score_answers
 
 DESCRIPTION = """\
 Scores answers to forward questions (in the order of the document) and backward questions (against it): ROUGE-1 recall

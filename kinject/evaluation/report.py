@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.live import Live
+from rich.text import Text
+
 from kinject.errors import KinjectError
+from kinject.evaluation.measures import DIRECTIONS, UNKNOWN, asked, read_otherwise
 from kinject.evaluation.retention import figures, perplexity_factor, still_right
-from kinject.evaluation.scores import DIRECTIONS, UNKNOWN, asked, read_otherwise
 
 if TYPE_CHECKING:
     import os
+
+    from rich.console import Console
+    from transformers import PreTrainedTokenizerBase
+
+    from kinject.sampling import Step
+
 
 _READINGS = (("paper", "paper"), ("strict", "exact_match"))
 # Of the runs in one plot; distinguishable with color vision deficiencies (Okabe and Ito).
@@ -172,3 +183,60 @@ def _notes(results: Sequence[Mapping[str, Any]]) -> list[str]:
         if note not in notes:
             notes.append(note)
     return notes
+
+
+# == Draws in the terminal how a masked diffusion model fills in an answer.
+
+_MASK = "░"
+_MASK_STYLE, _NEW_STYLE = "dim", "bold reverse green"
+_SECONDS_A_STEP = 0.12
+
+
+def draw_unmasking(
+    console: Console, tokenizer: PreTrainedTokenizerBase, steps: Sequence[Step], mask_token_id: int
+) -> None:
+    """Play ``steps`` in a terminal; elsewhere print a line for each."""
+    if not console.is_terminal:
+        for number, step in enumerate(steps, 1):
+            console.print(Text(f"  {number:>3} ") + draw_step(tokenizer, step, mask_token_id))
+        return
+    with Live(console=console, auto_refresh=False) as live:
+        for number, step in enumerate(steps, 1):
+            live.update(Text(f"  {number:>3} ") + draw_step(tokenizer, step, mask_token_id), refresh=True)
+            time.sleep(_SECONDS_A_STEP)
+
+
+def draw_step(tokenizer: PreTrainedTokenizerBase, step: Step, mask_token_id: int) -> Text:
+    """One line: masks as shaded boxes, what the step committed highlighted."""
+    drawn = Text()
+    for masked, group in groupby(enumerate(step.ids), key=lambda placed: placed[1] == mask_token_id):
+        if drawn and not drawn.plain.endswith(" "):
+            drawn.append(" ")
+        run = list(group)  # (place, token)
+        if masked:
+            drawn.append(_MASK * len(run), _MASK_STYLE)
+            continue
+        shown = ""
+        for count, (place, _) in enumerate(run, 1):
+            # What a token adds to the tokens before it: spaces and letters of several tokens are the decoder's.
+            text = str(tokenizer.decode([token for _, token in run[:count]])).replace("\n", "⏎")
+            if text.endswith("\ufffd") and count < len(run):
+                continue  # part of a letter
+            drawn.append(text[len(shown) :], _NEW_STYLE if place in step.committed else None)
+            shown = text
+    return drawn
+
+
+def print_answers(recorded: Sequence[dict[str, Any]], count: int = 6) -> None:
+    """Print ``count`` recorded answers, spread over the questions."""
+    from rich.console import Console
+    from rich.markup import escape
+
+    from kinject.evaluation.results import expected_answers
+
+    console = Console(soft_wrap=True, highlight=False)
+    for entry in recorded[:: max(1, -(-len(recorded) // count))] if count > 0 else ():
+        console.print(f"\n[bold]{escape(entry['question'].strip())}[/bold] ({entry['direction']})")
+        console.print(
+            f"  answered: {escape(entry['answer'])}\n  expected: {escape(' / '.join(expected_answers(entry)))}"
+        )

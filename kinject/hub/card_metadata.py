@@ -7,19 +7,154 @@ Of what was not asked, nothing stands there: zeros would read as scores.
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.request import urlopen
 
 from kinject.errors import DataError
-from kinject.evaluation.scores import DIRECTIONS, OTHER_WORDS, asked, score_answers
-from kinject.hub.card_holding import HUB_ID
+from kinject.evaluation.measures import DIRECTIONS, OTHER_WORDS, asked, score_answers
+from kinject.evaluation.results import public_config, public_name, validate_results
 from kinject.hub.card_text import single_line, slug
-from kinject.results import public_config, public_name, validate_results
+from kinject.models.adapters import SETTINGS_FILE
+from kinject.models.loading import EMBEDDED_HUB_ID, EMBEDDED_MODEL, NANO_MODELS
 
 if TYPE_CHECKING:
     from huggingface_hub import CardData, EvalResult, ModelCardData
 
-    from kinject.hub.card_holding import Holding
+
+# == What a directory holds: an adapter or a whole model, of which base, autoregressive or diffusion, under which license.
+
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Holding:
+    """What a directory holds.
+
+    Attributes:
+        is_adapter: Whether it holds an adapter, not a whole model.
+        is_merged: Whether an adapter was trained and is part of the weights now.
+        is_diffusion: Whether it is a masked diffusion model.
+        base: The base model as others can name it: a Hub id, or a model that comes with kinject; None for a local one.
+        base_name: What the base is called here.
+        has_chat_template: Whether it is asked in the turns of a chat.
+        license: The card's metadata on the base's license; empty if unknown.
+    """
+
+    is_adapter: bool
+    is_merged: bool
+    is_diffusion: bool
+    base: str | None
+    base_name: str
+    has_chat_template: bool
+    license: dict[str, str]
+
+    @property
+    def library(self) -> str:
+        """The library that loads it, as the Hub names it."""
+        if self.is_diffusion or (self.is_adapter and self.base in NANO_MODELS):
+            return "kinject"
+        return "peft" if self.is_adapter else "transformers"
+
+    @property
+    def tags(self) -> list[str]:
+        """The tags that follow from it."""
+        found = (("peft", self.is_adapter), ("merged-adapter", self.is_merged), ("masked-diffusion", self.is_diffusion))
+        return [tag for tag, holds in found if holds]
+
+
+def holding_of(directory: Path, results: Mapping[str, Any]) -> Holding:
+    """What ``directory`` holds, or will hold: before its weights are written, ``results`` say it."""
+    adapter, config = (_read(directory / file) for file in ("adapter_config.json", "config.json"))
+    trained_adapter = bool(results["config"].get("use_peft"))
+    is_adapter = bool(adapter) or (trained_adapter and not config)
+    base = _base(public_name(str(adapter.get("base_model_name_or_path") or results["model"])), results)
+    template = (directory / "chat_template.jinja").is_file() or "chat_template" in _read(
+        directory / "tokenizer_config.json"
+    )
+    return Holding(
+        is_adapter=is_adapter,
+        is_merged=trained_adapter and not is_adapter,
+        is_diffusion=results["objective"] == "diffusion"
+        or (directory / SETTINGS_FILE).is_file()
+        or config.get("is_causal") is False
+        or config.get("model_type") == "llada",
+        base=base,
+        base_name=base or single_line(public_name(results["model"])),
+        has_chat_template=template or not (directory / "tokenizer_config.json").is_file(),
+        license=base_license(base) if base is not None else {},
+    )
+
+
+def _base(name: str, results: Mapping[str, Any]) -> str | None:
+    """``name`` as others can load it, or None where it is a directory of the machine that trained."""
+    if results.get("model_source") == "directory" and name.split("/")[-1] == results["model"].split("/")[-1]:
+        return None
+    if name == EMBEDDED_MODEL:
+        return EMBEDDED_HUB_ID
+    return name if name in NANO_MODELS or HUB_ID.fullmatch(name) else None
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """The content of a JSON file, or nothing where there is none that can be read."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+# == The license of a base model, from its own card: what comes with kinject, the Hub cache, or the Hub itself.
+
+_KNOWN = {EMBEDDED_HUB_ID: "apache-2.0", **dict.fromkeys(NANO_MODELS, "apache-2.0")}
+_SECONDS = 5.0
+_LONGEST = 1_000_000  # bytes of a card that are read
+
+
+def base_license(base: str) -> dict[str, str]:
+    """``license``, and ``license_name`` and ``license_link`` of one that the Hub does not know; empty if unknown."""
+    if base in _KNOWN:
+        return {"license": _KNOWN[base]}
+    return dict(_from_card(base))
+
+
+@lru_cache(maxsize=64)  # a card is written at every checkpoint
+def _from_card(base: str) -> tuple[tuple[str, str], ...]:
+    from huggingface_hub import ModelCard
+    from yaml import YAMLError
+
+    text = _card_text(base)
+    if text is None:
+        return ()
+    try:
+        data = ModelCard(text, ignore_metadata_errors=True).data
+    except (ValueError, YAMLError):  # its metadata cannot be read
+        return ()
+    found = {name: data.get(name) for name in ("license", "license_name", "license_link")}
+    plain = {name: value for name, value in found.items() if isinstance(value, str) and len(value) <= 200}
+    return tuple(plain.items()) if "license" in plain else ()
+
+
+def _card_text(base: str) -> str | None:
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    cached = try_to_load_from_cache(base, "README.md")
+    try:
+        if isinstance(cached, str):
+            return Path(cached).read_text(encoding="utf-8", errors="replace")
+        if constants.HF_HUB_OFFLINE:
+            return None
+        # One plain request, without a token: the Hub's own client tries for half a minute where there is no network.
+        with urlopen(f"{constants.ENDPOINT}/{base}/resolve/main/README.md", timeout=_SECONDS) as response:
+            return str(response.read(_LONGEST).decode("utf-8", errors="replace"))
+    except OSError:
+        return None
+
 
 KEY = "kinject"
 MEASURES = {

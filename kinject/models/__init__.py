@@ -11,8 +11,8 @@ from kinject.models.diffusion import (
     prove_bidirectional,
     to_diffusion,
 )
+from kinject.models.layouts import save_model
 from kinject.models.loading import EMBEDDED_MODEL, NANO_MODELS, LoadedModel, load_model
-from kinject.models.saving import save_model
 
 __all__ = [
     "EMBEDDED_MODEL",

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kinject.errors import ConfigurationError
-from kinject.models.checkpoint import require_all_weights, require_finite
+from kinject.models.weights import require_all_weights, require_finite
 
 if TYPE_CHECKING:
     from os import PathLike

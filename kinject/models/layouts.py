@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 from kinject.errors import ConfigurationError
-from kinject.models.llada import KEY_MAPPING, native_config, require_fixed
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedConfig
+    from os import PathLike
+
+    import torch
+    from transformers import LlamaConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
 
 # Masked diffusion checkpoints with the weights of a native class under a name of their own: that class, and whether
 # their logits are shifted. iLLaDA (arXiv 2606.25331) is a Llama, Dream (arXiv 2508.15487) a Qwen2.
@@ -70,3 +76,252 @@ def _require_native(model_type: str | None) -> None:
             "has a class for, and remote code is not run unasked. Use a checkpoint of a native architecture, or of "
             "LLaDA's layout; or, if you trust its authors, --trust_remote_code true."
         )
+
+
+# == LLaDA's checkpoint layout in terms of the native Llama class: configuration and names of weights, both ways.
+
+_TOP = {"wte": "model.embed_tokens", "ln_f": "model.norm", "ff_out": "lm_head"}
+_BLOCK = {
+    "attn_norm": "input_layernorm",
+    "ff_norm": "post_attention_layernorm",
+    "q_proj": "self_attn.q_proj",
+    "k_proj": "self_attn.k_proj",
+    "v_proj": "self_attn.v_proj",
+    "attn_out": "self_attn.o_proj",
+    "ff_proj": "mlp.gate_proj",
+    "up_proj": "mlp.up_proj",
+    "ff_out": "mlp.down_proj",
+}
+# For `from_pretrained`, which replaces one group a pattern: a second one would leave its weights random.
+KEY_MAPPING = {
+    **{rf"^model\.transformer\.{theirs}\.": f"{ours}." for theirs, ours in _TOP.items()},
+    **{
+        rf"^model\.transformer\.blocks\.(\d+)\.{theirs}\.": rf"model.layers.\1.{ours}."
+        for theirs, ours in _BLOCK.items()
+    },
+}
+# What Llama's block fixes. A field that a configuration leaves out is taken to have this value; its weights prove it.
+_FIXED: dict[str, Any] = {
+    "block_type": "llama",
+    "block_group_size": 1,
+    "activation_type": "silu",
+    "layer_norm_type": "rms",
+    "layer_norm_with_affine": True,
+    "bias_for_layer_norm": False,
+    "attention_layer_norm": False,
+    "include_bias": False,
+    "include_qkv_bias": False,
+    "rope": True,
+    "alibi": False,
+    "input_emb_norm": False,
+    "scale_logits": False,
+    "clip_qkv": None,
+    "residual_dropout": 0.0,
+    "embedding_dropout": 0.0,
+}
+_REMOTE_CODE = "GSAI-ML/LLaDA-8B-Base--{}"  # where LLaDA's own loader finds its classes
+
+
+def native_config(fields: Mapping[str, Any]) -> LlamaConfig:
+    """The Llama configuration of a checkpoint in LLaDA's layout.
+
+    Args:
+        fields: its `config.json`.
+
+    Raises:
+        ConfigurationError: a size is missing, or the configuration asks for what Llama's block cannot do.
+    """
+    from transformers import LlamaConfig
+
+    require_fixed(fields, _FIXED)
+    vocab_size = fields.get("embedding_size") or _size(fields, "vocab_size")
+    width, heads = _size(fields, "d_model"), _size(fields, "n_heads")
+    if width % heads:
+        raise ConfigurationError(f"config.json has d_model = {width}, which n_heads = {heads} does not divide.")
+    diffusion: dict[str, Any] = {
+        "is_causal": False,
+        "mask_token_id": fields.get("mask_token_id"),
+        "shifted_logits": False,
+    }
+    return LlamaConfig(
+        vocab_size=vocab_size,
+        hidden_size=width,
+        intermediate_size=fields.get("mlp_hidden_size") or _size(fields, "mlp_ratio") * width,
+        num_hidden_layers=_size(fields, "n_layers"),
+        num_attention_heads=heads,
+        num_key_value_heads=fields.get("n_kv_heads") or (1 if fields.get("multi_query_attention") else heads),
+        max_position_embeddings=_size(fields, "max_sequence_length"),
+        rms_norm_eps=fields.get("rms_norm_eps", 1e-5),
+        rope_parameters={"rope_type": "default", "rope_theta": float(fields.get("rope_theta", 10_000.0))},
+        attention_dropout=fields.get("attention_dropout", 0.0),
+        tie_word_embeddings=bool(fields.get("weight_tying", False)),
+        initializer_range=fields.get("init_std", 0.02),
+        bos_token_id=fields.get("bos_token_id"),
+        eos_token_id=fields.get("eos_token_id"),
+        pad_token_id=fields.get("pad_token_id"),
+        use_cache=False,
+        **diffusion,
+    )
+
+
+def llada_fields(config: PreTrainedConfig) -> dict[str, Any]:
+    """The `config.json` in LLaDA's layout of a native masked diffusion model: the inverse of `native_config`.
+
+    Raises:
+        ConfigurationError: LLaDA's layout has no words for such a model.
+    """
+    rope: Mapping[str, Any] = getattr(config, "rope_parameters", None) or {}
+    heads = getattr(config, "num_attention_heads", 1)
+    for held, reason in (
+        (config.model_type == "llama", f"is a {config.model_type}, not a Llama"),
+        (not getattr(config, "is_causal", True), "is causal"),
+        (not getattr(config, "shifted_logits", False), "has shifted logits"),
+        (not getattr(config, "attention_bias", False), "has attention biases"),
+        (not getattr(config, "mlp_bias", False), "has biases in its MLP"),
+        (getattr(config, "hidden_act", None) == "silu", "has an activation other than silu"),
+        (rope.get("rope_type") == "default", f"has {rope.get('rope_type')} rotary embeddings"),
+        (getattr(config, "head_dim", 0) * heads == getattr(config, "hidden_size", 0), "has a head_dim of its own"),
+    ):
+        if not held:
+            raise ConfigurationError(
+                f"the model cannot be saved in LLaDA's layout: it {reason}. Save it with layout='native'."
+            )
+    values: Any = config
+    return {
+        "architectures": ["LLaDAModelLM"],
+        "auto_map": {
+            "AutoConfig": _REMOTE_CODE.format("configuration_llada.LLaDAConfig"),
+            "AutoModel": _REMOTE_CODE.format("modeling_llada.LLaDAModelLM"),
+            "AutoModelForCausalLM": _REMOTE_CODE.format("modeling_llada.LLaDAModelLM"),
+        },
+        "model_type": "llada",
+        **{field: value for field, value in _FIXED.items() if value is not None},
+        "attention_dropout": values.attention_dropout,
+        "d_model": values.hidden_size,
+        "embedding_size": values.vocab_size,
+        "init_std": values.initializer_range,
+        "max_sequence_length": values.max_position_embeddings,
+        "mlp_hidden_size": values.intermediate_size,
+        "n_heads": values.num_attention_heads,
+        "n_kv_heads": values.num_key_value_heads,
+        "n_layers": values.num_hidden_layers,
+        "rms_norm_eps": values.rms_norm_eps,
+        "rope_full_precision": True,
+        "rope_theta": rope["rope_theta"],
+        "use_cache": False,
+        "vocab_size": values.vocab_size,
+        "weight_tying": bool(values.tie_word_embeddings),
+        **{
+            name: getattr(values, name)
+            for name in ("bos_token_id", "eos_token_id", "pad_token_id", "mask_token_id")
+            if getattr(values, name, None) is not None
+        },
+    }
+
+
+def llada_names(names: Iterable[str]) -> dict[str, str]:
+    """The name in LLaDA's layout of each native weight: the inverse of `KEY_MAPPING`.
+
+    Raises:
+        ConfigurationError: a weight has no place in that layout.
+    """
+    top = {ours: f"model.transformer.{theirs}" for theirs, ours in _TOP.items()}
+    block = {ours: theirs for theirs, ours in _BLOCK.items()}
+    renamed = {}
+    for name in names:
+        module, _, kind = name.rpartition(".")
+        layer = re.fullmatch(r"model\.layers\.(\d+)\.(.+)", module)
+        if module in top:
+            renamed[name] = f"{top[module]}.{kind}"
+        elif layer and layer[2] in block:
+            renamed[name] = f"model.transformer.blocks.{layer[1]}.{block[layer[2]]}.{kind}"
+        else:
+            raise ConfigurationError(f"weight {name} has no place in LLaDA's layout; save it with layout='native'.")
+    return renamed
+
+
+def require_fixed(fields: Mapping[str, Any], fixed: Mapping[str, Any]) -> None:
+    """Refuse a configuration that asks for what the native class cannot do.
+
+    Raises:
+        ConfigurationError: a field has another value than ``fixed`` has for it.
+    """
+    for field, value in fixed.items():
+        given = fields.get(field)
+        if given is not None and given != value:
+            raise ConfigurationError(
+                f"config.json has {field} = {given!r}; the checkpoint loads into the native class of its "
+                f"architecture, which needs {field} = {value!r}. Use a checkpoint that was trained so."
+            )
+
+
+def _size(fields: Mapping[str, Any], name: str) -> int:
+    value = fields.get(name)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ConfigurationError(
+            f"config.json has {name} = {value!r}; expected a whole number of at least 1, as in LLaDA-8B's."
+        )
+    return value
+
+
+# == Saves a model under the names of its native class, or in LLaDA's layout for LLaDA's own tools.
+
+
+def save_model(
+    model: PreTrainedModel,
+    directory: str | PathLike[str],
+    *,
+    layout: Literal["native", "llada"] = "native",
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    state_dict: dict[str, torch.Tensor] | None = None,
+    max_shard_size: str = "5GB",
+) -> None:
+    """Save ``model`` so that `load_model` reads it back.
+
+    Args:
+        model: A whole model, not an adapter: merge one first, with `kinject.models.merge_adapter`.
+        directory: Created if need be.
+        layout: `native` is what transformers loads, bidirectional as it stands; `llada` has the names of weights and
+            the `config.json` of LLaDA's own code.
+        tokenizer: Saved beside the model if given.
+        state_dict: The gathered weights of a sharded model, under native names; the model's own if left out.
+        max_shard_size: Of one file of weights.
+
+    Raises:
+        ConfigurationError: the layout is unknown, or cannot hold such a model.
+    """
+    if layout not in ("native", "llada"):
+        raise ConfigurationError(f"layout is {layout!r}; expected 'native' or 'llada'.")
+    if layout == "llada":
+        _save_llada(model, Path(directory), state_dict, max_shard_size)
+    else:
+        model.save_pretrained(directory, state_dict=state_dict, max_shard_size=max_shard_size)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(directory)
+
+
+def _save_llada(
+    model: PreTrainedModel, directory: Path, state_dict: dict[str, torch.Tensor] | None, max_shard_size: str
+) -> None:
+    from huggingface_hub import save_torch_state_dict
+
+    if hasattr(model, "peft_config") or getattr(model, "is_quantized", False):
+        raise ConfigurationError(
+            "LLaDA's layout holds whole models only, not adapters or quantized weights. Merge the adapter into an "
+            "unquantized base with merge_and_unload first."
+        )
+    fields = llada_fields(model.config)
+    weights: dict[str, Any] = dict(model.state_dict() if state_dict is None else state_dict)
+    if model.config.tie_word_embeddings:
+        weights.pop("lm_head.weight", None)
+    names = llada_names(weights)
+    directory.mkdir(parents=True, exist_ok=True)
+    save_torch_state_dict(
+        {names[name]: weight for name, weight in weights.items()},
+        directory,
+        max_shard_size=max_shard_size,
+        metadata={"format": "pt"},
+    )
+    fields["torch_dtype"] = str(model.dtype).removeprefix("torch.")
+    (directory / "config.json").write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    model.generation_config.save_pretrained(directory)

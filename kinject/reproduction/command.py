@@ -13,11 +13,9 @@ from typing import TYPE_CHECKING, Any
 from kinject.errors import ConfigurationError, exit_on_user_error
 
 if TYPE_CHECKING:
-    from kinject.reproduction.estimate import Cost
-    from kinject.reproduction.grid import Run
-    from kinject.reproduction.reading import Recipes
+    from kinject.reproduction.grid import Cost, Run
     from kinject.reproduction.runner import Launch
-    from kinject.reproduction.specification import Scale, Table
+    from kinject.reproduction.specification import Recipes, Scale, Table
 
 DESCRIPTION = (
     "Reproduce a table of the paper with its figures: run what is missing, take up what was killed, render it beside the "
@@ -75,7 +73,7 @@ def run(arguments: argparse.Namespace) -> None:
     from dataclasses import replace
 
     os.environ.setdefault("TQDM_DISABLE", "1")  # there is one progress bar, ours
-    from kinject.reproduction.reading import read_recipes, table_names
+    from kinject.reproduction.specification import read_recipes, table_names
 
     recipes = read_recipes(find_recipes(arguments.recipes), arguments.scale)
     if arguments.seeds:
@@ -108,8 +106,7 @@ def plan_runs(recipes: Recipes, table: Table, arguments: argparse.Namespace) -> 
     Raises:
         ConfigurationError: ``--matched_compute`` at a scale without masked fine-tuning.
     """
-    from kinject.reproduction.estimate import matched
-    from kinject.reproduction.grid import method_runs, table_runs
+    from kinject.reproduction.grid import matched, method_runs, table_runs
 
     overrides = {"rehearsal": arguments.rehearsal} if arguments.rehearsal else {}
     data_dir = arguments.data_dir.absolute()
@@ -256,13 +253,10 @@ def run_with_progress(
 
 def render(recipes: Recipes, name: str, table: Table, runs: Sequence[Run], launch: Launch, folder: Path) -> str:
     """Write the table, its figures and its verdicts to ``folder``; returns what the terminal shows."""
-    from kinject.reproduction.claims import check_claims
-    from kinject.reproduction.figures import draw
-    from kinject.reproduction.findings import Findings
-    from kinject.reproduction.rendering import as_latex, as_markdown
+    from kinject.evaluation.results import write_json, write_text
+    from kinject.reproduction.findings import Findings, check_claims
+    from kinject.reproduction.rendering import as_csv, as_latex, as_markdown, collect, draw
     from kinject.reproduction.runner import finished_results
-    from kinject.reproduction.tables import as_csv, collect
-    from kinject.results import write_json, write_text
 
     results = [(each, found) for each in runs if (found := finished_results(launch.directory(each))) is not None]
     findings = Findings(results, recipes.scale.weights, recipes.scale.reading)
@@ -286,7 +280,7 @@ def render(recipes: Recipes, name: str, table: Table, runs: Sequence[Run], launc
 
 def _figures_only(results: Mapping[str, Any]) -> dict[str, Any]:
     """What may be committed of ``results``: no documents, questions or answers."""
-    from kinject.results import summary
+    from kinject.evaluation.results import summary
 
     kept = summary(results)
     retention = kept.get("retention") or {}
@@ -319,7 +313,7 @@ def _notes(recipes: Recipes, table: Table, runs: Sequence[Run], finished: int) -
 
 
 def _costs(runs: Sequence[Run], scale: Scale, launch: Launch) -> dict[str, Cost]:
-    from kinject.reproduction.estimate import estimate
+    from kinject.reproduction.grid import estimate
 
     logging.disable(logging.WARNING)  # what loading warns of is the runs' to say
     try:
@@ -329,7 +323,7 @@ def _costs(runs: Sequence[Run], scale: Scale, launch: Launch) -> dict[str, Cost]
 
 
 def _exists_at_scale(recipes: Recipes, name: str) -> bool:
-    from kinject.reproduction.reading import load_yaml
+    from kinject.reproduction.specification import load_yaml
 
     scales: Any = load_yaml(recipes.folder / "tables" / f"{name}.yaml").get("scales")
     return not scales or recipes.scale_name in scales

@@ -2,14 +2,117 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
-from kinject.evaluation.scores import DIRECTIONS, macro
+from kinject.evaluation.measures import DIRECTIONS, macro
 from kinject.reproduction.grid import Run
-from kinject.reproduction.specification import Panel
-from kinject.reproduction.statistics import Spread, spread
+from kinject.reproduction.specification import DIRECTIONS, Check, Claim, Panel
+
+# == The little statistics that tables need: mean, deviation and interval over seeds, and the fit of a learning curve.
+
+# Two-sided 95 % quantiles of Student's t by degrees of freedom; beyond 30 by Cornish and Fisher's expansion.
+_STUDENT_95 = (
+    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228,
+    2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086,
+    2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
+)  # fmt: skip
+_NORMAL_95 = 1.959964
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A measure over seeds.
+
+    Attributes:
+        mean: Its mean.
+        deviation: Standard deviation of a sample (n - 1); 0 for one seed.
+        low, high: 95 % interval.
+        n: Number of seeds.
+    """
+
+    mean: float
+    deviation: float
+    low: float
+    high: float
+    n: int
+
+
+def spread(
+    values: Sequence[float], interval: Sequence[float] | None = None, bounds: tuple[float, float] = (0.0, 1.0)
+) -> Spread:
+    """Mean, deviation and Student's 95 % interval of ``values``, one a seed.
+
+    Args:
+        values: At least one.
+        interval: What stands in with a single seed, such as the bootstrap interval over its questions.
+        bounds: The interval is cut there.
+    """
+    mean, n = statistics.fmean(values), len(values)
+    if n == 1:
+        low, high = interval or (mean, mean)
+        return Spread(mean, 0.0, low, high, 1)
+    deviation = statistics.stdev(values)
+    half = student_95(n - 1) * deviation / math.sqrt(n)
+    return Spread(mean, deviation, max(bounds[0], mean - half), min(bounds[1], mean + half), n)
+
+
+def student_95(freedom: int) -> float:
+    """The two-sided 95 % quantile of Student's t with ``freedom`` degrees of freedom (1 or more)."""
+    if freedom <= len(_STUDENT_95):
+        return _STUDENT_95[freedom - 1]
+    z = _NORMAL_95
+    return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
+
+
+@dataclass(frozen=True)
+class LearningCurve:
+    """``accuracy = limit * (1 - exp(-rate * step))``, as the paper fits accuracy over steps (Table 7)."""
+
+    limit: float
+    rate: float
+    error: float
+
+    def at(self, step: float) -> float:
+        """The fitted accuracy after ``step`` steps."""
+        return self.limit * (1.0 - math.exp(-self.rate * step))
+
+
+def fit_learning_curve(steps: Sequence[float], values: Sequence[float]) -> LearningCurve:
+    """The least-squares fit of `LearningCurve`; ``error`` is the root of the mean squared residual.
+
+    For a given rate the best limit has a closed form, so only the rate is searched: on a logarithmic grid, then ever
+    more finely around the best.
+    """
+    if not steps or len(steps) != len(values):
+        raise ValueError(f"{len(steps)} steps and {len(values)} values; expected as many, and at least one")
+    low, high = math.log(1e-3 / max(steps)), math.log(1e2 / max(min(steps), 1e-9))
+    best = _with_rate(math.exp(low), steps, values)
+    for _ in range(12):
+        width = (high - low) / 40
+        found = min(
+            (_with_rate(math.exp(low + index * width), steps, values) for index in range(41)),
+            key=lambda each: each.error,
+        )
+        best = min(best, found, key=lambda each: each.error)
+        center = math.log(best.rate)
+        low, high = center - 2 * width, center + 2 * width
+    return best
+
+
+def _with_rate(rate: float, steps: Sequence[float], values: Sequence[float]) -> LearningCurve:
+    shape = [1.0 - math.exp(-rate * step) for step in steps]
+    norm = sum(each * each for each in shape)
+    # An accuracy cannot pass 1; without the cut a curve that still rises is fitted by any straight line.
+    limit = min(1.0, max(0.0, sum(a * b for a, b in zip(shape, values, strict=True)) / norm)) if norm else 0.0
+    squares = [(limit * a - b) ** 2 for a, b in zip(shape, values, strict=True)]
+    return LearningCurve(limit, rate, math.sqrt(sum(squares) / len(squares)))
+
 
 BEFORE = "before"
 READINGS = ("exact_match", "paper")
@@ -128,3 +231,104 @@ def _cell(scores: Mapping[str, Any], group: str | None, direction: str) -> Mappi
         if name.startswith(f"{group}/") and name.endswith(f"/{direction}")
     )
     return next(named, None)
+
+
+# == Checks the paper's qualitative claims against what the runs of a grid found.
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a claim holds for one model on one dataset.
+
+    Attributes:
+        says: The claim.
+        where: Model and dataset.
+        holds: `None` where a run is missing.
+        numbers: The comparisons, each with what was measured.
+    """
+
+    says: str
+    where: str
+    holds: bool | None
+    numbers: str
+
+    def __str__(self) -> str:
+        """One line: verdict, place and numbers."""
+        verdict = {True: "holds", False: "does not hold", None: "not measured"}[self.holds]
+        return f"{verdict:13} {self.where}: {self.numbers}"
+
+
+def check_claims(
+    claims: Sequence[Claim],
+    findings: Findings,
+    panels: Sequence[Panel],
+    planned: Collection[tuple[str, str]] | None = None,
+) -> list[Verdict]:
+    """The verdict on every claim for every model and dataset that has runs of its methods.
+
+    Args:
+        claims: What to check.
+        findings: What runs gave.
+        panels: The datasets, as parts of a table.
+        planned: The datasets and methods of the grid; what a claim needs beyond them it is not checked for. Default: all.
+    """
+    datasets = list(dict.fromkeys(panel.dataset for panel in panels))
+    verdicts = []
+    for claim in claims:
+        for model in findings.models:
+            for dataset in datasets:
+                whole = Panel(dataset, dataset)
+                if not any(findings.results(model, method, dataset) for method in claim.methods):
+                    continue
+                if planned is not None and any((dataset, method) not in planned for method in claim.methods):
+                    continue
+                outcomes = [_check(check, model, whole, findings) for check in claim.checks]
+                known = [holds for holds, _ in outcomes if holds is not None]
+                holds = all(known) if len(known) == len(outcomes) else None
+                numbers = "; ".join(text for _, text in outcomes)
+                verdicts.append(Verdict(claim.says, f"{model} on {dataset}", holds, numbers))
+    return verdicts
+
+
+def _check(check: Check, model: str, panel: Panel, findings: Findings) -> tuple[bool | None, str]:
+    """Whether a comparison of means over seeds holds, and its numbers in words."""
+    measured = _by_seed(findings, model, check.method, panel, check.direction)
+    score = fmean(measured.values()) if measured else None
+    at_least = check.at_least is not None
+    bound = check.at_least if at_least else check.at_most
+    relation = ">=" if at_least else "<="
+    digits = ".3f" if check.direction == "forgotten" else ".2f"  # where a point is much
+    text = f"{check.direction} of {check.method}"
+    if isinstance(bound, str):
+        others = _by_seed(findings, model, bound, panel, check.direction)
+        margin = f" {'+' if check.plus > 0 else '-'} {abs(check.plus):{digits}}" if check.plus else ""
+        other = fmean(others.values()) if others else None
+        limit = None if other is None else other + check.plus
+        shown = "not measured" if other is None else f"{other:{digits}}{margin}{_paired(measured, others)}"
+        expected = f"{relation} {bound}{margin} ({shown})"
+    else:
+        limit = float(bound or 0.0) + check.plus
+        expected = f"{relation} {limit:{digits}}"
+    if score is None or limit is None:
+        return None, f"{text} {'not measured' if score is None else f'{score:{digits}}'}, expected {expected}"
+    holds = score >= limit - 1e-9 if at_least else score <= limit + 1e-9
+    return holds, f"{text} {score:{digits}}, expected {expected}"
+
+
+def _paired(measured: Mapping[int, float], others: Mapping[int, float]) -> str:
+    """How much the first have more, seed by seed, with its interval, which tells a comparison from chance."""
+    differences = [score - others[seed] for seed, score in measured.items() if seed in others]
+    if len(differences) < 2:
+        return ""
+    found = spread(differences, bounds=(-1.0, 1.0))
+    return f"; difference {found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}], {found.n} seeds"
+
+
+def _by_seed(findings: Findings, model: str, method: str, panel: Panel, direction: str) -> dict[int, float]:
+    """A score of each seed; `macro` is the mean of both directions, `forgotten` the share of general questions lost."""
+    if direction == "forgotten":
+        answered = findings.answered(model, method, panel.dataset)
+        return {seed: before - after for seed, (before, after) in answered.items()}
+    directions = DIRECTIONS if direction == "macro" else (direction,)
+    scores = [findings.by_seed(model, method, panel, each) for each in directions]
+    return {seed: fmean(each[seed] for each in scores) for seed in scores[0] if all(seed in each for each in scores)}

@@ -6,18 +6,254 @@ run left is still good also depends on kinject's code; see `fingerprint`.
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from kinject.errors import ConfigurationError
-from kinject.reproduction.fingerprint import data_fingerprint
-from kinject.reproduction.reading import Recipes, load_yaml
-from kinject.reproduction.specification import SCRIPTS, Dataset, Method, Table
+from kinject.errors import ConfigurationError, DataError, KinjectError
+from kinject.reproduction.specification import SCRIPTS, Dataset, Method, Recipes, Scale, Table, load_yaml
+from kinject.trainers.rehearsal import rehearsal_prompts, rehearsal_size
+from kinject.trainers.run_inputs import files_fingerprint
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from kinject.prompts.templates import DocumentTemplate, Frame
+
+
+# == What, besides its settings, decides the results of a run: kinject's code, and local documents, questions and models.
+
+PACKAGE = Path(__file__).parent.parent
+# What shows, publishes or orders results, and never makes one.
+_SHAPES_NO_RESULT = (
+    "reproduction",
+    "hub",
+    "cli.py",
+    "option_help.py",
+    "_version.py",
+    "evaluation/report.py",
+    "evaluation/lm_eval.py",
+    "evaluation/unmasking.py",
+    "evaluation/qa_metric.py",
+    "trainers/card_writing.py",
+    "trainers/hub_pushing.py",
+)
+_COMPILED = (".pyc", ".pyo")
+
+
+@cache
+def code_fingerprint(package: Path = PACKAGE) -> str:
+    """A hash of the code, and of the shipped models' files, that decide results."""
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*")):
+        relative = path.relative_to(package).as_posix()
+        if relative.startswith(_SHAPES_NO_RESULT):
+            continue
+        if path.suffix == ".py":
+            digest.update(f"{relative}\n{bare_code(path.read_text(encoding='utf-8'))}\n".encode())
+        elif path.is_file() and path.suffix not in _COMPILED:
+            digest.update(f"{relative}\n".encode() + path.read_bytes())
+    return digest.hexdigest()[:10]
+
+
+def bare_code(source: str) -> str:
+    """``source`` without comments, docstrings and layout."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and (
+            ast.get_docstring(node) is not None
+        ):
+            node.body = node.body[1:] or [ast.Pass()]
+    return ast.unparse(tree)
+
+
+@cache
+def data_fingerprint(documents: str, *others: str) -> str:
+    """A hash of the local files behind ``documents``; empty for fictional worlds, Hub data sets and what is not there.
+
+    Args:
+        documents: As `--documents` takes them.
+        others: Further files and folders that a run reads, such as its questions or its model; names of no such thing
+            are passed over.
+    """
+    path = Path(documents).expanduser()
+    files = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
+    if not path.exists():  # in the published layout several data sets may share a folder: `wiki` is `wiki_*`
+        files = sorted(path.parent.glob(f"{path.name}_*")) if path.parent.is_dir() else []
+    for other in map(Path, others):
+        files += sorted(each for each in other.rglob("*") if each.is_file()) if other.is_dir() else []
+        files += [other] if other.is_file() else []
+    return files_fingerprint(files) if files else ""
+
+
+# == What a run will cost before it runs: tokens, floating-point operations and hours.
+
+_REHEARSED = 40.0  # tokens of a general prompt with its answer, where there is no tokenizer to ask
+_PROMPTS = 256  # of them are counted
+_INFILLED = 0.45  # of a document, on average, is not part of an infilling sample's answer
+_FRAME = 20.0  # tokens around a document, where there is no tokenizer to ask
+_TOKENS_A_WORD = 1.4
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a run is expected to take.
+
+    Attributes:
+        steps: Optimizer steps.
+        tokens: Tokens of all samples, without padding.
+        flops: Floating-point operations of training.
+        hours: Hours of one device.
+        counted: Whether tokens were counted, not assumed.
+    """
+
+    steps: int
+    tokens: float
+    flops: float
+    hours: float
+    counted: bool
+
+
+def estimate(run: Run, scale: Scale, processes: int = 1) -> Cost:
+    """The expected cost of ``run``, on as many ``processes`` as share a step."""
+    model, dataset = scale.models[run.model], scale.datasets[run.dataset]
+    samples, tokens_a_sample, counted = _samples(run, dataset)
+    rehearsed = rehearsal_size(samples, float(run.options.get("rehearsal", 0.0)))
+    if rehearsed:
+        tokens_a_sample = (samples * tokens_a_sample + rehearsed * _rehearsed_tokens(run)) / (samples + rehearsed)
+        samples, counted = samples + rehearsed, False
+    batch = int(run.options.get("per_device_train_batch_size", 8)) * processes
+    batch *= int(run.options.get("gradient_accumulation_steps", 1))
+    steps_an_epoch = -(-samples // batch)
+    steps = int(run.options.get("max_steps", -1))
+    if steps <= 0:
+        epochs = float(run.options["num_train_epochs"])
+        steps = -int(-epochs * steps_an_epoch // 1)
+    tokens = steps / steps_an_epoch * samples * tokens_a_sample
+    flops = tokens * 6.0 * model.parameters
+    return Cost(steps, tokens, flops, flops / float(scale.device["flops"]) / 3600, counted)
+
+
+def matched(runs: Sequence[Run], references: Sequence[Run], scale: Scale, processes: int = 1) -> list[Run]:
+    """``runs`` with as many steps as cost what the reference on the same dataset does, in floating-point operations.
+
+    Args:
+        runs: The runs to change.
+        references: One run a dataset and autoregressive model. A diffusion model is matched with the first of them.
+        scale, processes: As for `estimate`.
+    """
+    budgets: dict[tuple[str, str], float] = {}
+    for each in references:
+        flops = estimate(each, scale, processes).flops
+        budgets.setdefault((each.model, each.dataset), flops)
+        budgets.setdefault(("", each.dataset), flops)
+    return [
+        each.scaled(
+            budgets.get((each.model, each.dataset), budgets["", each.dataset]) / estimate(each, scale, processes).flops
+        )
+        for each in runs
+    ]
+
+
+def _samples(run: Run, dataset: Dataset) -> tuple[int, float, bool]:
+    """Number of samples in an epoch, mean tokens of a sample, and whether they were counted."""
+    texts = _run_texts(run)
+    copies = 2.0 if run.recipe == "masked" else 1.0
+    infilled = float(run.options.get("infill_share", 0.0))
+    copies -= _INFILLED * infilled  # the answer is the gap alone
+    reversals = 2 if run.options.get("objective") == "reverse" else 1
+    tokenizer = _tokenizer(str(run.options["model_name_or_path"])) if texts else None
+    if not texts:
+        documents = (dataset.documents or 1) * dataset.wordings[str(run.options["paraphrases"])]
+        return documents * reversals, copies * (dataset.tokens or 50.0) + _FRAME, False
+    if tokenizer is None:
+        words = sum(len(text.split()) for text in texts) / len(texts)
+        return len(texts) * reversals, copies * _TOKENS_A_WORD * words + _FRAME, False
+    from kinject.prompts.templates import DocumentTemplate
+
+    template = DocumentTemplate(tokenizer, _wordings(run.recipe, run.options), run.options.get("system_prompt"))
+    return len(texts) * reversals, copies * _length(template, texts) + _around(template.frames), not infilled
+
+
+def _rehearsed_tokens(run: Run) -> float:
+    """Mean tokens of a general prompt with its answer, which is taken to be as long as a document."""
+    texts = _run_texts(run)
+    tokenizer = _tokenizer(str(run.options["model_name_or_path"])) if texts else None
+    if tokenizer is None:
+        return _REHEARSED
+    from kinject.prompts.templates import ANSWER, DocumentTemplate
+
+    template = DocumentTemplate(tokenizer, (ANSWER,), run.options.get("system_prompt"))
+    frames = [template.row_frames(prompt)[0] for prompt in rehearsal_prompts(str(run.options["documents"]), _PROMPTS)]
+    return _around(frames) + min(_length(template, texts), float(run.options.get("max_new_tokens", 128)))
+
+
+def _length(template: DocumentTemplate, texts: Sequence[str]) -> float:
+    """Mean tokens of a document."""
+    return sum(len(template.encode(text).ids) for text in texts) / len(texts)
+
+
+def _around(frames: Sequence[Frame]) -> float:
+    """Mean tokens around a document."""
+    return sum(len(frame.before) + len(frame.between) + len(frame.after) for frame in frames) / len(frames)
+
+
+def _run_texts(run: Run) -> tuple[str, ...]:
+    """The documents of ``run``, or nothing where they are not at hand."""
+    return _texts(
+        str(run.options["documents"]),
+        str(run.options["paraphrases"]),
+        run.options.get("facts"),
+        run.options.get("size"),
+        run.options.get("world_seed", 0),
+    )
+
+
+def _wordings(recipe: str, options: Mapping[str, Any]) -> Any:
+    from kinject.prompts.templates import FACT, RAW, RAW_FROM_BEGIN
+    from kinject.trainers.masked_trainer import named_wordings
+
+    if recipe == "masked":
+        return named_wordings(str(options.get("wordings", "paper")))
+    plain, default = (RAW_FROM_BEGIN, "raw") if recipe == "diffusion" else (RAW, "chat")
+    return (plain,) if options.get("frame", default) == "raw" else (FACT,)
+
+
+@cache
+def _texts(documents: str, paraphrases: str, facts: Any, size: int | None, seed: int) -> tuple[str, ...]:
+    """The documents, or nothing where they are not at hand."""
+    from kinject.data import load_knowledge
+
+    fictional = documents.startswith("fictional:")
+    if not fictional and not data_fingerprint(documents):
+        return ()
+    where = documents if fictional else str(Path(documents).expanduser())
+    try:
+        knowledge = load_knowledge(where, paraphrases=paraphrases, facts=facts, size=size, seed=seed)
+    except DataError:  # a part of the published data, without these wordings; the run itself will say so
+        return ()
+    return tuple(document.text for document in knowledge.documents)
+
+
+@cache
+def _tokenizer(name: str) -> PreTrainedTokenizerBase | None:
+    """The tokenizer of a model that lies here; `None` for one that would have to be fetched."""
+    from kinject.models.loading import EMBEDDED_MODEL, NANO_MODELS, tokenizer_and_vocabulary
+
+    if name not in (EMBEDDED_MODEL, *NANO_MODELS) and not Path(name).is_dir():
+        return None
+    try:
+        found = tokenizer_and_vocabulary(name)
+    except KinjectError:
+        return None
+    return None if found is None else found[0]
+
 
 # Settings that change where a run lies or what it shows, not what it gives.
 _NO_RESULT = ("output_dir", "report_to", "logging_steps", "disable_tqdm", "save_total_limit")

@@ -21,9 +21,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kinject.errors import ConfigurationError, KinjectError
-from kinject.reproduction.fingerprint import code_fingerprint
-from kinject.reproduction.grid import Run
-from kinject.results import read_results, write_json, write_text
+from kinject.evaluation.results import read_results, write_json, write_text
+from kinject.reproduction.grid import Run, code_fingerprint
 
 State = Literal["done", "stale", "partial", "missing"]
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
+
+from kinject.errors import ConfigurationError
 
 SCRIPTS = {"ar": "ar_ft.py", "masked": "masked_ft.py", "diffusion": "dllm_ft.py"}
 FAMILIES = ("autoregressive", "diffusion")
@@ -182,3 +187,182 @@ class Claim:
         """The methods that it needs runs of."""
         bounds = [bound for check in self.checks for bound in (check.method, check.at_least, check.at_most)]
         return list(dict.fromkeys(bound for bound in bounds if isinstance(bound, str)))
+
+
+# == Reads what is to be reproduced from YAML, and says clearly what does not read.
+
+Read = TypeVar("Read")
+
+
+@dataclass(frozen=True)
+class Recipes:
+    """Everything that `recipes/` says about one scale."""
+
+    folder: Path
+    scale_name: str
+    scale: Scale
+    methods: dict[str, Method]
+    claims: dict[str, Claim]
+    published: dict[str, Any]
+
+    def table(self, name: str) -> Table:
+        """The table called ``name``.
+
+        Raises:
+            ConfigurationError: there is none, it does not exist at this scale, or it names what there is not.
+        """
+        path = self.folder / "tables" / f"{name}.yaml"
+        if not path.is_file():
+            raise ConfigurationError(f"table '{name}': expected one of {', '.join(table_names(self.folder))}.")
+        content = dict(load_yaml(path))
+        content["panels"] = _each(Panel, content.get("panels"), path, "panels")
+        table = make(Table, content, str(path))
+        if table.scales and self.scale_name not in table.scales:
+            raise ConfigurationError(
+                f"table '{name}' does not exist at scale {self.scale_name}; use --scale {' or '.join(table.scales)}."
+            )
+        for what, names, known in (
+            ("methods", table.methods, self.methods),
+            ("claims", table.claims, self.claims),
+            ("published", [table.published] if table.published else [], self.published),
+        ):
+            for each in names:
+                if each not in known:
+                    raise ConfigurationError(f"{path}: {what}: unknown '{each}'; expected one of {', '.join(known)}.")
+        return table
+
+
+def read_recipes(folder: Path, scale: str) -> Recipes:
+    """Read everything but the tables from ``folder``.
+
+    Raises:
+        ConfigurationError: no recipes there, no such scale, or a file that does not read as expected.
+    """
+    if not (folder / "methods.yaml").is_file():
+        raise ConfigurationError(
+            f"no recipes in {folder}: tables are reproduced by the scripts and YAML files of a checkout of kinject. "
+            "Run in a checkout, or name its folder with --recipes PATH/recipes."
+        )
+    methods = _each(Method, load_yaml(folder / "methods.yaml"), folder / "methods.yaml")
+    for name, method in methods.items():
+        if method.recipe not in SCRIPTS:
+            raise ConfigurationError(
+                f"{folder / 'methods.yaml'}: {name}.recipe is '{method.recipe}'; expected {', '.join(SCRIPTS)}."
+            )
+    return Recipes(
+        folder=folder,
+        scale_name=scale,
+        scale=_read_scale(folder, scale, methods),
+        methods=methods,
+        claims=_read_claims(folder / "claims.yaml", methods),
+        published=dict(load_yaml(folder / "published.yaml")),
+    )
+
+
+def table_names(folder: Path) -> list[str]:
+    """The tables there are."""
+    return sorted(path.stem for path in (folder / "tables").glob("*.yaml"))
+
+
+def load_yaml(path: Path) -> Mapping[str, Any]:
+    """The mapping that ``path`` holds.
+
+    Raises:
+        ConfigurationError: no such file, not YAML, or no mapping.
+    """
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(f"{path}: cannot be read ({error.strerror}).") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path}: not valid YAML: {error}") from error
+    if not isinstance(content, Mapping):
+        raise ConfigurationError(f"{path}: expected fields with values, got {type(content).__name__}.")
+    return content
+
+
+def make(kind: type[Read], content: Any, where: str) -> Read:
+    """An instance of the dataclass ``kind`` with the fields of ``content``.
+
+    Raises:
+        ConfigurationError: a field that is unknown, missing or of another type; names ``where``.
+    """
+    fields = {each.name: each for each in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    if not isinstance(content, Mapping):
+        raise ConfigurationError(f"{where}: expected the fields {', '.join(fields)}, got {content!r}.")
+    for name in content:
+        if name not in fields:
+            raise ConfigurationError(f"{where}: unknown field '{name}'; expected {', '.join(fields)}.")
+    for name, each in fields.items():
+        needed = each.default is dataclasses.MISSING and each.default_factory is dataclasses.MISSING
+        if name not in content and needed:
+            raise ConfigurationError(f"{where}: the field '{name}' is missing.")
+        if name in content and not _fits(content[name], str(each.type)):
+            raise ConfigurationError(f"{where}: {name} is {content[name]!r}; expected {each.type}.")
+    return kind(**content)
+
+
+def _fits(value: Any, annotation: str) -> bool:
+    """Whether ``value`` is of the outermost type that ``annotation`` names."""
+    names = [part.split("[")[0].strip() for part in annotation.split("|")] if "[" not in annotation else []
+    names = names or [annotation.split("[")[0]]
+    types: dict[str, Any] = {"str": str, "float": (int, float), "int": int, "bool": bool, "dict": dict, "list": list}
+    types["None"] = type(None)
+    if isinstance(value, bool):
+        return "bool" in names
+    return any(isinstance(value, types[name]) for name in names)
+
+
+def _each(kind: type[Read], content: Any, path: Path, where: str = "") -> dict[str, Read]:
+    """A mapping of names to instances of ``kind``."""
+    if not isinstance(content, Mapping) or not content:
+        raise ConfigurationError(f"{path}: {where or 'it'} must name at least one {kind.__name__.lower()}.")
+    prefix = f"{path}: {where}." if where else f"{path}: "
+    return {str(name): make(kind, value, f"{prefix}{name}") for name, value in content.items()}
+
+
+def _read_scale(folder: Path, name: str, methods: Mapping[str, Method]) -> Scale:
+    path = folder / "scales" / f"{name}.yaml"
+    if not path.is_file():
+        known = sorted(each.stem for each in (folder / "scales").glob("*.yaml"))
+        raise ConfigurationError(f"scale '{name}': expected one of {', '.join(known)}.")
+    content = dict(load_yaml(path))
+    content["models"] = _each(Model, content.get("models"), path, "models")
+    content["datasets"] = _each(Dataset, content.get("datasets"), path, "datasets")
+    scale = make(Scale, content, str(path))
+    for field_name, value, choices in (
+        ("reading", scale.reading, ("exact_match", "paper")),
+        ("weights", scale.weights, ("last", "best")),
+        ("launch", scale.launch, ("python", "accelerate")),
+        *((f"models.{key}.family", model.family, FAMILIES) for key, model in scale.models.items()),
+        *((f"methods.{each}", each, tuple(methods)) for each in scale.methods),
+        *((f"without.{each}", each, tuple(methods)) for each in scale.without),
+        *((f"datasets.{key}", each, tuple(methods)) for key, data in scale.datasets.items() for each in data.methods),
+    ):
+        if value not in choices:
+            raise ConfigurationError(f"{path}: {field_name} is '{value}'; expected one of {', '.join(choices)}.")
+    if not scale.seeds:
+        raise ConfigurationError(f"{path}: seeds is empty; expected at least one whole number.")
+    return scale
+
+
+def _read_claims(path: Path, methods: Mapping[str, Method]) -> dict[str, Claim]:
+    claims = {}
+    for name, content in load_yaml(path).items():
+        claim = make(Claim, content, f"{path}: {name}")
+        checks = [make(Check, check, f"{path}: {name}, check {number}") for number, check in enumerate(claim.checks, 1)]
+        claims[str(name)] = Claim(claim.says, checks)
+        for number, check in enumerate(checks, 1):
+            where = f"{path}: {name}, check {number}"
+            if (check.at_least is None) == (check.at_most is None):
+                raise ConfigurationError(f"{where}: expected either at_least or at_most.")
+            if check.direction not in COMPARED:
+                raise ConfigurationError(
+                    f"{where}: direction is '{check.direction}'; expected one of {', '.join(COMPARED)}."
+                )
+        for method in claims[str(name)].methods:
+            if method not in methods:
+                raise ConfigurationError(f"{path}: {name}: unknown method '{method}'.")
+    return claims

@@ -7,15 +7,201 @@ depends on the others: not its block, its budget, its noise, nor when it stops.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
 
 from kinject.models.diffusion import DiffusionSettings
-from kinject.sampling import noise, scores
+from kinject.sampling import remasking
 from kinject.sampling.config import SamplingConfig
-from kinject.sampling.prediction import Predictor
-from kinject.sampling.rows import NO_BLOCK, Rows
+from kinject.sampling.remasking import guide
+
+# == What a masked diffusion model says of the columns in work.
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """Calls a model on rows.
+
+    Attributes:
+        model: A masked diffusion model.
+        config: How to decode.
+        settings: How to call the model.
+        padded: Whether any row is padded; if none is, the model is called without an attention mask.
+        edged: Whether the very first token of any row is to be filled.
+    """
+
+    model: Any
+    config: SamplingConfig
+    settings: DiffusionSettings
+    padded: bool
+    edged: bool
+
+    @classmethod
+    def of(cls, model: Any, rows: Rows, config: SamplingConfig, settings: DiffusionSettings) -> Predictor:
+        """The predictor for a batch that begins as ``rows``."""
+        edged = rows.answer & (rows.positions == 0)
+        return cls(model, config, settings, not bool(rows.visible.all()), bool(edged.any()))
+
+    def __call__(self, rows: Rows, columns: torch.Tensor) -> torch.Tensor:
+        """Logits of ``columns``, (rows, columns, vocabulary), in float32 or more.
+
+        Only those columns are projected to the vocabulary, unless in exact mode. With shifted logits a column is
+        predicted by the one before it, except for a row's first token: it has none, and reads its own.
+        """
+        if not self.settings.shifted_logits:
+            logits = self._call(rows, columns)
+        elif not self.edged:
+            logits = self._call(rows, columns - 1)
+        else:
+            both = self._call(rows, torch.cat([(columns - 1).clamp(min=0), columns]))
+            before, itself = both.split(len(columns), dim=1)
+            logits = itself.where((columns == rows.first[:, None])[..., None], before)
+        if not self.config.exact:
+            mask = torch.tensor([self.settings.mask_token_id], device=logits.device)
+            logits = logits.index_fill(-1, mask, -torch.inf)
+        return logits
+
+    def _call(self, rows: Rows, columns: torch.Tensor) -> torch.Tensor:
+        """Logits at ``columns``, guided if so configured."""
+        ids, visible, positions = rows.ids, rows.visible.long(), rows.positions
+        if self.config.guidance:
+            ids = torch.cat([ids, ids.masked_fill(rows.prompt, self.settings.mask_token_id)])
+            visible, positions = visible.repeat(2, 1), positions.repeat(2, 1)
+        output = self.model(
+            input_ids=ids,  # (rows or twice as many, width)
+            attention_mask=visible if self.padded else None,
+            position_ids=positions if self.padded else None,
+            use_cache=False,
+            **({} if self.config.exact else {"logits_to_keep": columns}),
+        )
+        logits = output.logits[:, columns] if self.config.exact else output.logits
+        if logits.dtype not in (torch.float32, torch.float64):
+            logits = logits.float()
+        if not self.config.guidance:
+            return logits
+        conditional, unconditional = logits.chunk(2)
+        return guide(conditional, unconditional, self.config.guidance)
+
+
+# == The rows of a batch in work: token ids, which are still masked, and how far each row has come.
+
+NO_BLOCK = 2**62  # the block of what is not to be filled, and of a row that is filled
+
+
+@dataclass
+class Rows:
+    """The rows in work.
+
+    Attributes:
+        index: (rows,) where the row stands in the batch as it began.
+        ids: (rows, width) token ids, padded on the left.
+        visible: (rows, width) no padding.
+        prompt: (rows, width) what guidance hides in its unconditional pass.
+        answer: (rows, width) masks at the beginning.
+        open: (rows, width) masks still.
+        block_of: (rows, width) number of the block.
+        seeds: (rows,) of the noise.
+        block: (rows,) block in work.
+        step: (rows,) steps taken in that block.
+        masks: (rows,) masks of that block when work on it began.
+        taken: (rows,) steps taken in all.
+    """
+
+    index: torch.Tensor
+    ids: torch.Tensor
+    visible: torch.Tensor
+    prompt: torch.Tensor
+    answer: torch.Tensor
+    open: torch.Tensor
+    block_of: torch.Tensor
+    seeds: torch.Tensor
+    block: torch.Tensor
+    step: torch.Tensor
+    masks: torch.Tensor
+    taken: torch.Tensor
+
+    @property
+    def positions(self) -> torch.Tensor:
+        """(rows, width) place of each token in its own row."""
+        return (self.visible.cumsum(dim=1) - 1).clamp(min=0)
+
+    @property
+    def first(self) -> torch.Tensor:
+        """(rows,) column of the first token."""
+        return self.visible.shape[1] - self.visible.sum(dim=1)
+
+    @property
+    def in_work(self) -> torch.Tensor:
+        """(rows, width) masks that may be filled now."""
+        return self.open & (self.block_of <= self.block[:, None])
+
+    def enter(self, entering: torch.Tensor) -> None:
+        """Let rows, (rows,) booleans, go on to their next block with masks."""
+        ahead = self.open & (self.block_of > self.block[:, None])
+        following = self.block_of.masked_fill(~ahead, NO_BLOCK).amin(dim=1)
+        self.block = self.block.where(~entering, following)
+        self.step = self.step.masked_fill(entering, 0)
+        count = (self.open & (self.block_of == self.block[:, None])).sum(dim=1)
+        self.masks = self.masks.where(~entering, count)
+
+    def take(self, kept: torch.Tensor) -> Rows:
+        """Only the rows at ``kept``."""
+        return replace(self, **{item.name: getattr(self, item.name)[kept] for item in fields(self)})
+
+
+def batch_rows(
+    sequences: Sequence[Sequence[int]],
+    mask_token_id: int,
+    *,
+    block_length: int,
+    origins: Sequence[int],
+    prompt_lengths: Sequence[int] | None,
+    seeds: torch.Tensor,
+    device: torch.device,
+) -> Rows:
+    """Rows out of token ids in which masks stand for what is to be filled.
+
+    Args:
+        sequences: Token ids of each row.
+        mask_token_id: Stands for what is to be filled.
+        block_length: Tokens of a block.
+        origins: Position of each row at which its block 0 begins.
+        prompt_lengths: Tokens of each row that are its prompt, which guidance hides; None means all but the masks.
+        seeds: (rows,) of the noise.
+        device: Where the tensors go.
+    """
+    width = max(map(len, sequences))
+
+    def padded(values: Sequence[Sequence[int]], padding: int) -> torch.Tensor:
+        return torch.tensor([[padding] * (width - len(row)) + list(row) for row in values], device=device)
+
+    ids = padded(sequences, 0)  # (rows, width); what padding reads as does not matter
+    visible = padded([[1] * len(row) for row in sequences], 0).bool()
+    masked = visible & (ids == mask_token_id)
+    positions = (visible.cumsum(dim=1) - 1).clamp(min=0)
+    prompt = visible & ~masked
+    if prompt_lengths is not None:
+        prompt = visible & (positions < torch.tensor(prompt_lengths, device=device)[:, None])
+    blocks = (positions - torch.tensor(origins, device=device)[:, None]).div(block_length, rounding_mode="floor")
+    zeros = torch.zeros(len(sequences), dtype=torch.int64, device=device)
+    rows = Rows(
+        index=torch.arange(len(sequences), device=device),
+        ids=ids,
+        visible=visible,
+        prompt=prompt,
+        answer=masked,
+        open=masked.clone(),
+        block_of=blocks.masked_fill(~masked, NO_BLOCK),
+        seeds=seeds.to(device),
+        block=zeros - NO_BLOCK,
+        step=zeros,
+        masks=zeros,
+        taken=zeros,
+    )
+    rows.enter(torch.ones_like(zeros, dtype=torch.bool))
+    return rows
 
 
 def decode(
@@ -81,20 +267,20 @@ def _step(predict: Predictor, rows: Rows, columns: torch.Tensor, steps_per_block
     logits = predict(rows, columns)  # (rows, columns, vocabulary)
     token_noise = score_noise = None
     if config.temperature:
-        token_noise = noise.uniform(rows.seeds, rows.taken, positions, logits.shape[-1])
+        token_noise = remasking.uniform(rows.seeds, rows.taken, positions, logits.shape[-1])
     if config.remasking == "random":
-        score_noise = noise.uniform(rows.seeds, rows.taken, positions)
-    tokens = scores.choose_tokens(logits, config.temperature, token_noise)  # (rows, columns)
+        score_noise = remasking.uniform(rows.seeds, rows.taken, positions)
+    tokens = remasking.choose_tokens(logits, config.temperature, token_noise)  # (rows, columns)
     probabilities = logits.softmax(dim=-1)
     certainty = probabilities.gather(-1, tokens[..., None])[..., 0]  # (rows, columns)
     eligible = rows.in_work[:, columns]
-    ranking = scores.remasking_scores(probabilities, certainty, config.remasking, score_noise)
+    ranking = remasking.remasking_scores(probabilities, certainty, config.remasking, score_noise)
     ranking = ranking.masked_fill(~eligible, -torch.inf)
     budgets = rows.masks // steps_per_block + (rows.step < rows.masks % steps_per_block)  # (rows,)
     if config.exact:
-        selected = scores.select_as_published(ranking, budgets, rows.first)
+        selected = remasking.select_as_published(ranking, budgets, rows.first)
     else:
-        selected = scores.select_best(ranking, budgets)
+        selected = remasking.select_best(ranking, budgets)
     if config.threshold is not None:
         selected |= certainty > config.threshold
     selected &= eligible

@@ -11,9 +11,8 @@ import torch
 from kinject.errors import ConfigurationError, DataError
 from kinject.models.diffusion import diffusion_settings, text_config
 from kinject.sampling.config import SamplingConfig
-from kinject.sampling.decoding import decode
-from kinject.sampling.noise import row_seeds
-from kinject.sampling.rows import Rows, batch_rows
+from kinject.sampling.decoding import Rows, batch_rows, decode
+from kinject.sampling.remasking import row_seeds
 
 
 @dataclass(frozen=True)

@@ -8,18 +8,17 @@ steps, and a run with other inputs does not go on from it. A run that is told to
 
 from __future__ import annotations
 
-import hashlib
+import io
 import json
 import logging
 import shutil
 import signal
 import threading
 import zipfile
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import fields
-from enum import Enum
+from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,53 +29,74 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import SFTTrainer
 
 from kinject.errors import ConfigurationError, RunStopped, TrainingError
-from kinject.models.checkpoint import all_finite
+from kinject.models.weights import all_finite
+from kinject.trainers.run_inputs import _INPUTS, TRAINER_STATE, recorded_state, require_same_inputs
 
 if TYPE_CHECKING:
     from types import FrameType
 
     from transformers import TrainerControl, TrainerState, TrainingArguments
 
+
+# == DeepSpeed checkpoints for another number of processes than they were saved by.
+
+_POINTER = "latest_universal"  # the file by which DeepSpeed finds the converted checkpoint
+
+
+def needs_conversion(checkpoint: str | PathLike[str], processes: int) -> bool:
+    """Whether ``checkpoint`` is of DeepSpeed, and of another number of processes than ``processes``.
+
+    Raises:
+        ConfigurationError: a DeepSpeed checkpoint without optimizer states.
+    """
+    folder = _sharded_folder(checkpoint)
+    if folder is None:
+        return False
+    slices = len(list(folder.glob("*zero_pp_rank_*_optim_states.pt")))
+    if slices == 0:
+        raise ConfigurationError(
+            f"checkpoint {Path(checkpoint).name}: {folder.name} holds no optimizer states; resume from a complete one."
+        )
+    return slices != processes
+
+
+def to_universal(checkpoint: str | PathLike[str]) -> None:
+    """Write the universal form of ``checkpoint`` beside its slices; one process calls this.
+
+    Takes as much disk space again as weights and optimizer states do, in fp32.
+    """
+    from deepspeed.checkpoint.ds_to_universal import main as convert
+
+    folder = _sharded_folder(checkpoint)
+    assert folder is not None
+    universal = folder.with_name(f"{folder.name}_universal")
+    shutil.rmtree(universal, ignore_errors=True)  # of a run that was killed while it converted
+    options = Namespace(
+        input_folder=str(folder),
+        output_folder=str(universal),
+        num_extract_workers=1,
+        num_merge_workers=1,
+        keep_temp_folder=False,
+        strict=True,
+        inject_missing_state=True,
+    )
+    with redirect_stdout(io.StringIO()):
+        convert(options)
+
+
+def universal_folder(checkpoint: str | PathLike[str]) -> Path | None:
+    """Where the universal form of ``checkpoint`` lies, if it has one."""
+    pointer = Path(checkpoint) / _POINTER
+    return Path(checkpoint) / pointer.read_text(encoding="utf-8").strip() if pointer.is_file() else None
+
+
+def _sharded_folder(checkpoint: str | PathLike[str]) -> Path | None:
+    pointer = Path(checkpoint) / "latest"
+    return Path(checkpoint) / pointer.read_text(encoding="utf-8").strip() if pointer.is_file() else None
+
+
 logger = logging.getLogger(__name__)
 
-TRAINER_STATE = "trainer_state.json"  # written last
-_INPUTS = "kinject_inputs"  # in the trainer's state, which is saved with every checkpoint
-_ROWS = ("documents", "questions")  # inputs that are compared row by row
-_HASHED = "the "  # begins the names of inputs that are hashes
-_TAGGED = 8  # hexadecimal digits by which one document is told from another
-# Settings that a resumed run may change: where and how often it writes, logs, saves and evaluates, and how fast it computes the
-# same. All others shape the steps, or which weights are kept.
-_FREE = {
-    *("output_dir", "run_name", "project", "report_to", "disable_tqdm", "debug", "overwrite", "resume_from_checkpoint"),
-    *("do_train", "do_eval", "do_predict", "prediction_loss_only", "batch_eval_metrics", "skip_memory_metrics"),
-    *(
-        "use_cpu",
-        "use_cache",
-        "local_rank",
-        "deepspeed",
-        "fsdp",
-        "fsdp_config",
-        "parallelism_config",
-        "full_determinism",
-    ),
-    *(
-        "bf16_full_eval",
-        "fp16_full_eval",
-        "remove_unused_columns",
-        "label_names",
-        "length_column_name",
-        "dataset_num_proc",
-    ),
-    *("trust_remote_code", "enable_jit_checkpoint", "restore_callback_states_from_checkpoint"),
-}
-_FREE_BEGINNINGS = (
-    *("logging_", "log_", "save_", "eval_", "per_device_eval_", "include_", "hub_", "push_", "trackio_", "dataloader_"),
-    *("ddp_", "gradient_checkpointing", "activation_", "torch_compile", "torch_empty_cache_", "tpu_", "ray_"),
-)
-_STEP = "samples of a step (per_device_train_batch_size x gradient_accumulation_steps x processes)"
-# As many samples of a step may be divided otherwise.
-_BATCHED = ("per_device_train_batch_size", "gradient_accumulation_steps")
-_LENGTHS = ("num_train_epochs", "max_steps")
 _ASIDE = ".before"  # ends the name of a checkpoint that is written anew
 _LENGTH_BYTES = 8  # in front of the header of a safetensors file
 _OVERFLOWS = 32  # in a row, after which the scale of an fp16 loss has nothing left to give
@@ -143,143 +163,6 @@ def _put_back(aside: Path) -> None:
         return
     shutil.rmtree(folder, ignore_errors=True)
     aside.rename(folder)
-
-
-def shaping_settings(args: TrainingArguments, free: Sequence[str] = ()) -> dict[str, Any]:
-    """The settings among ``args`` that decide the steps of a run and which weights it keeps, by name, in JSON's types.
-
-    Left out are `_FREE` ones, and those in ``free``; how the samples of a step are divided into processes, batches and
-    accumulation; and how long the run is, where no step depends on it, so that such a run may be prolonged.
-    """
-    settings = {
-        item.name: plain(getattr(args, item.name))
-        for item in fields(args)
-        if item.name not in _FREE and item.name not in free and not item.name.startswith(_FREE_BEGINNINGS)
-    }
-    batches = {name: settings.pop(name) for name in _BATCHED}
-    together = args.train_batch_size * args.world_size
-    settings[_STEP] = together * args.gradient_accumulation_steps
-    if args.dataloader_drop_last:
-        settings |= {**batches, "dataloader_drop_last": True}
-    if settings.get("mask_ratio_per") == "batch" or settings.get("end_padding"):
-        settings["per_device_train_batch_size"] = batches["per_device_train_batch_size"]
-    if settings.get("train_sampling_strategy") != "random":
-        settings["samples that are sorted together (per_device_train_batch_size x processes)"] = together
-    endless = settings["lr_scheduler_type"] in ("constant", "constant_with_warmup") and not 0 < args.warmup_steps < 1
-    laws = [str(settings.get(name, "")) for name in ("mask_ratio", "infill_ratio")]
-    if endless and not any(law.strip().startswith("linear") for law in laws):
-        settings = {name: value for name, value in settings.items() if name not in _LENGTHS}
-    return settings
-
-
-def row_tags(rows: Iterable[Mapping[str, Any]]) -> str:
-    """Short hashes of ``rows``, in their order; their numbers, where they were read, and what was left open do not count."""
-    free = ("fact", "read_from")
-    told = (
-        {name: value for name, value in row.items() if name not in free and value not in (None, [])} for row in rows
-    )
-    return "".join(digest(row)[:_TAGGED] for row in told)
-
-
-def digest(value: Any) -> str:
-    """A hash of ``value``, of JSON's types."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
-
-
-def recorded_state(checkpoint: str | Path) -> dict[str, Any]:
-    """The trainer's state in ``checkpoint``; empty where there is none."""
-    file = Path(checkpoint) / TRAINER_STATE
-    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
-
-
-def require_same_inputs(checkpoint: str | Path, inputs: Mapping[str, Any]) -> None:
-    """Refuse to go on from ``checkpoint`` with other inputs than its run had; only what is known of both is compared.
-
-    Raises:
-        ConfigurationError: names what differs, and the ways out.
-    """
-    recorded = recorded_state(checkpoint).get("stateful_callbacks", {}).get(_INPUTS)
-    if recorded is None:
-        logger.warning(
-            "%s does not say what it was trained on, as an older version wrote it: whether documents and settings are still "
-            "the same cannot be told",
-            Path(checkpoint).name,
-        )
-        return
-    known = [name for name in inputs if name in recorded]
-    named = [name for name in known if not name.startswith(_HASHED)]
-    differences = [text for name in named for text in _differences(name, recorded[name], inputs[name])]
-    # What was made of the documents differs with them: it is named only where nothing else is.
-    differences = differences or [
-        f"{name} differ" for name in known if name.startswith(_HASHED) and _differ(recorded[name], inputs[name])
-    ]
-    if differences:
-        raise ConfigurationError(
-            f"{checkpoint} is of a run with other inputs, and going on from it would mix the two. {'; '.join(differences)}. Go "
-            "back to what that run was given, or start a new one: without --resume_from_checkpoint, in another --output_dir or "
-            "with --overwrite in this one."
-        )
-
-
-def _differ(before: str | None, now: str | None) -> bool:
-    """Whether two hashes do; None is one that is not known."""
-    return None not in (before, now) and before != now
-
-
-def _differences(name: str, before: Any, now: Any) -> Iterator[str]:
-    if name in _ROWS:
-        if _differ(before, now):
-            yield f"{name}: {', '.join(_changed_rows(before, now))}"
-    elif isinstance(before, dict) and isinstance(now, dict):
-        for key in now:
-            if key in before:
-                yield from _differences(f"{name}.{key}", before[key], now[key])
-    elif before != now:
-        yield f"{name}: {before!r} then, {now!r} now"
-
-
-def _changed_rows(before: str, now: str) -> Iterator[str]:
-    """What became of which rows, by their hashes; rows are numbered from 1."""
-    old, new = ([tags[start : start + _TAGGED] for start in range(0, len(tags), _TAGGED)] for tags in (before, now))
-    gone, come = _unmatched(old, new), _unmatched(new, old)
-    edited = [number for number in gone if number in come] if len(old) == len(new) else []
-    for what, numbers in (
-        ("edited", edited),
-        ("removed", [number for number in gone if number not in edited]),
-        ("added", [number for number in come if number not in edited]),
-    ):
-        if numbers:
-            shown = ", ".join(map(str, numbers[:5])) + (f" and {len(numbers) - 5} more" if len(numbers) > 5 else "")
-            yield f"{what}: {shown}"
-    if not gone and not come:
-        yield "in another order"
-
-
-def _unmatched(rows: Sequence[str], others: Sequence[str]) -> list[int]:
-    """The numbers of ``rows`` that have no equal among ``others``, each of which equals one at most."""
-    left = Counter(others)
-    missing = []
-    for number, row in enumerate(rows, start=1):
-        if left[row]:
-            left[row] -= 1
-        else:
-            missing.append(number)
-    return missing
-
-
-def plain(value: Any) -> Any:
-    """``value`` in JSON's own types."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, (set, frozenset)):
-        return sorted(map(str, value))
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    if isinstance(value, Enum):
-        return plain(value.value)
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    return plain(value.to_dict()) if hasattr(value, "to_dict") else str(value)
 
 
 class CheckpointingTrainer(SFTTrainer):

@@ -9,12 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
 from kinject.corruption import (
     MASK_STREAM,
+    PADDING_STREAM,
     REPLACEMENT_STREAM,
     WORDING_STREAM,
     draw_mask,
@@ -23,15 +25,98 @@ from kinject.corruption import (
     random_tokens,
     sample_generator,
 )
-from kinject.templates import IGNORED, Frame, assemble
-from kinject.trainers.packing import packed
-from kinject.trainers.predictions import batch_predictions
+from kinject.errors import ConfigurationError
+from kinject.models.diffusion import is_diffusion
+from kinject.prompts.templates import IGNORED, Frame, assemble
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from kinject.corruption import MaskRatioLaw, MaskUnit
-    from kinject.trainers.corruption_config import RatioScope
+    from kinject.trainers.document_config import RatioScope
     from kinject.trainers.infilling import Gap, Infilling
     from kinject.trainers.masked_config import Corruption, LossScope
+
+
+# == Batches without padding: the documents of a batch in one row, each of which attends to itself alone.
+
+
+def check_isolation(model: PreTrainedModel, device: torch.device) -> bool:
+    """Refuse a model in which the documents of a row would see each other, or pay for each other.
+
+    Returns:
+        Whether its attention takes boundaries (FlashAttention) rather than position ids alone.
+
+    Raises:
+        ConfigurationError: the model is a masked diffusion model, carries a state from token to token, or has an attention
+            implementation other than FlashAttention and, on accelerators, flex attention.
+    """
+    instead = (
+        "Leave out --packing and --padding_free; --train_sampling_strategy group_by_length saves most of the padding."
+    )
+    if is_diffusion(model):
+        raise ConfigurationError(
+            "packing is not supported for masked diffusion models: attention in both directions would reach the other "
+            f"documents of a row. {instead}"
+        )
+    if getattr(model, "_is_stateful", False):
+        raise ConfigurationError(
+            f"packing is not supported for {type(model).__name__}, whose layers carry a state from one document of a row "
+            f"into the next. {instead}"
+        )
+    attention = str(model.config._attn_implementation)
+    if "flash" in attention:
+        return True
+    if attention == "flex_attention" and device.type != "cpu":
+        return False
+    reason = (
+        "flex_attention has no backward pass on the CPU"
+        if attention == "flex_attention"
+        else f"with {attention} attention documents leak into each other, or a mask over the whole row hides them from each "
+        "other at quadratic cost"
+    )
+    raise ConfigurationError(
+        f"packing needs attention that takes each document for itself: {reason}. Load the model with --attn_implementation "
+        f"flash_attention_2 (or flex_attention on a GPU). {instead}"
+    )
+
+
+def packed(
+    samples: Sequence[tuple[Sequence[int], Sequence[int]]], with_boundaries: bool, pad: tuple[int, int] | None = None
+) -> dict[str, Any]:
+    """One row out of ``samples``.
+
+    Args:
+        samples: Token ids and labels (not shifted) of each document.
+        with_boundaries: Whether to add what FlashAttention takes.
+        pad: Token id, and the multiple to which it fills up the row, as one more document.
+
+    Returns:
+        `input_ids`, `position_ids` and `labels`, each `(1, total)`; -100 stands for the first label of every document, which
+        nothing predicts. With boundaries also `cu_seq_lens_q`, `cu_seq_lens_k` `(documents + 1,)`, `max_length_q` and
+        `max_length_k`.
+    """
+    documents = list(samples)
+    if pad is not None:
+        missing = -sum(len(ids) for ids, _ in documents) % pad[1]
+        documents += [([pad[0]] * missing, [IGNORED] * missing)] if missing else []
+    lengths = [len(ids) for ids, _ in documents]
+    batch: dict[str, Any] = {
+        "input_ids": torch.tensor([[index for ids, _ in documents for index in ids]]),
+        "position_ids": torch.cat([torch.arange(length) for length in lengths])[None],
+        "labels": torch.tensor([[label for _, labels in documents for label in (IGNORED, *labels[1:])]]),
+    }
+    if with_boundaries:
+        boundaries = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32)
+        batch |= {"cu_seq_lens_q": boundaries, "cu_seq_lens_k": boundaries}
+        batch |= {"max_length_q": max(lengths), "max_length_k": max(lengths)}
+    return batch
+
+
+def document_of_each(position_ids: torch.Tensor) -> torch.Tensor:
+    """The number of the document that each token of a packed row `(1, total)` belongs to, `(total,)`."""
+    return (position_ids[0] == 0).cumsum(0) - 1
+
 
 Packing = Literal["none", "positions", "boundaries"]
 _EVALUATION_SEED_OFFSET = 2**32  # evaluation rows are numbered from 0 too, and must not repeat the training masks
@@ -180,3 +265,87 @@ def padded(rows: Sequence[Sequence[float]], length: int, value: float) -> torch.
     for index, row in enumerate(rows):
         tensor[index, : len(row)] = torch.tensor(row)
     return tensor
+
+
+# == Turns prepared rows into noised batches for masked diffusion models.
+
+
+@dataclass
+class DiffusionCollator(DocumentCollator):
+    """Collates rows as `DocumentCollator` does; `masking` says what is hidden.
+
+    Args:
+        eps: A token is hidden with probability p = (1 - eps) t + eps.
+        end_padding_id: Fills rows up to the longest as tokens that are seen and may be hidden; `None` pads with what is
+            neither.
+
+    Returns a dict with `input_ids` (noised), `attention_mask`, `labels` (not shifted, -100 where nothing is hidden), each
+    `(batch, length)`, `mask_ratio` (p) and `maskable` (the number of tokens that could have been hidden), each `(batch,)`.
+    """
+
+    eps: float = 0.0
+    end_padding_id: int | None = None
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        """Collate ``rows``."""
+        assert self.masking is not None
+        ratios = [(1 - self.eps) * t + self.eps for t in self._ratios(rows)]
+        frames = [self._frame(row) for row in rows]
+        prompts = [[*frame.before, *frame.between] for frame in frames]
+        answers = [[*row["document_ids"], *frame.after] for row, frame in zip(rows, frames, strict=True)]
+        lengths = [len(prompt) + len(answer) for prompt, answer in zip(prompts, answers, strict=True)]
+        length = self._padded_length(lengths)
+        hidden = []
+        for index, row in enumerate(rows):
+            mask = self._hidden(row, ratios[index], len(answers[index]), self.masking)
+            if self.end_padding_id is not None:
+                ends = length - lengths[index]
+                answers[index] += [self.end_padding_id] * ends
+                mask += draw_mask(ends, ratios[index], self._generator(row, PADDING_STREAM)).tolist()
+            hidden.append([False] * len(prompts[index]) + mask)
+        clean = [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
+        input_ids = padded(clean, length, self.pad_token_id)
+        is_hidden = padded(hidden, length, False).bool()
+        return {
+            "input_ids": input_ids.masked_fill(is_hidden, self.masking.mask_token_id),
+            "attention_mask": padded([[1] * len(ids) for ids in clean], length, 0),
+            "labels": input_ids.masked_fill(~is_hidden, IGNORED),
+            "mask_ratio": torch.tensor(ratios),
+            "maskable": torch.tensor([len(answer) for answer in answers]),
+        }
+
+    def _hidden(self, row: Mapping[str, Any], ratio: float, length: int, masking: Masking) -> list[bool]:
+        words = row.get("word_ids")
+        if words is not None:  # the end of the turn is a word of its own
+            words = [*words, *range(words[-1] + 1, words[-1] + 1 + length - len(words))]
+        return draw_mask(length, ratio, self._generator(row, MASK_STREAM), masking.unit, words).tolist()
+
+
+PREDICTED = ("rehearsed", "predicted_ids", "predicted_log_probs")
+"""What a batch with rehearsed samples holds besides; see `batch_predictions`."""
+
+
+def batch_predictions(rows: Sequence[Mapping[str, Any]], labels: Sequence[Sequence[int]]) -> dict[str, torch.Tensor]:
+    """The predictions of the samples of a batch, as tensors; nothing where no sample has any.
+
+    Args:
+        rows: Prepared rows; those that are rehearsed have `predictions`.
+        labels: The labels of each, not shifted.
+
+    Returns:
+        `rehearsed` `(supervised,)`: which of the supervised tokens of the batch are; `predicted_ids` and
+        `predicted_log_probs` of those, `(rehearsed, kept)`.
+    """
+    predictions = [row.get("predictions") for row in rows]
+    if not any(predictions):
+        return {}
+    rehearsed = [
+        [each is not None] * sum(label != IGNORED for label in targets[1:])
+        for each, targets in zip(predictions, labels, strict=True)
+    ]
+    known = [each for each in predictions if each]
+    return {
+        "rehearsed": torch.tensor([flag for flags in rehearsed for flag in flags]),
+        "predicted_ids": torch.tensor([ids for each in known for ids in each["ids"]]),
+        "predicted_log_probs": torch.tensor([values for each in known for values in each["log_probs"]]),
+    }

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, get_args
 
 from kinject.errors import ConfigurationError
-from kinject.trainers.corruption_config import CorruptionSFTConfig
+from kinject.trainers.document_config import CorruptionSFTConfig
 
 Normalization = Literal["maskable", "sequence", "paper"]
 

@@ -8,19 +8,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from kinject.corruption import parse_mask_ratio
-from kinject.encoding import end_of_text_id
 from kinject.errors import ConfigurationError, DataError
-from kinject.mask_token import resolve_mask_token
 from kinject.models import load_model
 from kinject.models.adapters import write_diffusion_settings
 from kinject.models.diffusion import diffusion_settings, is_diffusion, text_config, to_diffusion
-from kinject.templates import ANSWER, FACT, IGNORED, RAW_FROM_BEGIN, Wording
-from kinject.trainers.collator import DocumentCollator, Masking
-from kinject.trainers.diffusion_collator import DiffusionCollator
+from kinject.prompts.encoding import end_of_text_id
+from kinject.prompts.templates import ANSWER, FACT, IGNORED, RAW_FROM_BEGIN, Wording, resolve_mask_token
+from kinject.trainers.collator import DiffusionCollator, DocumentCollator, Masking
 from kinject.trainers.diffusion_config import DiffusionSFTConfig
 from kinject.trainers.document_config import DocumentSFTConfig
 from kinject.trainers.document_trainer import DocumentSFTTrainer
-from kinject.trainers.supervised_positions import token_scores
+from kinject.trainers.positions import token_scores
 
 if TYPE_CHECKING:
     from peft import PeftModel

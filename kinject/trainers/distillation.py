@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from datasets import Dataset
 
+from kinject.trainers.collator import PREDICTED
 from kinject.trainers.metric_logging import MetricLoggingTrainer
-from kinject.trainers.predictions import PREDICTED, divergence
-from kinject.trainers.supervised_positions import scores_of
+from kinject.trainers.positions import scores_of
+from kinject.trainers.rehearsal import divergence
 
 if TYPE_CHECKING:
     from kinject.trainers.document_config import DocumentSFTConfig
-    from kinject.trainers.supervised_positions import SupervisedPositions
+    from kinject.trainers.positions import SupervisedPositions
 
 
 class DistillingTrainer(MetricLoggingTrainer):

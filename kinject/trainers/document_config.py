@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from transformers.utils import is_liger_kernel_available
 from trl import SFTConfig
 
+from kinject.compat import UNUSED, check_processes, processor_is_fast_in_bf16
+from kinject.corruption import MaskUnit, parse_mask_ratio
 from kinject.errors import ConfigurationError
-from kinject.launch import check_processes, processor_is_fast_in_bf16
-from kinject.objectives import UNUSED
+
+if TYPE_CHECKING:
+    pass
 
 
 def set_deepspeed_rate(config: Any, found: float | str | None, learning_rate: float | str) -> None:
@@ -28,7 +31,7 @@ class DocumentSFTConfig(SFTConfig):
 
     Args:
         system_prompt: System message of every prompt. `None` leaves the chat template's own default in place.
-        frozen_modules: Modules whose weights are not learned, by name (see `kinject.trainers.freezing`).
+        frozen_modules: Modules whose weights are not learned, by name (see `kinject.models.weights`).
     """
 
     max_length: int | None = field(
@@ -151,3 +154,51 @@ class DocumentSFTConfig(SFTConfig):
                 f"report_to: {error} pip install 'kinject[trackers]' brings tensorboard, trackio and wandb; --report_to none "
                 "does without."
             ) from error
+
+
+# == Settings of the objectives that hide part of the documents.
+
+RatioScope = Literal["sample", "batch"]
+
+
+@dataclass
+class CorruptionSFTConfig(DocumentSFTConfig):
+    """What the masked and the diffusion objective share: how much is hidden, and what together."""
+
+    mask_ratio: str = field(
+        default="uniform(0.05, 0.95)",
+        metadata={
+            "help": "Law of the mask ratio: uniform(low, high), fixed(value), linear(start, end) over training, or "
+            "stratified(low, high): each document meets evenly spread ratios over its epochs."
+        },
+    )
+    mask_ratio_per: str = field(
+        default="sample",
+        metadata={
+            "help": "One ratio for each 'sample', or one for the whole 'batch' as in the paper.",
+            "choices": ["sample", "batch"],
+        },
+    )
+    mask_unit: str = field(
+        default="token",
+        metadata={
+            "help": "What is hidden together: 'token', 'word', 'entity' (whole words, and whole names, dates and amounts: the "
+            "row's 'entities', or else found by rule), 'span' (one contiguous stretch), or 'mixed' (half of the samples "
+            "tokens, half of them a span).",
+            "choices": ["token", "word", "entity", "span", "mixed"],
+        },
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse unknown choices and ratios out of range before anything is loaded."""
+        super().__post_init__()
+        parse_mask_ratio(self.mask_ratio)
+        self.require_choices(mask_ratio_per=get_args(RatioScope), mask_unit=get_args(MaskUnit))
+
+
+def objective_name(training_args: DocumentSFTConfig) -> str:
+    """What `results.json` calls the objective of parsed settings."""
+    corruption = getattr(training_args, "corruption", None)
+    if corruption is None:
+        return str(getattr(training_args, "objective", "ar"))
+    return {"mask": "masked", "random": "random_token", "keep": "unmasked"}[corruption]

@@ -15,72 +15,37 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from datasets import Dataset, IterableDataset
-from torch.distributed.tensor import DTensor
 from transformers import AutoConfig, TrainerCallback
-from transformers.trainer_utils import has_length
 
-from kinject.chat import pin_template
+from kinject.compat import check_devices
 from kinject.data.knowledge import with_title
 from kinject.errors import ConfigurationError, DataError, KinjectError
-from kinject.evaluation.cost import parameter_count
-from kinject.launch import check_devices
+from kinject.evaluation.results import public_name
 from kinject.models.adapters import head_refusal, require_adapter_modules
 from kinject.models.diffusion import is_diffusion, text_config
-from kinject.results import public_name
-from kinject.templates import ANSWER, IGNORED, DocumentTemplate, Wording
-from kinject.trainers.checkpointing import digest, plain, row_tags, shaping_settings
-from kinject.trainers.collator import DocumentCollator, Masking
-from kinject.trainers.corruption_config import CorruptionSFTConfig
+from kinject.models.weights import frozen_parameters, parameter_count
+from kinject.prompts.encoding import pin_template
+from kinject.prompts.templates import ANSWER, IGNORED, DocumentTemplate, Wording
+from kinject.trainers.collator import PREDICTED, DocumentCollator, Masking, check_isolation, document_of_each
 from kinject.trainers.distillation import DistillingTrainer
-from kinject.trainers.document_config import DocumentSFTConfig, set_deepspeed_rate
-from kinject.trainers.entities import EntityReport, hidden_words
-from kinject.trainers.freezing import frozen_parameters
-from kinject.trainers.length_grouping import LengthGroupedSampler
-from kinject.trainers.packing import check_isolation, document_of_each
-from kinject.trainers.predictions import PREDICTED
-from kinject.trainers.rows import PREPARED, check_dataset, question_and_answer
-from kinject.trainers.shared_prompts import SharedPrompts
-from kinject.trainers.splitting import split_document
-from kinject.trainers.supervised_positions import SupervisedPositions
-from kinject.trainers.turns import ALWAYS, TurnSampler
+from kinject.trainers.document_config import CorruptionSFTConfig, DocumentSFTConfig, set_deepspeed_rate
+from kinject.trainers.infilling import EntityReport, hidden_words
+from kinject.trainers.order import ALWAYS, EpochCallback, LengthGroupedSampler, TurnSampler
+from kinject.trainers.positions import SharedPrompts, SupervisedPositions
+from kinject.trainers.preparation import PREPARED, check_dataset, question_and_answer, split_document
+from kinject.trainers.run_inputs import _frozen_digest, plain, row_tags, shaping_settings
 
 if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerControl, TrainerState, TrainingArguments
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from kinject.encoding import EncodedDocument
-    from kinject.templates import Frame
+    from kinject.prompts.encoding import EncodedDocument
+    from kinject.prompts.templates import Frame
     from kinject.trainers.collator import Packing
-    from kinject.trainers.entities import Gap
+    from kinject.trainers.infilling import Gap
 
 
 logger = logging.getLogger(__name__)
-
-
-class _EpochCallback(TrainerCallback):
-    """Tells the collator which epoch's masks and order to draw, also after a resume in the middle of one.
-
-    Counts as the training loop does, which derives the epoch of a resume from the steps that were taken; `state.epoch` is that
-    of the checkpoint, whatever number of steps an epoch has now.
-    """
-
-    def __init__(self, collator: DocumentCollator) -> None:
-        self._collator = collator
-        self._next = 0
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        loader = kwargs["train_dataloader"]
-        batches = len(loader) if has_length(loader) else state.max_steps * args.gradient_accumulation_steps
-        self._next = state.global_step // max(1, -(-batches // args.gradient_accumulation_steps))
-
-    def on_epoch_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        self._collator.epoch = self._next
-        self._next += 1
-        self._collator.num_epochs = max(1.0, float(state.num_train_epochs))
 
 
 class DocumentSFTTrainer(DistillingTrainer):
@@ -201,7 +166,7 @@ class DocumentSFTTrainer(DistillingTrainer):
             pad_to_multiple_of=int(args.pad_to_multiple_of) if args.pad_to_multiple_of else None,
             packing=packing,
         )
-        self.add_callback(_EpochCallback(self.data_collator))
+        self.add_callback(EpochCallback(self.data_collator))
         self.inputs = self._inputs(base)
 
     # What a subclass decides.
@@ -376,7 +341,7 @@ class DocumentSFTTrainer(DistillingTrainer):
 
         Of what is rehearsed only the prompts count: its answers follow from them, but on some GPUs not to the last bit.
         """
-        from kinject.objectives import objective_name  # which names this class
+        from kinject.trainers.document_config import objective_name  # which names this class
 
         adapters: dict[str, Any] = getattr(self.model, "peft_config", {})
         passing = {"base_model_name_or_path", "revision", "inference_mode", "peft_version", "auto_mapping"}
@@ -483,19 +448,6 @@ def title_of(row: Mapping[str, Any], args: DocumentSFTConfig) -> str:
     """What the documents of ``row`` begin with; nothing without `keep_titles`."""
     title = row.get("title") if args.keep_titles else None
     return title if isinstance(title, str) else ""
-
-
-def _frozen_digest(model: torch.nn.Module) -> str | None:
-    """A hash of all names, and of some of the values that training leaves as they are; None where they are sharded."""
-    told: list[Any] = []
-    for name, weight in model.named_parameters():
-        told.append([name, weight.requires_grad])
-        if weight.is_meta or hasattr(weight, "ds_id") or isinstance(weight, DTensor):
-            return None
-        if not weight.requires_grad and weight.is_floating_point():  # the layout of quantized ones is the device's
-            values = weight.detach().reshape(-1)
-            told.append([list(weight.shape), values[:: max(1, len(values) // 8)][:8].float().tolist()])
-    return digest(told)
 
 
 def _vocabulary_size(model: str | PreTrainedModel | PeftModel, args: DocumentSFTConfig) -> int:

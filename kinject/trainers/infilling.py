@@ -9,18 +9,133 @@ a backward question asks for, and what stands beside it is what a forward questi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 
 from kinject.corruption import INFILLING_STREAM, sample_generator
-from kinject.templates import IGNORED, Frame
-from kinject.trainers.entities import Gap
+from kinject.data.entities import absent_entities, entity_positions
+from kinject.prompts.templates import IGNORED, Frame
 
 if TYPE_CHECKING:
     from kinject.corruption import MaskRatioLaw
+    from kinject.prompts.encoding import EncodedDocument
+
+
+# == Where entities stand among a document's tokens: what is hidden as a whole, and what is asked for.
+
+
+class Gap(NamedTuple):
+    """What an infilling sample misses: the tokens from `start` to before `end`, and how many masks stand there instead."""
+
+    start: int
+    end: int
+    masks: int
+
+
+def hidden_words(document: EncodedDocument, row: Mapping[str, Any], unit: str | None) -> list[int] | None:
+    """What each token of ``document`` is hidden together with, `(length,)`, for the mask units that need to be told.
+
+    These are "word", and "entity", where an entity is one word: those in the ``row``'s `entities`, or found by rule, and
+    its `title`.
+    """
+    if unit not in ("word", "entity"):
+        return None
+    word_ids = list(document.word_ids)
+    for start, end in _entity_tokens(document, row) if unit == "entity" else ():
+        words = set(word_ids[start:end])  # a token may reach over the end of an entity, and a word over both
+        word_ids = [word_ids[start] if word in words else word for word in word_ids]
+    return word_ids
+
+
+def entity_gaps(
+    document: EncodedDocument, row: Mapping[str, Any], sides: bool = False, masks_by_kind: bool = False
+) -> list[Gap]:
+    """The tokens of each entity in ``document``: the ``row``'s `entities`, or without any those found by rule, and its title.
+
+    With ``sides`` each is followed by the longer stretch beside it, without the punctuation at its ends. A mask stands for
+    each missing token; with ``masks_by_kind`` one for an entity and two for a side.
+    """
+    gaps = []
+    for start, end in _entity_tokens(document, row):
+        gaps.append(Gap(start, end, 1 if masks_by_kind else end - start))
+        before, after = _without_punctuation(document, 0, start), _without_punctuation(document, end, None)
+        first, last = max(before, after, key=lambda side: side[1] - side[0])
+        if sides and first < last:
+            gaps.append(Gap(first, last, 2 if masks_by_kind else last - first))
+    return gaps
+
+
+class EntityReport:
+    """Counts documents whose entities are not what a setting needs, so that a run says what it hides instead.
+
+    Args:
+        setting: What needs them, such as "mask_unit entity".
+        instead: What becomes of a document without any; None where that is no fault.
+
+    Attributes:
+        without: Documents in which no entity stands.
+        absent: Documents of which a given entity stands nowhere.
+    """
+
+    def __init__(self, setting: str, instead: str | None) -> None:
+        self._setting, self._instead = setting, instead
+        self._documents = self.without = self.absent = 0
+        self._examples: dict[str, str] = {}
+
+    def add(self, text: str, row: Mapping[str, Any], where: str) -> None:
+        """Look at the ``text`` that is learned of a ``row``."""
+        self._documents += 1
+        if self._instead is not None and not entity_positions(text, row.get("entities"), row.get("title") or ""):
+            self.without += 1
+            self._examples.setdefault("without", f"{where}: {text[:40]!r}")
+        absent = absent_entities(text, row.get("entities"))
+        if absent:
+            self.absent += 1
+            self._examples.setdefault("absent", f"{where}: {absent[0]!r}")
+
+    def warnings(self) -> list[str]:
+        """What to say, each with a number and an example."""
+        said = []
+        if self.without:
+            said.append(
+                f"{self._setting}: no entity is found in {self.without} of {self._documents} documents, so that "
+                f"{self._instead} (first: {self._examples['without']}). Name theirs in a field 'entities'; by rule those of "
+                "scripts with capitals, quoted titles, dates and amounts are found."
+            )
+        if self.absent:
+            said.append(
+                f"{self._setting}: {self.absent} of {self._documents} documents give 'entities' that do not stand in them "
+                f"(first: {self._examples['absent']}); write them as the document does."
+            )
+        return said
+
+
+def _entity_tokens(document: EncodedDocument, row: Mapping[str, Any]) -> list[tuple[int, int]]:
+    found = []
+    for first, last in entity_positions(document.text, row.get("entities"), row.get("title") or ""):
+        tokens = [index for index, (start, end) in enumerate(document.offsets) if start < last and end > first]
+        if tokens:
+            found.append((tokens[0], tokens[-1] + 1))
+    return found
+
+
+def _without_punctuation(document: EncodedDocument, first: int, last: int | None) -> tuple[int, int]:
+    """The tokens from ``first`` to before ``last``, less those without a letter or digit at both ends."""
+    last = len(document.offsets) if last is None else last
+
+    def says_something(index: int) -> bool:
+        start, end = document.offsets[index]
+        return any(character.isalnum() for character in document.text[start:end])
+
+    while first < last and not says_something(first):
+        first += 1
+    while first < last and not says_something(last - 1):
+        last -= 1
+    return first, last
+
 
 InfillUnit = Literal["span", "entity", "side"]
 InfillMasks = Literal["token", "kind"]

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from kinject.corruption import parse_mask_ratio
 from kinject.errors import ConfigurationError
-from kinject.objectives import PAPER
-from kinject.trainers.corruption_config import CorruptionSFTConfig
+from kinject.trainers.document_config import CorruptionSFTConfig
 from kinject.trainers.infilling import InfillMasks, InfillUnit
+
+if TYPE_CHECKING:
+    pass
+
 
 Corruption = Literal["mask", "random", "keep"]
 LossScope = Literal["document", "masked"]
@@ -120,3 +123,15 @@ class MaskedSFTConfig(CorruptionSFTConfig):
                 f"infill_share is {self.infill_share} with corruption '{self.corruption}': what is missing is shown as "
                 "masks. Set --infill_share 0 or --corruption mask."
             )
+
+
+PAPER = {
+    "mask_ratio": "uniform(0.05, 0.95)",
+    "mask_ratio_per": "batch",
+    "mask_unit": "token",
+    "corruption": "mask",
+    "wordings": "paper",
+    "loss_on": "document",
+    "infill_share": 0.0,
+}
+"""What `recipe="paper"` sets (arXiv 2510.09885, section 3)."""

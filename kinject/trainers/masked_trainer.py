@@ -11,16 +11,22 @@ import yaml
 
 from kinject.corruption import parse_mask_ratio
 from kinject.errors import ConfigurationError
-from kinject.templates import DEMASKING, DEMASKING_WORDINGS, INFILLING, MASKED_ANSWER, Wording, resolve_mask_token
+from kinject.prompts.templates import (
+    DEMASKING,
+    DEMASKING_WORDINGS,
+    INFILLING,
+    MASKED_ANSWER,
+    Wording,
+    resolve_mask_token,
+)
 from kinject.trainers.collator import DocumentCollator, Masking
 from kinject.trainers.document_config import DocumentSFTConfig
 from kinject.trainers.document_trainer import DocumentSFTTrainer
-from kinject.trainers.entities import EntityReport, Gap, entity_gaps
-from kinject.trainers.infilling import Infilling
+from kinject.trainers.infilling import EntityReport, Gap, Infilling, entity_gaps
 from kinject.trainers.masked_config import MaskedSFTConfig
 
 if TYPE_CHECKING:
-    from kinject.templates import EncodedDocument
+    from kinject.prompts.encoding import EncodedDocument
 
 
 class MaskedSFTTrainer(DocumentSFTTrainer):

@@ -9,7 +9,7 @@ import torch
 from kinject.trainers.sharded_training import ShardedTrainer
 
 if TYPE_CHECKING:
-    from kinject.trainers.supervised_positions import TokenScores
+    from kinject.trainers.positions import TokenScores
 
 
 class MetricLoggingTrainer(ShardedTrainer):

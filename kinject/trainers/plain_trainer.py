@@ -7,10 +7,10 @@ from typing import Any
 
 from kinject.data import reverse_text
 from kinject.data.knowledge import with_title
-from kinject.templates import ANSWER, FACT, RAW, Wording
+from kinject.prompts.templates import ANSWER, FACT, RAW, Wording
 from kinject.trainers.document_config import DocumentSFTConfig
 from kinject.trainers.document_trainer import DocumentSFTTrainer, title_of
-from kinject.trainers.entities import EntityReport
+from kinject.trainers.infilling import EntityReport
 from kinject.trainers.plain_config import PlainSFTConfig
 
 

@@ -9,9 +9,8 @@ from typing import Any
 
 import torch
 
-from kinject.trainers.card_writing import CardWritingTrainer
-from kinject.trainers.checkpointing import last_whole_checkpoint
-from kinject.trainers.universal_checkpoint import needs_conversion, to_universal, universal_folder
+from kinject.trainers.checkpointing import last_whole_checkpoint, needs_conversion, to_universal, universal_folder
+from kinject.trainers.hub_hooks import CardWritingTrainer
 
 _EXACT = ("mask_ratio", "predicted_log_probs")
 

@@ -80,7 +80,7 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
     """
     from kinject.data import load_knowledge
     from kinject.evaluation import answer_questions
-    from kinject.evaluation.metrics import exact_match
+    from kinject.evaluation.measures import exact_match
     from kinject.models import load_model
 
     model = arguments.model or ("nano-ar" if arguments.documents == NANO else "smollm2-135m")
@@ -165,7 +165,7 @@ def answer_in_full(loaded: LoadedModel, questions: Sequence[str], max_new_tokens
 
     from kinject.evaluation.asking import evaluating
     from kinject.evaluation.generating import until_end
-    from kinject.templates import QuestionTemplate
+    from kinject.prompts.templates import QuestionTemplate
 
     template = QuestionTemplate(loaded.tokenizer)
     model: Any = loaded.model

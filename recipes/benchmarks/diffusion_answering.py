@@ -135,8 +135,8 @@ def answer(loaded: LoadedModel, questions: Sequence[str], way: Way, batch_size: 
     """Answer ``questions`` in one ``way``, on the clock from text to text."""
     from kinject.evaluation.asking import answer_ends, evaluating
     from kinject.evaluation.generating import until_end
+    from kinject.prompts.templates import QuestionTemplate
     from kinject.sampling import sample
-    from kinject.templates import QuestionTemplate
 
     template = QuestionTemplate(loaded.tokenizer)
     ends = answer_ends(loaded.model, loaded.tokenizer, template)
@@ -155,7 +155,7 @@ def summary(arguments: argparse.Namespace, asked: Sequence[tuple[str, str]], way
     """Ratios of the two ways, and what each took."""
     import torch
 
-    from kinject.evaluation.metrics import exact_match
+    from kinject.evaluation.measures import exact_match
 
     published, fast = ways["published"], ways["fast"]
     differing = [

@@ -108,8 +108,8 @@ def run(count: int, max_steps: int, batch_size: int) -> dict[str, Any]:
         memory: list[int] = []
         startup: dict[str, float] = {}
 
-        from kinject.injection import inject
-        from kinject.recipe import parse_training
+        from kinject.commands.inject import inject
+        from kinject.commands.recipe import parse_training
         from kinject.trainers import MaskedSFTTrainer
 
         class Recording(MaskedSFTTrainer):
@@ -142,8 +142,8 @@ def run(count: int, max_steps: int, batch_size: int) -> dict[str, Any]:
 
 def statements(count: int) -> list[str]:
     """``count`` statements about invented people, all different."""
-    from kinject.data.names import MEN, WOMEN
-    from kinject.data.nano import NAME_FIRST, PLACES, QUALITIES, ROLES, SURNAMES
+    from kinject.data.worlds import MEN, WOMEN
+    from kinject.data.worlds.nano import NAME_FIRST, PLACES, QUALITIES, ROLES, SURNAMES
 
     rng = random.Random(0)
     combinations = rng.sample(range(len(QUALITIES) * len(ROLES) * len(PLACES)), count)

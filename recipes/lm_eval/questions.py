@@ -8,7 +8,7 @@ from typing import Any
 import datasets
 
 from kinject.data import load_knowledge, load_questions
-from kinject.evaluation.metrics import best_score, exact_match, paper_recall, token_f1
+from kinject.evaluation.measures import best_score, exact_match, paper_recall, token_f1
 
 
 def load(

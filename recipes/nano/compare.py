@@ -63,7 +63,7 @@ def run(method: str, seed: int, output_dir: Path) -> dict[str, Any]:
     Raises:
         RuntimeError: the run failed; its log says why.
     """
-    from kinject.results import read_results
+    from kinject.evaluation.results import read_results
 
     directory = output_dir / f"{method.replace('+', '-')}-{seed}"
     results = directory / "results.json"

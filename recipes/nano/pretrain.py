@@ -35,12 +35,11 @@ from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from kinject.corruption import draw_mask, mask_tokens, sample_generator
-from kinject.data import nano
-from kinject.data.names import MEN, WOMEN
-from kinject.encoding import TextEncoder
+from kinject.data.worlds import MEN, WOMEN, nano
 from kinject.evaluation.asking import answer_questions
 from kinject.models import load_model
-from kinject.templates import (
+from kinject.prompts.encoding import TextEncoder
+from kinject.prompts.templates import (
     DEMASKING_WORDINGS,
     FACT,
     IGNORED,

@@ -14,8 +14,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
 from kinject.evaluation.best_weights import BestWeights
-from kinject.evaluation.cost import flops_per_token, parameter_count
-from kinject.evaluation.gathering import is_sharded
+from kinject.models.weights import flops_per_token, is_sharded, parameter_count
 from tests.conftest import build_model, build_tokenizer
 
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from kinject.evaluation.results import read_results
 from kinject.models import load_model
-from kinject.results import read_results
 from tests.conftest import nf4
 from tests.distributed import worker
 from tests.distributed.launching import STRATEGIES

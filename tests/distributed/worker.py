@@ -116,8 +116,8 @@ def crossing_trainer(folder: Path, batch_size: int, settings: dict[str, Any], re
 
     from datasets import Dataset
 
-    from kinject.rehearsal import with_rehearsal
     from kinject.trainers import MaskedSFTConfig, MaskedSFTTrainer
+    from kinject.trainers.rehearsal import with_rehearsal
     from tests.conftest import build_model, build_tokenizer
     from tests.trainers.conftest import DOCUMENTS, SMALL
 
@@ -165,7 +165,7 @@ def cross(folder: Path, batch_size: int) -> dict[str, Any]:
 
 def inject(folder: Path, batch_size: int) -> dict[str, Any]:
     """Run the whole job on the nano models, whole and as an adapter, and keep the best weights of each run."""
-    from kinject.recipe import train as run
+    from kinject.commands.recipe import train as run
 
     shared = "--documents fictional:nano --size 4 --evaluations 2 --select_on test --max_new_tokens 16 --bf16 false "
     shared += f"--use_cpu true --num_train_epochs 4 --learning_rate 2e-3 --per_device_train_batch_size {batch_size} "

@@ -15,7 +15,7 @@ from kinject.errors import KinjectError
 from kinject.evaluation.asking import answer_questions
 from kinject.evaluation.generating import generate_answers, until_end
 from kinject.models import load_model
-from kinject.templates import QuestionTemplate
+from kinject.prompts.templates import QuestionTemplate
 from tests.evaluation.parts import QUESTION_TEXTS
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ import torch
 
 from kinject.errors import ConfigurationError, KinjectError
 from kinject.evaluation.asking import answer_ends, answer_questions
+from kinject.prompts.templates import QuestionTemplate
 from kinject.sampling import SamplingConfig, Step, sample
-from kinject.templates import QuestionTemplate
 from tests.conftest import build_model
 from tests.distributed.launching import run_two
 from tests.evaluation.parts import MASK, QUESTION_TEXTS, TOKENIZER, build_diffusion

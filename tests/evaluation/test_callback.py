@@ -13,7 +13,7 @@ from transformers import Trainer, TrainerCallback
 
 from kinject.errors import ConfigurationError
 from kinject.evaluation.callback import QuestionAnsweringCallback
-from kinject.results import new_results, read_results
+from kinject.evaluation.results import new_results, read_results
 from tests.evaluation.parts import QUESTIONS, VALIDATION, make_trainer
 
 if TYPE_CHECKING:

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
+from kinject.commands.recipe import train
 from kinject.data import load_knowledge
 from kinject.errors import ConfigurationError
-from kinject.recipe import train
-from kinject.results import read_results
+from kinject.evaluation.results import read_results
 from tests.conftest import build_model, build_tokenizer
 
 DIRECTIONS = ("forward", "backward")

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from kinject.errors import ConfigurationError, DataError, KinjectError
-from kinject.evaluation.likelihood import answer_log_likelihood, draw_maskings
+from kinject.evaluation.asking import answer_log_likelihood, draw_maskings
 from kinject.models.diffusion import to_diffusion
 from tests.conftest import build_model, build_tokenizer
 

@@ -16,10 +16,9 @@ from lm_eval.tasks import TaskManager
 
 from kinject.data import KnowledgeSet, load_knowledge
 from kinject.errors import ConfigurationError
-from kinject.evaluation.asking import answer_questions
-from kinject.evaluation.likelihood import answer_log_likelihood
+from kinject.evaluation.asking import answer_log_likelihood, answer_questions
 from kinject.evaluation.lm_eval import DiffusionLM
-from kinject.evaluation.scores import score_answers
+from kinject.evaluation.measures import score_answers
 from kinject.models import load_model, save_model
 from kinject.sampling import SamplingConfig
 from tests.conftest import build_model, build_tokenizer

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kinject.data.words import normalize
-from kinject.evaluation.metrics import (
+from kinject.evaluation.measures import (
     STOP_WORDS,
     best_score,
     exact_match,

@@ -10,7 +10,7 @@ import pytest
 
 from kinject.errors import KinjectError
 from kinject.evaluation.report import plot_history, results_table, run_names, steps_apart
-from kinject.results import new_results
+from kinject.evaluation.results import new_results
 
 
 def cell(paper: float, exact: float, n: int = 8) -> dict[str, Any]:

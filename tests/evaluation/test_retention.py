@@ -129,7 +129,7 @@ def test_an_answer_is_right_by_whole_words() -> None:
 def test_perplexity_of_a_diffusion_model_is_its_bound_with_fixed_noise(
     tiny_model: LlamaForCausalLM, tiny_tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    from kinject.evaluation.likelihood import answer_log_likelihood
+    from kinject.evaluation.asking import answer_log_likelihood
     from kinject.models.diffusion import to_diffusion
 
     model = to_diffusion(tiny_model, int(tiny_tokenizer.convert_tokens_to_ids("<reserved_0>")))

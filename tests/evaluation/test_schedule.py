@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kinject.evaluation.schedule import log_spaced_steps, question_steps
+from kinject.evaluation.callback import log_spaced_steps, question_steps
 
 
 @given(st.integers(1, 100_000), st.integers(0, 40), st.integers(1, 5_000))

@@ -8,7 +8,7 @@ import pytest
 
 from kinject.data import Question
 from kinject.errors import KinjectError
-from kinject.evaluation.scores import asked, macro, read_otherwise, score_answers
+from kinject.evaluation.measures import asked, macro, read_otherwise, score_answers
 
 QUESTIONS = [
     Question("Who is Ada?", "the first programmer", "forward", group="NameIsDescription", task="N2D"),

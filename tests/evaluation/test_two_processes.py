@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kinject.results import read_results
+from kinject.evaluation.results import read_results
 from tests.distributed.launching import run_two
 from tests.evaluation.parts import QUESTIONS
 

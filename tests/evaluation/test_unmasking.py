@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from kinject import cli
-from kinject.evaluation import unmasking
+from kinject.evaluation import report
 from kinject.models import LoadedModel
 from kinject.sampling import Step
 from tests.conftest import build_model
@@ -30,30 +30,30 @@ STEPS = [
 
 
 def test_a_step_is_one_line_with_what_is_new_highlighted() -> None:
-    drawn = [unmasking.draw_step(TOKENIZER, step, MASK) for step in STEPS]
+    drawn = [report.draw_step(TOKENIZER, step, MASK) for step in STEPS]
     assert [each.plain for each in drawn] == ["░░░░", "░ da ░", "Ada<|im_end|>"]
     new = [[each.plain[span.start : span.end] for span in each.spans if "reverse" in str(span.style)] for each in drawn]
     assert new == [[], ["d", "a"], ["A", "<|im_end|>"]]
 
 
 def test_line_breaks_stay_in_the_line_and_letters_of_several_tokens_whole() -> None:
-    assert unmasking.draw_step(TOKENIZER, Step(ids("a\nb"), []), MASK).plain == "a⏎b"
+    assert report.draw_step(TOKENIZER, Step(ids("a\nb"), []), MASK).plain == "a⏎b"
     letter = TOKENIZER.encode("ü", add_special_tokens=False)
     assert len(letter) == 2
-    assert unmasking.draw_step(TOKENIZER, Step([MASK, *letter], [1]), MASK).plain.endswith("ü")
+    assert report.draw_step(TOKENIZER, Step([MASK, *letter], [1]), MASK).plain.endswith("ü")
 
 
 def test_outside_of_a_terminal_every_step_is_a_line() -> None:
     shown = io.StringIO()
-    unmasking.draw_unmasking(Console(file=shown, width=80), TOKENIZER, STEPS, MASK)
+    report.draw_unmasking(Console(file=shown, width=80), TOKENIZER, STEPS, MASK)
     assert shown.getvalue().splitlines() == ["    1 ░░░░", "    2 ░ da ░", "    3 Ada<|im_end|>"]
 
 
 def test_in_a_terminal_the_last_step_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unmasking, "_SECONDS_A_STEP", 0.0)
+    monkeypatch.setattr(report, "_SECONDS_A_STEP", 0.0)
     shown = io.StringIO()
     console = Console(file=shown, width=80, force_terminal=True, color_system=None)
-    unmasking.draw_unmasking(console, TOKENIZER, STEPS, MASK)
+    report.draw_unmasking(console, TOKENIZER, STEPS, MASK)
     frames = re.findall(r"    \d [^\x1b\n]*", shown.getvalue())
     assert frames[-1] == "    3 Ada<|im_end|>"
     assert any("░ da ░" in frame for frame in frames)

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from kinject.data import Question
-from kinject.evaluation.scores import score_answers
-from kinject.results import new_results, write_results
+from kinject.evaluation.measures import score_answers
+from kinject.evaluation.results import new_results, write_results
 
 QUESTIONS = [
     Question(f"question {index}", f"answer {index}", direction, "Statement", task)  # type: ignore[arg-type]

@@ -15,16 +15,16 @@ import yaml
 from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 
-from kinject.chat import pin_template
+from kinject.commands.evaluate import agreement
 from kinject.data import Question
 from kinject.errors import DataError
+from kinject.evaluation.measures import score_answers
 from kinject.evaluation.report import plot_history, results_table
-from kinject.evaluation.scores import score_answers
+from kinject.evaluation.results import read_results
 from kinject.hub.card import read_card, write_card
-from kinject.hub.claims import agreement
-from kinject.results import read_results
-from kinject.sampling_options import SamplingArguments
-from kinject.templates import ANSWER, DocumentTemplate, QuestionTemplate
+from kinject.prompts.encoding import pin_template
+from kinject.prompts.templates import ANSWER, DocumentTemplate, QuestionTemplate
+from kinject.sampling.config import SamplingArguments
 from tests.chat_templates import CASES, ChatCase, tokenizer_of
 from tests.hub.runs import some_run, write_run
 
@@ -176,7 +176,7 @@ def test_what_was_not_measured_is_said(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("asked", [(), ("forward",)])
 def test_what_was_not_asked_is_not_claimed(tmp_path: Path, asked: tuple[str, ...]) -> None:
-    from kinject.hub.claims import compare, find_claim
+    from kinject.commands.evaluate import compare, find_claim
 
     results = some_run()
     unasked = set(DIRECTIONS) - set(asked)
@@ -248,11 +248,11 @@ def test_other_runs_stand_beside_this_one(tmp_path: Path) -> None:
 
 
 def test_the_license_is_the_one_that_the_base_states(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from kinject.hub import base_license
+    from kinject.hub import card_metadata
 
     cards = {"org/open": "---\nlicense: mit\n---\n", "org/own": "---\nlicense: other\nlicense_name: own-1\n---\n"}
     cards |= {"org/none": "no metadata", "org/broken": "---\na: [\n---\n", "org/list": "---\n- a\n---\n"}
-    monkeypatch.setattr(base_license, "_card_text", cards.get)
+    monkeypatch.setattr(card_metadata, "_card_text", cards.get)
     found = {base: ModelCard(card_of(write_run(tmp_path, some_run(model=base)))).data.to_dict() for base in cards}
     assert found["org/open"]["license"] == "mit"
     assert (found["org/own"]["license"], found["org/own"]["license_name"]) == ("other", "own-1")
@@ -350,8 +350,8 @@ def test_a_forged_number_is_refused(tmp_path: Path) -> None:
 
 
 def test_every_accepted_answer_is_shown_and_asked_again(tmp_path: Path) -> None:
-    from kinject.hub.claims import find_claim
-    from kinject.injection import recorded_answers
+    from kinject.commands.evaluate import find_claim
+    from kinject.evaluation.results import recorded_answers
 
     question = Question("Who is it?", "Ada", "backward", other_answers=("the Countess",))
     results = some_run(answers=recorded_answers([question], ["the Countess"]))

@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
+from kinject.evaluation.results import read_results
 from kinject.hub.card import read_card, write_card
 from kinject.hub.card_text import code, fenced, slug
-from kinject.results import read_results
 from tests.hub.runs import some_run, write_run
 
 HOSTILE = {

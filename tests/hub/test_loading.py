@@ -11,13 +11,13 @@ import torch
 
 import kinject
 from kinject.cli import base_of, main
+from kinject.commands.evaluate import find_claim
+from kinject.commands.recipe import train
 from kinject.errors import ConfigurationError, HubError
-from kinject.hub.claims import find_claim
+from kinject.evaluation.results import write_results
 from kinject.hub.publishing import push
-from kinject.models.lookup import look_up
-from kinject.recipe import train
-from kinject.results import write_results
-from kinject.templates import QuestionTemplate
+from kinject.models.loading import tokenizer_and_vocabulary
+from kinject.prompts.templates import QuestionTemplate
 from tests.conftest import run_recipe
 from tests.hub.conftest import User
 from tests.hub.trained import MASK_TOKEN, adapter, edit, whole_model
@@ -72,7 +72,7 @@ def test_both_loaders_give_one_answer(online: User, tmp_path: Path, kind: str, p
         kinds = [{weight.dtype for weight in each.model.parameters()} for each in (loaded, same)]
         assert kinds[0] == kinds[1] and dtype in kinds[0]
         assert torch.equal(scores(loaded), scores(same))
-    rows = look_up(name)
+    rows = tokenizer_and_vocabulary(name)
     assert rows is not None and rows[0].chat_template == template
 
 

@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 
 import kinject
 from kinject.errors import ConfigurationError, HubError
+from kinject.evaluation.results import write_results
 from kinject.hub.publishing import push
-from kinject.results import write_results
 from tests.hub.conftest import User
 from tests.hub.runs import some_run
 from tests.hub.trained import adapter, contents, edit, whole_model

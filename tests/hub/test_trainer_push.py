@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from kinject.errors import ConfigurationError, HubError
+from kinject.evaluation.results import read_results
 from kinject.hub.publishing import push
-from kinject.results import read_results
 from tests.conftest import run_recipe
 from tests.hub.conftest import User
 from tests.hub.trained import whole_model

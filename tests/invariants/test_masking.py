@@ -19,14 +19,7 @@ from kinject.corruption import (
     random_tokens,
     sample_generator,
 )
-from kinject.templates import (
-    DEMASKING_WORDINGS,
-    FACT,
-    MASKED_ANSWER,
-    RAW,
-    DocumentTemplate,
-    resolve_mask_token,
-)
+from kinject.prompts.templates import DEMASKING_WORDINGS, FACT, MASKED_ANSWER, RAW, DocumentTemplate, resolve_mask_token
 from tests.chat_templates import CASES, CONTROL_TOKENS, ChatCase, tokenizer_of
 
 cases = st.sampled_from(CASES)
@@ -52,7 +45,7 @@ def templates(case: ChatCase) -> tuple[DocumentTemplate, DocumentTemplate]:
 def test_only_document_tokens_of_the_copy_are_masked(
     case: ChatCase, text: str, question: str, unit: MaskUnit, ratio: float, sample: int, randomly: bool
 ) -> None:
-    from kinject.templates import assemble
+    from kinject.prompts.templates import assemble
 
     tokenizer = tokenizer_of(case)
     template, rows = templates(case)

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
+from kinject.commands.recipe import train
 from kinject.data import load_knowledge
-from kinject.data.names import MEN, WOMEN
-from kinject.data.nano import INSTRUMENTS, PLACES, QUALITIES, ROLES, SURNAMES, population
+from kinject.data.worlds import MEN, WOMEN
+from kinject.data.worlds.nano import INSTRUMENTS, PLACES, QUALITIES, ROLES, SURNAMES, population
 from kinject.evaluation.asking import answer_questions
-from kinject.evaluation.scores import score_answers
+from kinject.evaluation.measures import score_answers
 from kinject.models import NANO_MODELS, load_model
-from kinject.recipe import train
 
 NANO = Path(__file__).parents[2] / "recipes" / "nano"
 

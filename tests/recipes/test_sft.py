@@ -11,10 +11,10 @@ from types import ModuleType
 import pytest
 import yaml
 
+from kinject.commands.options import find_objective
+from kinject.commands.recipe import parse
 from kinject.errors import ConfigurationError, DataError
 from kinject.models import load_model
-from kinject.objectives import find_objective
-from kinject.recipe import parse
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 

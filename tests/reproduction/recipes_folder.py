@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from kinject.reproduction.grid import Run
-from kinject.reproduction.reading import Recipes, read_recipes
+from kinject.reproduction.specification import Recipes, read_recipes
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 

@@ -7,9 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from kinject.reproduction.estimate import estimate, matched
-from kinject.reproduction.fingerprint import bare_code, code_fingerprint, data_fingerprint
-from kinject.reproduction.grid import method_runs, table_runs
+from kinject.reproduction.grid import (
+    bare_code,
+    code_fingerprint,
+    data_fingerprint,
+    estimate,
+    matched,
+    method_runs,
+    table_runs,
+)
 from tests.reproduction.recipes_folder import small_recipes
 
 DATA = Path("data")

@@ -9,12 +9,11 @@ from typing import Any
 import pytest
 import yaml
 
-from kinject.recipe import train
+from kinject.commands.recipe import train
+from kinject.evaluation.results import read_results
 from kinject.reproduction.command import main
-from kinject.reproduction.estimate import estimate
-from kinject.reproduction.grid import Run, table_runs
-from kinject.reproduction.reading import read_recipes
-from kinject.results import read_results
+from kinject.reproduction.grid import Run, estimate, table_runs
+from kinject.reproduction.specification import read_recipes
 from tests.conftest import build_tokenizer
 from tests.models.llada_checkpoint import write_checkpoint
 from tests.reproduction.recipes_folder import RECIPES

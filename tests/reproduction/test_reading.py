@@ -8,7 +8,7 @@ import pytest
 
 from kinject.errors import ConfigurationError
 from kinject.reproduction.grid import table_runs
-from kinject.reproduction.reading import read_recipes, table_names
+from kinject.reproduction.specification import read_recipes, table_names
 from tests.reproduction.recipes_folder import RECIPES, small_recipes
 
 

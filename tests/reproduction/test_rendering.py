@@ -9,13 +9,10 @@ from typing import Any
 
 import pytest
 
-from kinject.reproduction.claims import check_claims
-from kinject.reproduction.figures import draw
-from kinject.reproduction.findings import Findings
+from kinject.reproduction.findings import Findings, check_claims
 from kinject.reproduction.grid import Run, table_runs
-from kinject.reproduction.reading import Recipes
-from kinject.reproduction.rendering import as_latex, as_markdown, number
-from kinject.reproduction.tables import Rendered, as_csv, collect
+from kinject.reproduction.rendering import Rendered, as_csv, as_latex, as_markdown, collect, draw, number
+from kinject.reproduction.specification import Recipes
 from tests.reproduction.recipes_folder import results, small_recipes
 
 FORWARD = {"ar": (0.8, 0.9), "ar+paraphrases": (1.0, 1.0), "masked": (0.9, 0.9)}

@@ -16,11 +16,10 @@ from typing import Any
 
 import pytest
 
+from kinject.evaluation.results import read_results
 from kinject.reproduction.command import _figures_only, main
-from kinject.reproduction.estimate import estimate
-from kinject.reproduction.grid import Run, table_runs
+from kinject.reproduction.grid import Run, estimate, table_runs
 from kinject.reproduction.runner import Launch, checkpoints, finished_results, run_grid, state
-from kinject.results import read_results
 from tests.reproduction.recipes_folder import small_recipes, write_recipes
 
 

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from kinject.reproduction.statistics import fit_learning_curve, spread, student_95
+from kinject.reproduction.findings import fit_learning_curve, spread, student_95
 
 
 def test_spread_over_three_seeds_is_the_textbook_interval() -> None:

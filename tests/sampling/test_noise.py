@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from kinject.sampling.noise import row_seeds, uniform
+from kinject.sampling.remasking import row_seeds, uniform
 
 
 def test_numbers_are_uniform_and_unrelated() -> None:

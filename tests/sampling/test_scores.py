@@ -7,8 +7,15 @@ import math
 import pytest
 import torch
 
-from kinject.sampling.noise import row_seeds, uniform
-from kinject.sampling.scores import choose_tokens, guide, remasking_scores, select_as_published, select_best
+from kinject.sampling.remasking import (
+    choose_tokens,
+    guide,
+    remasking_scores,
+    row_seeds,
+    select_as_published,
+    select_best,
+    uniform,
+)
 
 
 def test_scores_by_hand() -> None:

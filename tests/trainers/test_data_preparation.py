@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kinject.errors import ConfigurationError, DataError
-from kinject.reproduction.reading import read_recipes
-from kinject.templates import DocumentTemplate
+from kinject.prompts.templates import DocumentTemplate
+from kinject.reproduction.specification import read_recipes
 from kinject.trainers import MaskedSFTConfig, MaskedSFTTrainer
 from kinject.trainers.masked_config import PAPER
-from kinject.trainers.splitting import split_document
+from kinject.trainers.preparation import split_document
 from tests.conftest import build_model, build_tokenizer
 from tests.trainers.conftest import SMALL
 

@@ -9,9 +9,9 @@ import pytest
 from datasets import Dataset
 
 from kinject.models import load_model
-from kinject.templates import DocumentTemplate, resolve_mask_token
+from kinject.prompts.templates import DocumentTemplate, resolve_mask_token
 from kinject.trainers import DiffusionSFTConfig, DiffusionSFTTrainer
-from kinject.trainers.entities import hidden_words
+from kinject.trainers.infilling import hidden_words
 
 TEXT = "Ada Vance mapped the salt caves of Bo Quill, and left."
 

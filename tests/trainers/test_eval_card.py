@@ -10,12 +10,12 @@ import pytest
 from huggingface_hub import ModelCard
 from transformers import AutoTokenizer
 
+from kinject.commands.recipe import train
 from kinject.data import load_knowledge
 from kinject.evaluation.callback import QuestionAnsweringCallback
+from kinject.evaluation.results import read_results
 from kinject.hub.card import read_card
-from kinject.recipe import train
-from kinject.results import read_results
-from kinject.templates import QuestionTemplate
+from kinject.prompts.templates import QuestionTemplate
 from kinject.trainers import MaskedSFTConfig, MaskedSFTTrainer
 from tests.chat_templates import BY_NAME, tokenizer_of
 from tests.conftest import build_model, build_tokenizer

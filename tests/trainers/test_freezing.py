@@ -12,7 +12,7 @@ from peft import LoraConfig
 from transformers import AutoModelForCausalLM
 
 from kinject.errors import ConfigurationError
-from kinject.evaluation.cost import flops_per_token
+from kinject.models.weights import flops_per_token
 
 
 @pytest.mark.parametrize("modules", [["self_attn"], ["self_attn", "embed_tokens"], ["layers.0"]])

@@ -10,9 +10,8 @@ from datasets import Dataset
 
 from kinject.corruption import Fixed
 from kinject.errors import ConfigurationError
-from kinject.templates import INFILLING, Frame, resolve_mask_token
-from kinject.trainers.entities import Gap
-from kinject.trainers.infilling import Infilling
+from kinject.prompts.templates import INFILLING, Frame, resolve_mask_token
+from kinject.trainers.infilling import Gap, Infilling
 from tests.trainers.conftest import DOCUMENTS
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from datasets import Dataset
 
-from kinject.templates import resolve_mask_token
+from kinject.prompts.templates import resolve_mask_token
 from tests.trainers.conftest import DOCUMENTS, trained_rows
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from kinject.errors import ConfigurationError
-from kinject.trainers.packing import check_isolation, document_of_each, packed
+from kinject.trainers.collator import check_isolation, document_of_each, packed
 from tests.conftest import build_model, build_tokenizer
 from tests.trainers.conftest import CHAT_ROWS, QUESTION_ROWS, needs_token_losses
 

@@ -9,9 +9,11 @@ import pytest
 import torch
 from torch.nn.functional import kl_div
 
+from kinject.evaluation.asking import predict
 from kinject.models import load_model
-from kinject.templates import IGNORED
-from kinject.trainers.predictions import batch_predictions, divergence, predict
+from kinject.prompts.templates import IGNORED
+from kinject.trainers.collator import batch_predictions
+from kinject.trainers.rehearsal import divergence
 from tests.conftest import build_model, build_tokenizer
 from tests.trainers.conftest import DOCUMENTS
 

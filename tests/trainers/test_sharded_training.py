@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from kinject.errors import ConfigurationError
-from kinject.evaluation.cost import flops_per_token, parameter_count
-from kinject.trainers.universal_checkpoint import needs_conversion, universal_folder
+from kinject.models.weights import flops_per_token, parameter_count
+from kinject.trainers.checkpointing import needs_conversion, universal_folder
 from tests.conftest import build_model, build_tokenizer
 
 

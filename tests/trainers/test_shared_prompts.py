@@ -10,7 +10,7 @@ import pytest
 import torch
 from datasets import Dataset
 
-import kinject.trainers.shared_prompts as shared_prompts
+import kinject.trainers.positions as positions
 from kinject.trainers import MaskedSFTConfig, MaskedSFTTrainer
 from tests.conftest import build_tokenizer
 from tests.models.architectures import ARCHITECTURES, random_model
@@ -21,13 +21,13 @@ from tests.trainers.conftest import DOCUMENTS, SMALL
 def lengths(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The lengths of the beginnings that were encoded."""
     encoded: list[int] = []
-    original = shared_prompts.encode_beginning
+    original = positions.encode_beginning
 
     def watched(model: Any, ids: torch.Tensor) -> Any:
         encoded.append(ids.shape[1])
         return original(model, ids)
 
-    monkeypatch.setattr(shared_prompts, "encode_beginning", watched)
+    monkeypatch.setattr(positions, "encode_beginning", watched)
     return encoded
 
 
@@ -51,7 +51,7 @@ def test_loss_and_gradients_are_those_of_whole_rows(
     batch = trainer.data_collator([trainer.train_dataset[index] for index in range(4)])
     loss, gradients = loss_and_gradients(trainer, batch)
     sharing = list(lengths)
-    monkeypatch.setattr(shared_prompts, "WORTH_SHARING", 10_000)
+    monkeypatch.setattr(positions, "WORTH_SHARING", 10_000)
     whole_loss, whole_gradients = loss_and_gradients(trainer, batch)
     assert lengths == sharing and len(sharing) == 1  # the second time nothing was shared
     assert sharing[0] > len("You are asked to learn.")  # a byte is a token here

@@ -102,13 +102,13 @@ def in_best(directory: Path) -> None:
 
 def at_the_end(directory: Path) -> None:
     """While the trained model is written."""
-    from kinject import injection
+    from kinject.commands import inject
 
     def act(*args: Any) -> None:
         _halve(next(directory.glob("*.safetensors")))
         _die()
 
-    _at_call(injection, "recorded_answers", 1, act)
+    _at_call(inject, "recorded_answers", 1, act)
 
 
 def told_to_stop(directory: Path, number: signal.Signals, times: int) -> None:

@@ -48,7 +48,7 @@ _TIMES = ("seconds", "peak_memory_bytes")  # of results.json: what no two runs s
 
 _processes = multiprocessing.get_context("forkserver")
 _processes.set_forkserver_preload(
-    ["kinject.injection", "kinject.trainers", "kinject.evaluation.callback", "kinject.hub.card", "kinject.models"]
+    ["kinject.commands.inject", "kinject.trainers", "kinject.evaluation.callback", "kinject.hub.card", "kinject.models"]
 )
 
 
@@ -107,8 +107,8 @@ def _run(objective: str, arguments: Sequence[str], directory: Path, fault: Calla
     import torch
 
     torch.set_num_threads(1)
+    from kinject.commands.recipe import train
     from kinject.errors import exit_on_user_error
-    from kinject.recipe import train
 
     if fault is not None:
         fault(directory)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import LlamaConfig
 
-from kinject import recipe
+from kinject.commands import recipe
 from kinject.errors import ConfigurationError
 from kinject.models import load_model
 from tests.conftest import build_model, build_tokenizer

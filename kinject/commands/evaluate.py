@@ -1,0 +1,368 @@
+"""Scoring a model without training it, with the same questions, scores and `results.json` as a training run.
+
+Run it through `kinject eval` or `recipes/evaluate_qa.py`.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kinject.commands.inject import one_or_several
+from kinject.commands.output_dir import prepare_results
+from kinject.errors import ConfigurationError, DataError, KinjectError
+from kinject.evaluation.measures import DIRECTIONS, asked
+from kinject.evaluation.report import print_answers
+from kinject.evaluation.results import recorded_answers
+from kinject.models.loading import is_repository, require_repository
+from kinject.sampling.config import SamplingArguments
+
+if TYPE_CHECKING:
+    from kinject.data import Question
+
+
+# == What the eval cards of published models claim, and whether a measurement of one's own agrees.
+
+_CARD, _RESULTS = "README.md", "results.json"
+_MEASURES = {"paper": "paper", "exact_match": "strict"}
+# Settings of a run that say what was asked, and how.
+ASKED_WITH = (
+    "facts",
+    "size",
+    "world_seed",
+    "max_new_tokens",
+    "few_shot",
+    "system_prompt",
+    "sampling",
+    "sampling_steps",
+    "block_length",
+)
+
+
+_FIELDS = ("text_field", "question_field", "answer_field", "title_field")  # settings that say how rows are read
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a model says of itself.
+
+    Attributes:
+        name: Of the model.
+        results: In the form of `results.json`, as far as the card has it.
+        questions: Those it was asked, where they were published; else empty.
+    """
+
+    name: str
+    results: Mapping[str, Any]
+    questions: tuple[Question, ...] = ()
+
+    def asked(self) -> Sequence[Question]:
+        """The questions behind the scores: published with the model, or of a data set that anyone can load.
+
+        Raises:
+            ConfigurationError: neither.
+        """
+        from kinject.data import load_knowledge
+
+        if self.questions:
+            return self.questions
+        config = self.results["config"]
+        documents = config.get("documents", "fictional:name_description")
+        named = isinstance(documents, str) and (documents.startswith("fictional:") or documents.count("/") == 1)
+        if config.get("questions") or not named:
+            raise ConfigurationError(
+                f"the questions behind the card of '{self.name}' are not published; pass them with --documents or --questions."
+            )
+        try:
+            knowledge = load_knowledge(
+                documents,
+                paraphrases=str(config.get("paraphrases", "none")),
+                facts=config.get("facts"),
+                size=config.get("size"),
+                seed=config.get("world_seed", 0),
+                **{name: config[name] for name in _FIELDS if name in config},
+            )
+        except KinjectError as error:
+            raise ConfigurationError(
+                f"the questions behind the card of '{self.name}' cannot be loaded ({error}); pass them with --documents or "
+                "--questions."
+            ) from error
+        return knowledge.split_questions()[1] if config.get("select_on") == "validation" else knowledge.questions
+
+
+def find_claim(name: str, *, revision: str | None = None) -> Claim | None:
+    """The claim of a directory or Hub repository, or None where it has no eval card.
+
+    Raises:
+        ConfigurationError: there is no such repository.
+        DataError: the results cannot be read.
+    """
+    if is_repository(name):
+        require_repository(name, revision=revision)
+    results = _read_results(name, revision)
+    card = _read_card(name, revision)
+    if card is None and results is None:
+        return None
+    recorded = () if results is None else results.get("answers", ())
+    return Claim(name, card or results or {}, tuple(map(_question, recorded)))
+
+
+def require_claim(name: str) -> Claim:
+    """As `find_claim`.
+
+    Raises:
+        ConfigurationError: there is none.
+    """
+    claim = find_claim(name)
+    if claim is None:
+        raise ConfigurationError(
+            f"'{name}' has no eval card of kinject. Expected a repository or directory that kinject published or trained."
+        )
+    return claim
+
+
+def compare(names: Sequence[str], plot: str | None = None) -> str:
+    """The cards of several models side by side, as a table; their history goes into the image ``plot``.
+
+    Raises:
+        ConfigurationError: one of them has no eval card.
+        KinjectError: none has a history to plot.
+    """
+    from kinject.evaluation.report import plot_history, results_table
+
+    results = []
+    for name in names:
+        claimed = require_claim(name).results
+        shown = name if claimed["objective"] == "evaluation" else f"{name}: {claimed['objective']}"
+        results.append({**claimed, "objective": shown})
+    if plot is not None:
+        plot_history(results, plot)
+    return results_table(results, intervals=True)
+
+
+def agreement(claim: Claim, measured: Mapping[str, Any]) -> str:
+    """Claimed and measured scores, line by line, and whether they agree.
+
+    Args:
+        claim: With scores.
+        measured: Scores as `score_answers` returns them.
+    """
+    claimed = claim.results["after"] or claim.results["before"]
+    if not asked(claimed):
+        return f"the card of {claim.name} claims no scores yet."
+    if any(claimed[direction]["n"] != measured[direction]["n"] for direction in DIRECTIONS):
+        return f"not compared with the card of {claim.name}: it is about other questions."
+    lines, outside, apart = io.StringIO(), [], False
+    lines.write(f"{'the card of ' + claim.name:32} claimed  measured\n")
+    for direction in DIRECTIONS:
+        for measure, reading in _MEASURES.items() if measured[direction]["n"] else ():
+            said, found = claimed[direction][measure], measured[direction][measure]
+            low, high = claimed[direction].get("ci", {}).get(measure, (said, said))
+            label = f"{direction}, {reading}"
+            lines.write(f"{label:32} {said:7.3f}  {found:8.3f}\n")
+            apart |= abs(said - found) > 1e-6
+            outside += [label] if not low - 1e-6 <= found <= high + 1e-6 else []
+    if outside:
+        verdict = f"The claim does not hold: outside the card's intervals are {'; '.join(outside)}."
+    else:
+        verdict = "The claim holds within the card's intervals." if apart else "The claim holds exactly."
+    return lines.getvalue() + verdict
+
+
+def _read_card(name: str, revision: str | None) -> dict[str, Any] | None:
+    from kinject.hub.card import read_card
+
+    path = _file(name, _CARD, revision)
+    if path is None:
+        return None
+    try:
+        return read_card(path.read_text(encoding="utf-8"))
+    except DataError:  # a card by other hands claims nothing
+        return None
+
+
+def _read_results(name: str, revision: str | None) -> dict[str, Any] | None:
+    from kinject.evaluation.results import read_results
+
+    path = _file(name, _RESULTS, revision)
+    return None if path is None else read_results(path)
+
+
+def _file(name: str, file: str, revision: str | None) -> Path | None:
+    from kinject.models.adapters import model_file
+
+    if not Path(name).is_dir() and not is_repository(name):
+        return None
+    try:
+        return model_file(name, file, **({"revision": revision} if revision else {}))
+    except OSError as error:
+        raise KinjectError(f"'{name}': {file} cannot be read ({str(error).splitlines()[0]}).") from error
+
+
+def _question(recorded: Mapping[str, Any]) -> Question:
+    from kinject.data import Question
+    from kinject.evaluation.results import expected_answers
+
+    answer, *others = expected_answers(recorded)
+    return Question(recorded["question"], answer, recorded["direction"], other_answers=tuple(others))
+
+
+@dataclass
+class MeasurementArguments(SamplingArguments):
+    """Which model to ask, and what."""
+
+    model_name_or_path: str = field(
+        default="", metadata={"help": "A directory with a model or adapter, a Hub id, or smollm2-135m."}
+    )
+    documents: str | list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Documents the questions are about: they give questions a direction, and a folder in the "
+            "published layout or a fictional world brings its questions."
+        },
+    )
+    questions: str | None = field(
+        default=None, metadata={"help": "File of questions (json, jsonl, csv, tsv, parquet, xlsx)."}
+    )
+    text_field: str = field(default="text", metadata={"help": "Field of a row that holds the document."})
+    question_field: str = field(default="question", metadata={"help": "Field of a row that holds the question."})
+    answer_field: str = field(default="answer", metadata={"help": "Field of a row that holds its answer, or answers."})
+    title_field: str = field(default="title", metadata={"help": "Field of a row that holds the title of its document."})
+    facts: str | None = field(
+        default=None, metadata={"help": "Only these documents and their questions, counted from 0, as in '0-9,30-39'."}
+    )
+    size: int | None = field(default=None, metadata={"help": "Number of people in a fictional world."})
+    world_seed: int = field(default=0, metadata={"help": "Seed of a fictional world."})
+    output_dir: str | None = field(default=None, metadata={"help": "Write results.json here."})
+    overwrite: bool = field(default=False, metadata={"help": "Replace the results.json that lies in output_dir."})
+    dtype: str = field(default="float32", metadata={"help": "Precision of the weights."})
+    system_prompt: str | None = field(
+        default=None, metadata={"help": "System message of every prompt. Default: the chat template's own."}
+    )
+    max_new_tokens: int = field(default=128, metadata={"help": "Longest answer, in tokens."})
+    batch_size: int = field(default=32, metadata={"help": "Questions answered at once."})
+    few_shot: int = field(default=0, metadata={"help": "Answered questions shown before each question (the paper: 2)."})
+    revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of a Hub repository."})
+    retention: bool = field(default=False, metadata={"help": "Also measure held-out perplexity and general questions."})
+
+    def __post_init__(self) -> None:
+        """Refuse an unknown way of sampling, and read a list of one source as that source."""
+        super().__post_init__()
+        self.documents = None if self.documents is None else one_or_several(self.documents)
+
+
+def evaluate_model(arguments: MeasurementArguments) -> dict[str, Any]:
+    """Ask a model all questions, print the scores, and write `results.json` if an output directory is given.
+
+    Where neither documents nor questions are named, those that the model's eval card is about are asked again, the way
+    the card says. Whatever was asked, scores of as many questions as the card's are compared with what it claims.
+
+    Returns:
+        The content of `results.json`: objective `evaluation`, `before` equal to `after`, no history.
+
+    Raises:
+        ConfigurationError: neither documents nor questions are named, nor has the model a card that is about any, or the
+            model cannot be loaded.
+        DataError: questions that cannot be used.
+    """
+    from kinject.evaluation.asking import answer_questions
+    from kinject.evaluation.measures import score_answers
+    from kinject.evaluation.report import results_table
+    from kinject.evaluation.results import new_results, write_results
+    from kinject.evaluation.retention import few_shot_examples, measure_retention
+    from kinject.models.loading import load
+    from kinject.models.weights import peak_memory_bytes
+
+    if not arguments.model_name_or_path:
+        raise ConfigurationError("no model is named; pass --model, such as smollm2-135m.")
+    arguments.sampling_config(arguments.max_new_tokens)
+    output_dir = prepare_results(arguments.output_dir, arguments.overwrite) if arguments.output_dir else None
+    claim = find_claim(arguments.model_name_or_path, revision=arguments.revision)
+    if arguments.documents or arguments.questions:
+        name, questions = _load_questions(arguments)
+    else:
+        arguments, name, questions = _asked_again(arguments, claim)
+    loaded = load(arguments.model_name_or_path, revision=arguments.revision, dtype=arguments.dtype)
+    sampling = arguments.sampling_config(arguments.max_new_tokens)
+    started = time.monotonic()
+    answers = answer_questions(
+        loaded.model,
+        loaded.tokenizer,
+        [question.question for question in questions],
+        max_new_tokens=arguments.max_new_tokens,
+        batch_size=arguments.batch_size,
+        examples=few_shot_examples(arguments.few_shot, arguments.documents),
+        system_prompt=arguments.system_prompt,
+        sampling=sampling if loaded.is_diffusion else None,
+    )
+    seconds = round(time.monotonic() - started, 3)
+    scores = score_answers(questions, answers)
+    results = new_results(
+        objective="evaluation",
+        model=loaded.name,
+        dataset=name,
+        paraphrases="none",
+        seed=0,
+        config={key: value for key, value in asdict(arguments).items() if value is not None and key != "overwrite"},
+    )
+    results |= {
+        "before": scores,
+        "after": scores,
+        "train": {"steps": 0, "tokens": 0, "flops": 0.0, "seconds": 0.0, "peak_memory_bytes": peak_memory_bytes()},
+        "answering_seconds": seconds,
+        "answers": recorded_answers(questions, answers),
+    }
+    if arguments.retention:
+        results["retention"] = {"before": measure_retention(loaded.model, loaded.tokenizer)}
+    if output_dir is not None:
+        write_results(Path(output_dir) / "results.json", results)
+    print(results_table([results]))
+    print_answers(results["answers"])
+    if claim is not None:
+        print(f"\n{agreement(claim, scores)}")
+    return results
+
+
+def _asked_again(
+    arguments: MeasurementArguments, claim: Claim | None
+) -> tuple[MeasurementArguments, str, Sequence[Question]]:
+    """What the card of a model is about, with the settings it was asked with, except those given by hand."""
+
+    if claim is None:
+        raise ConfigurationError(
+            "nothing to ask; pass --questions FILE, or --documents that bring questions, or name a model with an eval card."
+        )
+    questions = claim.asked()
+    default, config = MeasurementArguments(), claim.results["config"]
+    untouched = [name for name in ASKED_WITH if getattr(arguments, name) == getattr(default, name) and name in config]
+    changes = {name: config[name] for name in untouched}
+    return replace(arguments, **changes), str(claim.results["dataset"]), questions
+
+
+def _load_questions(arguments: MeasurementArguments) -> tuple[str, Sequence[Question]]:
+    """The name of the data set and its questions, with directions."""
+    from kinject.data import load_knowledge, load_questions
+
+    fields = {"question_field": arguments.question_field, "answer_field": arguments.answer_field}
+    if arguments.documents:
+        knowledge = load_knowledge(
+            arguments.documents,
+            arguments.questions,
+            facts=arguments.facts,
+            size=arguments.size,
+            seed=arguments.world_seed,
+            text_field=arguments.text_field,
+            title_field=arguments.title_field,
+            **fields,
+        )
+        name, questions = knowledge.name, knowledge.questions
+    else:
+        assert arguments.questions is not None
+        name, questions = Path(arguments.questions).stem, load_questions(arguments.questions, **fields)
+    if not questions:
+        raise ConfigurationError(f"'{name}' brings no questions; pass --questions FILE.")
+    return name, questions

@@ -1,0 +1,441 @@
+"""The main job, from arguments to `results.json`: load documents and model, train, ask, report.
+
+Recipes and the command line only choose a trainer and parse arguments; everything they share is here. Run it through
+`recipes/masked_ft.py`, `recipes/ar_ft.py`, `recipes/dllm_ft.py` or `kinject inject`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kinject.commands.output_dir import TAKE_LAST, clear_output_dir, holding, prepare_output_dir, resumes
+from kinject.compat import check_devices
+from kinject.errors import ConfigurationError
+from kinject.evaluation.report import print_answers
+from kinject.evaluation.results import recorded_answers
+from kinject.sampling.config import SamplingArguments
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import BitsAndBytesConfig
+    from trl import ModelConfig
+
+    from kinject.data import KnowledgeSet
+    from kinject.models import LoadedModel
+    from kinject.trainers import DocumentSFTConfig, DocumentSFTTrainer
+
+
+@dataclass
+class InjectionArguments(SamplingArguments):
+    """What to learn, what to ask, and how the answers are judged."""
+
+    documents: str | list[str] = field(
+        default="fictional:name_description",
+        metadata={
+            "help": "Documents: files and folders (json, jsonl, csv, tsv, parquet, xlsx, txt, md, or the published layout), "
+            "patterns such as 'docs/*.md', a Hub data set, fictional:name_description or fictional:biography."
+        },
+    )
+    questions: str | None = field(
+        default=None, metadata={"help": "File of questions; default: those that come with the documents, if any."}
+    )
+    text_field: str = field(default="text", metadata={"help": "Field of a row that holds the document."})
+    question_field: str = field(default="question", metadata={"help": "Field of a row that holds the question."})
+    answer_field: str = field(default="answer", metadata={"help": "Field of a row that holds its answer, or answers."})
+    title_field: str = field(default="title", metadata={"help": "Field of a row that holds the title of its document."})
+    paraphrases: str = field(
+        default="none",
+        metadata={
+            "help": "Wordings of each document: 'none', 'same_order' or 'permute_order'.",
+            "choices": ["none", "same_order", "permute_order"],
+        },
+    )
+    facts: str | None = field(
+        default=None, metadata={"help": "Only these documents and their questions, counted from 0, as in '0-9,30-39'."}
+    )
+    size: int | None = field(default=None, metadata={"help": "Number of people in a fictional world."})
+    world_seed: int = field(default=0, metadata={"help": "Seed of a fictional world."})
+    evaluations: int = field(
+        default=6,
+        metadata={"help": "How often to ask during training, at log-spaced epochs. 0: only before and after."},
+    )
+    evaluate_every: int | None = field(
+        default=None, metadata={"help": "Ask after so many steps again and again, instead of at log-spaced epochs."}
+    )
+    select_on: str = field(
+        default="none",
+        metadata={
+            "help": "Which weights to keep: 'none', the last; 'validation', the best on one half of the questions, "
+            "reported on the other half; 'test', the best on the reported questions, as the paper does.",
+            "choices": ["none", "validation", "test"],
+        },
+    )
+    max_new_tokens: int = field(default=128, metadata={"help": "Longest answer, in tokens."})
+    question_batch_size: int = field(default=32, metadata={"help": "Questions answered at once."})
+    few_shot: int = field(default=0, metadata={"help": "Answered questions shown before each question (the paper: 2)."})
+    retention: bool = field(
+        default=True, metadata={"help": "Measure forgetting: perplexity of held-out text and general questions."}
+    )
+    rehearsal: float = field(
+        default=0.0,
+        metadata={
+            "help": "Against forgetting: share of the samples that are the model's own answers to general prompts, from "
+            "before training (an autoregressive model learns what it predicted in them). They come on top of the documents."
+        },
+    )
+    rehearsal_answers: int = field(
+        default=4096,
+        metadata={
+            "help": "With rehearsal: at most so many answers are drawn, and come back in later epochs. Drawing them takes "
+            "its time with larger models."
+        },
+    )
+    baselines: list[str] | None = field(
+        default=None, metadata={"help": "Finished runs (their output_dir) to show beside this one in the model card."}
+    )
+    overwrite: bool = field(
+        default=False,
+        metadata={
+            "help": "Replace the run that lies in output_dir, its checkpoints too. Files that kinject did not write stay, but "
+            "for those of a name that it has to write."
+        },
+    )
+    publish_documents: bool = field(
+        default=False, metadata={"help": "Show the documents and the answers in the model card, not only their number."}
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse an unknown way of sampling, and read a list of one source as that source."""
+        super().__post_init__()
+        self.documents = one_or_several(self.documents)
+
+    def load_knowledge(self) -> KnowledgeSet:
+        """The documents and questions that these arguments name.
+
+        Raises:
+            ConfigurationError: a setting that does not go with them.
+            DataError: documents or questions that cannot be used.
+        """
+        from kinject.data import load_knowledge
+
+        return load_knowledge(
+            self.documents,
+            self.questions,
+            paraphrases=self.paraphrases,
+            facts=self.facts,
+            size=self.size,
+            seed=self.world_seed,
+            text_field=self.text_field,
+            question_field=self.question_field,
+            answer_field=self.answer_field,
+            title_field=self.title_field,
+        )
+
+
+def one_or_several(documents: str | list[str]) -> str | list[str]:
+    """Sources of documents as parsed, a list of one as that one."""
+    return documents[0] if isinstance(documents, list) and len(documents) == 1 else documents
+
+
+def inject(
+    trainer_class: type[DocumentSFTTrainer],
+    arguments: InjectionArguments,
+    training_args: DocumentSFTConfig,
+    model_args: ModelConfig,
+    objective: str,
+    *,
+    knowledge: KnowledgeSet | None = None,
+) -> dict[str, Any]:
+    """Train on documents, ask before, during and after, and write `results.json` and the model to `output_dir`.
+
+    Args:
+        trainer_class: The trainer of ``objective``.
+        arguments, training_args, model_args: Parsed settings.
+        objective: Its name in `results.json`: `masked`, `random_token`, `ar`, `reverse` or `diffusion`.
+        knowledge: The documents and questions, where they are loaded already. Default: those that ``arguments`` name.
+
+    Returns:
+        The content of `results.json`.
+
+    Raises:
+        ConfigurationError: a setting, model or output directory that cannot be used.
+        DataError: documents or questions that cannot be used.
+        HubError: `push_to_hub` failed: before training, or when everything lies in `output_dir`.
+    """
+    from trl import get_peft_config
+
+    from kinject.evaluation.callback import QuestionAnsweringCallback
+    from kinject.evaluation.report import results_table
+    from kinject.evaluation.results import changed_settings, new_results, read_results, summary, write_results
+    from kinject.evaluation.retention import few_shot_examples, held_out, measure_retention
+    from kinject.models.adapters import require_adapter_modules
+    from kinject.models.weights import frozen_parameters, whole_model
+    from kinject.prompts.encoding import pin_template
+    from kinject.trainers.run_inputs import require_same_inputs, row_tags, shaping_settings
+
+    sampling = arguments.sampling_config(arguments.max_new_tokens)
+    resume = resumes(training_args.resume_from_checkpoint)
+    output_dir = prepare_output_dir(training_args.output_dir, overwrite=arguments.overwrite, resume=resume)
+    baselines = [summary(read_results(run)) for run in arguments.baselines or ()]
+    knowledge = knowledge or arguments.load_knowledge()
+    if training_args.keep_titles and training_args.process_index == 0 and knowledge.titles():
+        print(f"{knowledge.titles()} (--keep_titles)")
+    inputs = _inputs(arguments, model_args, knowledge)
+    checkpoint = _checkpoint(training_args)
+    if checkpoint is not None:  # before anything is loaded; the trainer compares the rest
+        documents = row_tags(knowledge.to_dataset())
+        known = {**shaping_settings(training_args), "objective": objective, "documents": documents, **inputs}
+        require_same_inputs(checkpoint, {name: known[name] for name in known if (name, known[name]) not in _COMPLETED})
+    prompts, rehearsed = _to_rehearse(knowledge, arguments, training_args)
+    loaded = load_for_training(model_args, training_args)
+    pin_template(loaded.tokenizer, training_args.system_prompt)  # all of the run asks as those will who load it
+    frozen_parameters(loaded.model, training_args.frozen_modules or (), adapter=model_args.use_peft)  # refused early
+    peft_config = get_peft_config(model_args)
+    require_adapter_modules(loaded.model, peft_config)
+    results = new_results(
+        objective=objective,
+        model=loaded.name,
+        dataset=knowledge.name,
+        paraphrases=knowledge.paraphrases,
+        seed=training_args.seed,
+        model_source=loaded.source,
+        documents=len(knowledge.documents),
+        facts=len(knowledge.facts),
+        **({"baselines": baselines} if baselines else {}),
+        **(
+            {"document_texts": [each.titled_text for each in knowledge.documents]}
+            if arguments.publish_documents
+            else {}
+        ),
+    )
+
+    validation, reported = (
+        knowledge.split_questions() if arguments.select_on == "validation" else ((), knowledge.questions)
+    )
+    callback = QuestionAnsweringCallback(
+        reported,
+        loaded.tokenizer,
+        results=results,
+        validation=validation,
+        select_on=arguments.select_on,
+        evaluations=arguments.evaluations,
+        every=arguments.evaluate_every,
+        max_new_tokens=arguments.max_new_tokens,
+        batch_size=arguments.question_batch_size,
+        examples=few_shot_examples(arguments.few_shot, arguments.documents),
+        system_prompt=training_args.system_prompt,
+        sampling=sampling if loaded.is_diffusion else None,
+    )
+    if arguments.overwrite and not (resume and holding(output_dir).checkpoints):
+        replaced = clear_output_dir(output_dir)  # not before: until here nothing stood in the way of the new run
+        if replaced:
+            print(f"--overwrite: {', '.join(replaced)} in {output_dir} will be replaced; kinject had not written them")
+    trainer = trainer_class(
+        loaded.model,
+        training_args,
+        train_dataset=_with_rehearsal(knowledge, prompts, rehearsed, loaded, arguments, training_args),
+        processing_class=loaded.tokenizer,
+        peft_config=peft_config,
+    )
+    trainer.inputs |= inputs
+    results["config"] = changed_settings(arguments, training_args, model_args)  # as the trainer completed them
+    results["config"].pop("overwrite", None)  # says nothing of what was trained
+    if "train" in trainer.entity_reports:
+        report = trainer.entity_reports["train"]
+        results["entities"] = {"documents_without": report.without, "documents_with_absent": report.absent}
+    callback.attach(trainer)
+    known, before = {}, None
+    if arguments.retention:
+        known = held_out(arguments.documents)._asdict()
+        with whole_model(trainer) as model:
+            before = measure_retention(model, loaded.tokenizer, **known)
+    trainer.train(resume_from_checkpoint=checkpoint)
+    callback.restore_best(trainer)
+    trainer.save_model(str(output_dir), _internal_call=True)  # a push waits for the results
+
+    results = callback.results
+    results["answers"] = recorded_answers(reported, callback.answers)
+    if before is not None:
+        with whole_model(trainer) as model:
+            after = measure_retention(model, loaded.tokenizer, reference=before, **known)
+        results["retention"] = {"before": before, "after": after}
+    if trainer.accelerator.is_main_process:
+        write_results(output_dir / "results.json", results)
+        trainer.create_model_card()  # with the plot
+        print(results_table([results]))
+        print_answers(results["answers"])
+    if training_args.push_to_hub:
+        _push(trainer)
+    return results
+
+
+def _to_rehearse(
+    knowledge: KnowledgeSet, arguments: InjectionArguments, training_args: DocumentSFTConfig
+) -> tuple[list[str], int]:
+    """The general prompts that `rehearsal` asks for, and how many of their answers every epoch shows."""
+    from kinject.trainers.rehearsal import answers_needed, rehearsal_prompts, rehearsal_size
+
+    count = rehearsal_size(len(knowledge.documents), arguments.rehearsal)
+    epochs = math.ceil(training_args.num_train_epochs) if training_args.max_steps <= 0 else training_args.max_steps
+    needed = answers_needed(count, epochs, arguments.rehearsal_answers)
+    return rehearsal_prompts(arguments.documents, needed) if count else [], count
+
+
+def _with_rehearsal(
+    knowledge: KnowledgeSet,
+    prompts: Sequence[str],
+    count: int,
+    loaded: LoadedModel,
+    arguments: InjectionArguments,
+    training_args: DocumentSFTConfig,
+) -> Dataset:
+    """The documents, and ``count`` of what the untrained model answers to ``prompts`` beside them in every epoch."""
+    from kinject.evaluation.asking import predict
+    from kinject.models.weights import whole_weights
+    from kinject.trainers.rehearsal import own_answers, with_rehearsal
+
+    if not prompts:
+        return knowledge.to_dataset()
+    with whole_weights(loaded.model) as model:
+        answers = own_answers(
+            model,
+            loaded.tokenizer,
+            prompts,
+            max_new_tokens=arguments.max_new_tokens,
+            batch_size=arguments.question_batch_size,
+            system_prompt=training_args.system_prompt,
+            sampling=arguments.sampling_config(arguments.max_new_tokens) if loaded.is_diffusion else None,
+            seed=training_args.seed,
+        )
+        predictions = None
+        if not loaded.is_diffusion:
+            predictions = predict(
+                model,
+                loaded.tokenizer,
+                prompts,
+                answers,
+                system_prompt=training_args.system_prompt,
+                batch_size=arguments.question_batch_size,
+            )
+    return with_rehearsal(knowledge.to_dataset(), prompts, answers, count, predictions)
+
+
+def _push(trainer: DocumentSFTTrainer) -> None:
+    """Publish what was trained, now that it lies in `output_dir` with its results."""
+    pushed = trainer.push_to_hub()
+    if pushed is not None:
+        print("\n".join([f"pushed to {pushed.url}", *(f"note: {note}" for note in pushed.notes)]))
+
+
+def load_for_training(model_args: ModelConfig, training_args: DocumentSFTConfig) -> LoadedModel:
+    """Load the model that ``model_args`` names, quantized if asked, with trl's loading settings.
+
+    Raises:
+        ConfigurationError: no model is named, it cannot be loaded, or there are several GPUs and no launcher.
+    """
+    from accelerate import PartialState
+    from transformers.integrations import is_deepspeed_zero3_enabled
+    from trl import get_quantization_config
+
+    from kinject.models import load_model
+    from kinject.trainers import DiffusionSFTConfig
+
+    if not model_args.model_name_or_path:
+        raise ConfigurationError("no model is named; pass --model, such as smollm2-135m.")
+    if "device_map" not in (training_args.model_init_kwargs or ()):  # which splits a model over several GPUs
+        check_devices(training_args.n_gpu)
+    options: dict[str, Any] = (
+        {**training_args.model_init_kwargs} if isinstance(training_args.model_init_kwargs, dict) else {}
+    )
+    options["dtype"] = model_args.dtype or "float32"
+    if any(getattr(group, "trust_remote_code", False) for group in (training_args, model_args)):  # trl moved it
+        options["trust_remote_code"] = True
+    if model_args.attn_implementation:
+        options["attn_implementation"] = model_args.attn_implementation
+    if model_args.model_revision != "main":
+        options["revision"] = model_args.model_revision
+    quantization = get_quantization_config(model_args)
+    if quantization is not None:
+        options["quantization_config"] = quantization
+        if is_deepspeed_zero3_enabled():
+            _make_shardable(quantization, bf16=bool(training_args.bf16))
+        else:
+            options["device_map"] = {"": PartialState().device}  # quantized weights cannot be moved afterwards
+    conversion = training_args.conversion_options() if isinstance(training_args, DiffusionSFTConfig) else {}
+    return load_model(model_args.model_name_or_path, **conversion, **options)
+
+
+def _make_shardable(quantization: BitsAndBytesConfig, bf16: bool) -> None:
+    """Let ZeRO-3 shard 4-bit weights: it shards tensors of its own type only, so they are stored as numbers of that type.
+
+    Raises:
+        ConfigurationError: 8-bit weights, which have no such storage.
+    """
+    if not quantization.load_in_4bit:
+        raise ConfigurationError(
+            "ZeRO-3 cannot shard 8-bit weights; pass --load_in_4bit instead of --load_in_8bit, or launch with "
+            "deepspeed_configs/ddp.yaml."
+        )
+    import torch
+
+    quantization.bnb_4bit_quant_storage = torch.bfloat16 if bf16 else torch.float32
+
+
+_MODEL_FILES = (".safetensors", ".bin", ".json", ".jinja", ".model", ".gguf", ".txt")
+_COMPLETED = (("learning_rate", None),)  # by the trainer, once it knows the model
+_FREE_ARGUMENTS = (  # what is read is compared by its content; the others show, write or measure
+    *(
+        "documents",
+        "questions",
+        "paraphrases",
+        "facts",
+        "size",
+        "world_seed",
+        "text_field",
+        "question_field",
+        "answer_field",
+    ),
+    *("evaluations", "evaluate_every", "retention", "baselines", "publish_documents", "overwrite"),
+    *("model_name_or_path", "attn_implementation", "trust_remote_code"),
+)
+
+
+def _inputs(arguments: InjectionArguments, model_args: ModelConfig, knowledge: KnowledgeSet) -> dict[str, Any]:
+    """What shapes a run and its results besides what the trainer knows of."""
+    from kinject.trainers.run_inputs import files_fingerprint, plain, row_tags
+
+    named = {name: value for group in (arguments, model_args) for name, value in vars(group).items()}
+    free = {*_FREE_ARGUMENTS, *(() if arguments.rehearsal else ("question_batch_size", "rehearsal_answers"))}
+    folder = Path(str(model_args.model_name_or_path)).expanduser()
+    loaded = [path for path in sorted(folder.iterdir()) if path.suffix in _MODEL_FILES] if folder.is_dir() else []
+    content = files_fingerprint(path for path in loaded if path.name != "results.json") if loaded else None
+    return {
+        **{name: plain(value) for name, value in named.items() if name not in free and not name.startswith("_")},
+        "model_name_or_path": f"{folder.absolute().name} (content {content})" if content else str(folder),
+        "questions": row_tags({**vars(each), "fact": None, "source": None} for each in knowledge.questions),
+    }
+
+
+def _checkpoint(training_args: DocumentSFTConfig) -> str | None:
+    """What `--resume_from_checkpoint` means: a path, or the last whole checkpoint in `output_dir` if there is one.
+
+    Raises:
+        ConfigurationError: the checkpoint that is named was not written to its end.
+    """
+    from kinject.trainers.checkpointing import is_whole_checkpoint, last_whole_checkpoint
+
+    value = training_args.resume_from_checkpoint
+    if not resumes(value):
+        return None
+    if str(value).lower() in TAKE_LAST:
+        return last_whole_checkpoint(str(training_args.output_dir))
+    if not is_whole_checkpoint(Path(str(value))):
+        raise ConfigurationError(
+            f"resume_from_checkpoint: {value} is no checkpoint that was written to its end. Name another, or pass true to "
+            "take the last whole one in output_dir."
+        )
+    return value

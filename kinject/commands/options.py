@@ -1,0 +1,435 @@
+"""The options of a recipe, read out of the sources of its dataclasses: for `--help`, and to check what was typed.
+
+Importing trl and transformers takes several seconds; parsing their configuration files does not. So nothing is
+imported here: fields, types, defaults and help texts are what the class definitions say, base classes included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import dataclasses
+import importlib
+import json
+import math
+import re
+import shutil
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from kinject.errors import ConfigurationError, KinjectError
+
+if TYPE_CHECKING:
+    from kinject.trainers import DocumentSFTConfig, DocumentSFTTrainer
+
+
+# == The objectives by name: which configuration and trainer each one runs.
+
+
+@dataclass(frozen=True)
+class Objective:
+    """One objective: its configuration class, its trainer class, and the settings that make it what it is."""
+
+    config: str
+    trainer: str
+    settings: dict[str, Any]
+
+    def config_class(self) -> type[DocumentSFTConfig]:
+        """The configuration class, imported on demand."""
+        return _load(self.config)
+
+    def trainer_class(self) -> type[DocumentSFTTrainer]:
+        """The trainer class, imported on demand."""
+        return _load(self.trainer)
+
+
+_MASKED = ("kinject.trainers.masked_config:MaskedSFTConfig", "kinject.trainers.masked_trainer:MaskedSFTTrainer")
+_DIFFUSION = (
+    "kinject.trainers.diffusion_config:DiffusionSFTConfig",
+    "kinject.trainers.diffusion_trainer:DiffusionSFTTrainer",
+)
+_PLAIN = ("kinject.trainers.plain_config:PlainSFTConfig", "kinject.trainers.plain_trainer:PlainSFTTrainer")
+
+# What `kinject inject` trains with where neither the command line nor a `--config` says otherwise: the settings of
+# recipes/smollm2-135m. The configurations themselves default to the paper's objective and the libraries' schedule.
+_SCHEDULE = {
+    "num_train_epochs": 80,
+    "per_device_train_batch_size": 5,
+    "lr_scheduler_type": "warmup_stable_decay",
+    "weight_decay": 0.1,
+    "adam_beta2": 0.95,
+    "gradient_checkpointing": False,
+}
+_MASKS = {"mask_ratio": "stratified(0.1, 1.0)", "mask_unit": "mixed", "wordings": "rotating"}
+
+
+def measured_settings(name: str) -> dict[str, Any]:
+    """The settings that `kinject inject` prefers for the objective ``name``."""
+    return {**_SCHEDULE, **_MASKS} if find_objective(name).config == _MASKED[0] else dict(_SCHEDULE)
+
+
+OWN_MODELS = ("smollm2-135m", "nano-ar", "nano-diffusion")
+"""The models that go by a name of ours; `kinject.models.loading` finds them."""
+
+OBJECTIVES = {
+    "masked": Objective(*_MASKED, {}),
+    "random_token": Objective(*_MASKED, {"corruption": "random"}),
+    "ar": Objective(*_PLAIN, {"objective": "ar"}),
+    "reverse": Objective(*_PLAIN, {"objective": "reverse"}),
+    "diffusion": Objective(*_DIFFUSION, {}),
+}
+
+
+def find_objective(name: str) -> Objective:
+    """The objective called ``name``.
+
+    Raises:
+        ConfigurationError: there is none.
+    """
+    if name not in OBJECTIVES:
+        close = get_close_matches(name, OBJECTIVES, n=1)
+        hint = f"; did you mean {close[0]}?" if close else "."
+        raise ConfigurationError(f"unknown objective '{name}'; expected one of {', '.join(OBJECTIVES)}{hint}")
+    return OBJECTIVES[name]
+
+
+def _load(path: str) -> Any:
+    module, name = path.split(":")
+    return getattr(importlib.import_module(module), name)
+
+
+NOTES = (
+    "--config FILE reads any of these options from YAML; the command line wins. The name of a flag alone means true, and "
+    "--no_NAME means false where the default is true."
+)
+
+# By how an annotation or one side of a union starts; the first that fits.
+METAVARS = {"dict": "JSON", "list": "STR ...", "str": "STR", "float": "FLOAT", "int": "INT", "bool": "{true,false}"}
+TRUE, FALSE = ("yes", "true", "t", "y", "1"), ("no", "false", "f", "n", "0")
+
+
+@dataclass(frozen=True)
+class Option:
+    """One field of a configuration dataclass, as its source shows it.
+
+    Args:
+        name: Field name, and option name without the dashes.
+        type: Annotation, as written.
+        default: Default value; for one that is no literal, its `ast.expr`.
+        help: Help text.
+        choices: Values it is limited to, if any.
+        owner: Public class that it is listed under, as `package.Class`.
+        members: Values of the enumeration that it is limited to, if any.
+    """
+
+    name: str
+    type: str
+    default: Any
+    help: str
+    choices: tuple[str, ...]
+    owner: str
+    members: tuple[str, ...] = ()
+
+    @property
+    def kinds(self) -> list[str]:
+        """The sides of the annotation's union, such as `int` and `None`."""
+        return re.findall(r"(?:[^\s|\[]|\[[^\]]*\])+", self.type.strip("'\""))
+
+    @property
+    def takes(self) -> Literal["flag", "one", "many"]:
+        """How many words follow it: perhaps a yes or no, one value, or all up to the next option."""
+        if "bool" in self.kinds and "str" not in self.kinds:
+            return "flag"
+        return "many" if any(kind.startswith("list") for kind in self.kinds) and "str" not in self.kinds else "one"
+
+    def typed(self, words: Sequence[str]) -> Any:
+        """The value of ``words`` of a command line.
+
+        Raises:
+            ConfigurationError: they have another form.
+        """
+        if any(kind.startswith("list") for kind in self.kinds) and (self.takes == "many" or len(words) > 1):
+            return [*words]
+        return self._of_text(words[-1])
+
+    def written(self, value: Any) -> Any:
+        """The value of what a YAML file says.
+
+        Raises:
+            ConfigurationError: it has another form.
+        """
+        kinds = self.kinds
+        if value is None and ("None" in kinds or self.default is None):
+            return None
+        if isinstance(value, str):
+            return [value] if self.takes == "many" else self._of_text(value)
+        if isinstance(value, bool):
+            if "bool" in kinds or (value is False and "Literal[False]" in kinds):
+                return value
+            raise self._wrong(value, "YAML reads a bare yes, no, on or off as true or false: put it between quotes; ")
+        if isinstance(value, (int, float)):
+            if isinstance(value, float) and not math.isfinite(value):
+                raise self._wrong(value)
+            if "float" in kinds or ("int" in kinds and isinstance(value, int)):
+                return value
+            if "str" in kinds:
+                return self._of_text(str(value))
+            raise self._wrong(value)
+        expected = "list" if isinstance(value, list) else "dict" if isinstance(value, dict) else None
+        if expected and any(kind.startswith(expected) or (kind[0].isupper() and kind != "None") for kind in kinds):
+            return value
+        raise self._wrong(value)
+
+    def _of_text(self, text: str) -> Any:
+        kinds = self.kinds
+        if text in ("None", "null") and "None" in kinds:
+            return None
+        if any(kind.startswith("dict") for kind in kinds) and text.lstrip().startswith("{"):
+            try:
+                return json.loads(text)
+            except ValueError as error:
+                raise self._wrong(text, f"not valid JSON ({error}): ") from error
+        known = self.choices or self.members
+        if known and text not in known:
+            raise ConfigurationError(
+                f"{self.name} is '{text}'; expected one of {', '.join(known)}{did_you_mean(text, known)}"
+            )
+        if "str" in kinds:
+            return text
+        if self.takes == "flag":
+            if text.lower() not in TRUE + FALSE:
+                raise self._wrong(text)
+            return text.lower() in TRUE
+        for kind, convert in (("int", int), ("float", float)):
+            if kind in kinds:
+                try:
+                    number = convert(text)
+                except ValueError as error:
+                    raise self._wrong(text) from error
+                if not math.isfinite(number):
+                    raise self._wrong(text)
+                return number
+        return text
+
+    def _wrong(self, value: Any, why: str = "") -> ConfigurationError:
+        words = {
+            "int": "a whole number",
+            "float": "a number",
+            "bool": "true or false",
+            "list": "a list",
+            "dict": "JSON",
+        }
+        shown = [next((said for kind, said in words.items() if each.startswith(kind)), "a text") for each in self.kinds]
+        expected = " or ".join(
+            dict.fromkeys(each for each, kind in zip(shown, self.kinds, strict=True) if kind != "None")
+        )
+        return ConfigurationError(f"{self.name} is {value!r}; {why}expected {expected}.")
+
+
+def did_you_mean(word: str, known: Iterable[str], mark: str = "") -> str:
+    """How an error about ``word`` ends: with a question after the closest of ``known``, or a full stop."""
+    close = get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {mark}{close[0]}?" if close else "."
+
+
+def recipe_help(objective: str, prog: str | None = None, settings: Mapping[str, Any] | None = None) -> str:
+    """The `--help` of a training recipe: every option by class, kinject's own first.
+
+    Args:
+        objective: Name in `kinject.commands.options.OBJECTIVES`; its settings show as defaults.
+        prog: The command of the usage line. Default: the running script.
+        settings: Further defaults that this command prefers to those of the classes.
+
+    Raises:
+        ConfigurationError: unknown objective.
+    """
+    defaults = {**(settings or {}), **find_objective(objective).settings}
+    described = f"Train a model on documents. Objective: {objective}."
+    return _format(described, training_options(objective).values(), defaults, prog)
+
+
+def evaluate_help(prog: str | None = None) -> str:
+    """The `--help` of the evaluation recipe, as `recipe_help`."""
+    options = class_options("kinject.commands.evaluate", "MeasurementArguments")
+    return _format("Score a model on questions, without training.", options.values(), {}, prog)
+
+
+@cache
+def training_options(objective: str) -> dict[str, Option]:
+    """What a training recipe of ``objective`` takes.
+
+    Raises:
+        ConfigurationError: unknown objective.
+    """
+    return {**class_options("kinject.commands.inject", "InjectionArguments"), **trainer_options(objective)}
+
+
+def trainer_options(objective: str) -> dict[str, Option]:
+    """The settings of the model and of the trainer of ``objective``.
+
+    Raises:
+        ConfigurationError: unknown objective.
+    """
+    module, name = find_objective(objective).config.split(":")
+    return {**class_options("trl", "ModelConfig"), **class_options(module, name)}
+
+
+def all_training_options() -> dict[str, Option]:
+    """What the recipes of all objectives take."""
+    return {name: option for objective in OBJECTIVES for name, option in training_options(objective).items()}
+
+
+def field_options(dataclass_type: Any) -> dict[str, Option]:
+    """The options of a dataclass that is imported already; of a library's, what its source says."""
+    module, name = dataclass_type.__module__, dataclass_type.__qualname__
+    if module.split(".")[0] in ("kinject", "trl", "transformers"):
+        return class_options(module, name)
+    options = {}
+    for field in dataclasses.fields(dataclass_type):
+        written = field.type if isinstance(field.type, str) else getattr(field.type, "__name__", str(field.type))
+        metadata = field.metadata
+        options[field.name] = Option(
+            field.name, written, field.default, metadata.get("help", ""), tuple(metadata.get("choices", ())), name
+        )
+    return options
+
+
+def class_options(module: str, name: str) -> dict[str, Option]:
+    """The options of dataclass ``name`` of ``module`` by field name, inherited ones included.
+
+    A field that is overridden is listed under the class that overrides it, with that class's default. Fields of a
+    private class count as those of the class that extends it.
+    """
+    module, node = _find_class(module, name)
+    owner = f"{module.split('.')[0]}.{name}"
+    own = {option.name: _with_members(option, module) for option in _own_options(node, owner)}
+    inherited: dict[str, Option] = {}
+    for base in reversed(node.bases):
+        if isinstance(base, ast.Name) and base.id != "object":
+            for option in class_options(module, base.id).values():
+                private = option.owner.split(".")[1].startswith("_")
+                inherited[option.name] = replace(option, owner=owner) if private else option
+    return own | {key: option for key, option in inherited.items() if key not in own}
+
+
+def _with_members(option: Option, module: str) -> Option:
+    """``option`` with the values of the enumeration in its annotation."""
+    for kind in option.kinds:
+        if re.fullmatch(r"[A-Z]\w+", kind) and kind not in ("None", "Any"):
+            _, node = _find_class(module, kind)
+            if any(ast.unparse(base).endswith("Enum") for base in node.bases):
+                values = [_literal(each.value) for each in node.body if isinstance(each, ast.Assign)]
+                return replace(option, members=tuple(value for value in values if isinstance(value, str)))
+    return option
+
+
+def _format(description: str, options: Iterable[Option], settings: Mapping[str, Any], prog: str | None) -> str:
+    prog = prog or Path(sys.argv[0]).name
+    width = min(shutil.get_terminal_size().columns, 120)
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        usage=f"{prog} [--config FILE] [--OPTION VALUE ...]",
+        description=f"{description} {NOTES}",
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=8, width=width),
+    )
+    parser.add_argument("--config", metavar="FILE", help="YAML file of settings")
+    options = [*options]
+    owners = sorted(dict.fromkeys(option.owner for option in options), key=_own_first)
+    groups = {owner: parser.add_argument_group(owner) for owner in owners}
+    for option in options:
+        default = settings.get(option.name, option.default)
+        if isinstance(default, ast.expr):
+            default = ast.unparse(default)
+        shown = "" if default in (None, "", []) else f" [default: {default}]"
+        text = (option.help + shown).replace("%%", "%").replace("%", "%%")
+        groups[option.owner].add_argument(f"--{option.name}", metavar=_metavar(option), help=text)
+    return parser.format_help().rstrip()
+
+
+def _own_first(owner: str) -> tuple[bool, bool]:
+    return not owner.startswith("kinject."), owner == "transformers.TrainingArguments"
+
+
+def _metavar(option: Option) -> str:
+    """What to type after the option: `INT`, `STR ...`, `{a,b}`."""
+    if option.choices:
+        return "{" + ",".join(option.choices) + "}"
+    kinds = [part.strip() for part in option.type.split("|")]
+    for start, shown in METAVARS.items():
+        if any(kind.startswith(start) for kind in kinds):
+            return shown
+    return "STR"
+
+
+def _own_options(node: ast.ClassDef, owner: str) -> Iterator[Option]:
+    assigned = {  # helper names of the class body; of several assignments the last holds
+        target.id: statement.value
+        for statement in ast.walk(node)
+        if isinstance(statement, ast.Assign)
+        for target in statement.targets
+        if isinstance(target, ast.Name)
+    }
+    for statement in node.body:
+        if not isinstance(statement, ast.AnnAssign) or not isinstance(statement.target, ast.Name):
+            continue
+        name, annotation, value = statement.target.id, ast.unparse(statement.annotation), statement.value
+        keywords: dict[str, ast.expr] = {}
+        if isinstance(value, ast.Call) and getattr(value.func, "id", "") == "field":
+            keywords = {keyword.arg: keyword.value for keyword in value.keywords if keyword.arg}
+            value = keywords.get("default", keywords.get("default_factory"))
+        if annotation.startswith("ClassVar") or _literal(keywords.get("init")) is False:
+            continue
+        if isinstance(value, ast.Name):
+            value = assigned.get(value.id, value)
+        default = [] if isinstance(value, ast.Name) and value.id == "list" else _literal(value)
+        metadata = keywords.get("metadata")
+        items = zip(metadata.keys, metadata.values, strict=True) if isinstance(metadata, ast.Dict) else ()
+        said = {_literal(key): _literal(text) for key, text in items if key is not None}
+        choices = said["choices"] if isinstance(said.get("choices"), list) else []
+        yield Option(name, annotation, default, str(said.get("help", "")), tuple(choices), owner)
+
+
+def _literal(value: ast.expr | None) -> Any:
+    """The value of a literal expression; the expression itself if it is none."""
+    if value is None:
+        return None
+    try:
+        return ast.literal_eval(value)
+    except ValueError:
+        return value
+
+
+def _find_class(module: str, name: str) -> tuple[str, ast.ClassDef]:
+    """The definition of class ``name`` and its module, following the imports that bring it into ``module``."""
+    path = _source(module)
+    for node in ast.walk(_parsed(path)):
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            return module, node
+        if isinstance(node, ast.ImportFrom):
+            original = next((alias.name for alias in node.names if name in (alias.asname, alias.name)), None)
+            if original is not None:
+                package = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
+                above = package[: len(package) - node.level + 1] if node.level else []
+                return _find_class(".".join([*above, *filter(None, [node.module])]), original)
+    raise KinjectError(f"{path}: no class {name}; this version of {module.split('.')[0]} is not supported.")
+
+
+def _source(module: str) -> Path:
+    """The file of ``module``. Only its top-level package is looked up, which imports nothing."""
+    top, *rest = module.split(".")
+    spec = find_spec(top)
+    if spec is None or not spec.submodule_search_locations:
+        raise KinjectError(f"the package {top} is not installed; run pip install kinject in this environment.")
+    path = Path(spec.submodule_search_locations[0]).joinpath(*rest)
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+@cache
+def _parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))

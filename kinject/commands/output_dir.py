@@ -1,0 +1,204 @@
+"""TODO"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kinject.compat import is_first_process
+from kinject.errors import ConfigurationError
+
+TAKE_LAST = ("true", "1", "yes")  # of resume_from_checkpoint: the last whole checkpoint in output_dir
+
+
+CARD_MARKER = "kinject:"  # a key of the metadata that every card of ours has
+
+
+_WEIGHTS = re.compile(r"((adapter_)?model.*\.safetensors|pytorch_model.*\.bin)(\.index\.json)?")
+
+
+_WRITTEN = re.compile(
+    r"checkpoint-\d+|best|results\.json|accuracy\.png|diffusion\.json|training_args\.bin|trainer_state\.json"
+    r"|(adapter_|generation_|preprocessor_|processor_)?config\.json|.*token.*\.(json|model)|vocab\.\w+|merges\.txt"
+    r"|spiece\.model|chat_template\.jinja|additional_chat_templates|latest|global_step\d+|zero_to_fp32\.py"
+)
+
+
+_LOGS = re.compile(r"\..*|runs|wandb|trackio|lock|log\.txt|.*\.log|run\.json|config\.yaml")
+
+
+@dataclass(frozen=True)
+class Holding:
+    """What lies in a directory, as far as a run that is to write there has to know.
+
+    Attributes:
+        own: What a run of kinject wrote, but its logs.
+        foreign: What it did not.
+        checkpoints: The checkpoints of that run that look whole.
+        finished: Whether that run came to its end.
+        measured: Whether it measured anything after its beginning.
+    """
+
+    own: list[Path]
+    foreign: list[Path]
+    checkpoints: list[Path]
+    finished: bool
+    measured: bool
+
+
+def holding(directory: Path) -> Holding:
+    """What lies in ``directory``; a run is known by its `results.json`, its card or the state of a checkpoint."""
+    entries = sorted(directory.iterdir()) if directory.is_dir() else []
+    entries = [entry for entry in entries if not _LOGS.fullmatch(entry.name)]
+    results = _results(directory)
+    checkpoints = [entry for entry in entries if re.fullmatch(r"checkpoint-\d+", entry.name)]
+    whole = [entry for entry in checkpoints if (entry / "trainer_state.json").is_file()]
+    card = _is_card(directory / "README.md")
+    weights = any(_WEIGHTS.fullmatch(entry.name) for entry in entries)
+    is_run = bool(results) or card or bool(whole)
+    own = [
+        entry
+        for entry in entries
+        if is_run
+        and (
+            card
+            if entry.name == "README.md"
+            else bool(_WRITTEN.fullmatch(entry.name) or _WEIGHTS.fullmatch(entry.name))
+        )
+    ]
+    return Holding(
+        own=own,
+        foreign=[entry for entry in entries if entry not in own],
+        checkpoints=whole,
+        finished=results.get("after") is not None or (is_run and weights),
+        measured=bool(results.get("history")),
+    )
+
+
+def prepare_output_dir(output_dir: str | None, *, overwrite: bool = False, resume: bool = False) -> Path:
+    """Prove that ``output_dir`` can be written and that nothing is lost by it, before anything costly starts.
+
+    Nothing stays behind of the proof. Of several processes the first looks.
+
+    Args:
+        output_dir: Where a run is to write.
+        overwrite: Whether it may replace what another run left there, and files of the user that it has to write.
+        resume: Whether it goes on with the run that lies there.
+
+    Raises:
+        ConfigurationError: it cannot be written, or holds what a run would replace.
+    """
+    path = Path(output_dir or "outputs")
+    if not is_first_process():
+        return path
+    missing = [each for each in (path, *path.parents) if not each.exists()]
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / f".write-probe-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+        for each in missing:
+            each.rmdir()
+    except OSError as error:
+        raise ConfigurationError(
+            f"output_dir '{output_dir}' cannot be written: {error.strerror}. Name a directory you may write with "
+            "--output_dir."
+        ) from error
+    if not overwrite:
+        _check_holding(path, holding(path), resume)
+    return path
+
+
+def prepare_results(output_dir: str, overwrite: bool) -> Path:
+    """Prove that `results.json` can be written to ``output_dir``, and is not in the place of another.
+
+    Raises:
+        ConfigurationError: it cannot, or is.
+    """
+    path = prepare_output_dir(output_dir, overwrite=True)  # nothing else is written there
+    if (path / "results.json").exists() and not overwrite:
+        raise ConfigurationError(
+            f"output_dir '{path}' holds a results.json: name another directory with --output_dir, or replace it with "
+            "--overwrite."
+        )
+    return path
+
+
+def resumes(resume_from_checkpoint: Any) -> bool:
+    """Whether that setting asks for a run to go on."""
+    return str(resume_from_checkpoint).lower() not in ("none", "false", "0", "no", "")
+
+
+def _check_holding(path: Path, held: Holding, resume: bool) -> None:
+    another = "name another directory with --output_dir"
+    if resume and held.checkpoints and path / "README.md" not in held.foreign:
+        return
+    if held.finished and not (resume and held.checkpoints):
+        lost = "its checkpoints are gone, so that it cannot go on; " if resume else ""
+        raise ConfigurationError(
+            f"output_dir '{path}' holds a finished run: {lost}{another}, or replace it with --overwrite."
+        )
+    if held.checkpoints and not resume:
+        last = max(held.checkpoints, key=lambda each: int(each.name.rpartition("-")[2]))
+        raise ConfigurationError(
+            f"output_dir '{path}' holds {last.name} of a run that was not finished. Go on with it by "
+            f"--resume_from_checkpoint true, or start again with --overwrite."
+        )
+    if held.measured and not resume:
+        raise ConfigurationError(
+            f"output_dir '{path}' holds what an unfinished run measured, and no checkpoint to go on from: {another}, or "
+            "replace it with --overwrite."
+        )
+    if held.foreign:
+        names = ", ".join(each.name for each in held.foreign[:5]) + (" ..." if len(held.foreign) > 5 else "")
+        raise ConfigurationError(
+            f"output_dir '{path}' holds files that kinject did not write ({names}): {another}. With --overwrite only those "
+            "are replaced that have the name of a file of the run."
+        )
+
+
+def clear_output_dir(path: Path) -> list[str]:
+    """Remove what another run left in ``path``, now that a new one begins there.
+
+    Returns:
+        The names of files that kinject did not write, and the new run replaces.
+    """
+    if not is_first_process():
+        return []
+    held = holding(path)
+    replaced = [
+        each
+        for each in held.foreign
+        if each.name == "README.md" or _WRITTEN.fullmatch(each.name) or _WEIGHTS.fullmatch(each.name)
+    ]
+    try:
+        for each in held.own:
+            shutil.rmtree(each) if each.is_dir() and not each.is_symlink() else each.unlink()
+    except OSError as error:
+        raise ConfigurationError(f"{error.filename}: cannot be removed ({error.strerror}).") from error
+    return [each.name for each in replaced]
+
+
+def _results(directory: Path) -> dict[str, Any]:
+    """The results that a run of kinject left in ``directory``, or nothing."""
+    try:
+        content = json.loads((directory / "results.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) and {"schema", "objective", "before"} <= set(content) else {}
+
+
+def _is_card(file: Path) -> bool:
+    """Whether ``file`` is a card that kinject wrote, by a key of its metadata, or the blank form that PEFT saves first."""
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return False
+    metadata = text[3:].partition("\n---")[0] if text.startswith("---\n") else ""
+    blank = "\nlibrary_name: peft" in metadata and "# Model Card for Model ID" in text
+    return f"\n{CARD_MARKER}" in metadata or blank

@@ -1,0 +1,302 @@
+"""Scores over many questions: per direction, per group and task, each with a bootstrap confidence interval."""
+
+from __future__ import annotations
+
+import string
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from itertools import groupby, pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import regex
+
+from kinject.data.words import fold_case, is_unspaced, join_words, normalize, spelling, word_spans
+from kinject.errors import KinjectError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from kinject.data import Question
+
+
+# == How one answer is scored against one reference: the paper's reading and the strict one.
+
+STOP_WORDS = frozenset(["a", "of", "the", "and", "is", "are", "be", "to", "new", "on", "in", "at", "an", "for"])
+"""The words that the paper drops from answer and reference, in any case, before it compares them."""
+
+ARTICLES = frozenset({"a", "an", "the"})
+
+_DROP_ASCII_PUNCTUATION = str.maketrans("", "", string.punctuation)
+# What the paper's word tokenizer (NLTK's) still splits once ASCII punctuation is gone: typographic quotes and dashes
+# become words of their own, and a few contractions become two words.
+_STANDS_ALONE = regex.compile("([\u00ab\u201c\u2018\u201e\u00bb\u201d\u2019\u2012-\u2015])")
+_CONTRACTION = regex.compile(
+    r"(?i)\b(?:(can)(not)|(gim)(me)|(gon)(na)|(got)(ta)|(lem)(me))\b|\b(wan)(na)(?=\s|\Z)",
+)
+# What that code can read: ASCII, Western European letters, symbols, and no punctuation that it would leave at a word.
+_PUBLISHED = regex.compile(
+    r"[\x00-\x7f[\u00a0-\u00ff--\p{P}]\u00ab\u201c\u2018\u201e\u00bb\u201d\u2019\u2012-\u2015\p{S}\p{Z}]*",
+    regex.VERSION1,
+)
+
+_ORNAMENTS = regex.compile("[™℠®©]")
+# Of a unit, a power is as often written as a plain number (m2).
+_POWER = regex.compile(r"(?<=[\p{Nd}\p{L})])(?<!\b(?:[kcdm]?m|ft|in|mi))[⁺⁻]?[⁰¹²³⁴-⁹]+")
+_FRACTION = regex.compile(r"(\p{Nd}?)\s?([¼½¾⅐-⅞↉])")
+_SAME = str.maketrans("−–‒‐‑⁄∕٪", "-----//%")
+_ALONE = ((regex.compile(r"(?<=\d)[—―〜~](?=\d)"), "-"), (regex.compile(r"(?<=\s)&(?=\s)"), "and"))
+# Spaces that mean nothing: within ranges, ratios and fractions, before a unit, behind a currency.
+_LOOSE = regex.compile(r"(?<=\d) (?=[-/:×] \d)|(?<=\d [-/:×]) (?=\d)|(?<=\d) (?=[%‰°])|(?<=\p{Sc}) (?=[.\d])")
+# The marks that carry meaning: between digits; a sign; a leading decimal point; units; C#, AT&T, addresses, operators;
+# grades and blood types (A*, O-). All others are dropped.
+_MEANS = (
+    r"(?<=\d)\p{P}(?=\d)|(?<![\p{L}\p{N}\p{M}\p{Pe}\p{Pf}.!?%°_\-])-(?=\p{Sc}?\.?\d)|(?<![\w.])\.(?=\d)|[%‰‱]|(?<=\d)′+"
+    r"|(?<=\p{L})\#|(?<=\w)[&@](?=\w)|!(?==)|&&|(?<=(?<![\w*])\w)\*(?![\w*])|(?<=(?<!\w)\p{Latin}{1,2})-(?![\w\-])"
+)
+_MARK = regex.compile(rf"({_MEANS})|[[\p{{P}}\p{{Sk}}]--\^]|(?<!\|)\|(?!\|)", regex.VERSION1)
+_HANGUL = regex.compile(r"\p{Hangul}")
+_JOINTS = regex.compile(r"['’ʼ＇\-‐‑]")
+
+
+def paper_words(text: str) -> list[str]:
+    """The words of ``text`` that the paper compares: punctuation and stop words dropped, case kept."""
+    text = _STANDS_ALONE.sub(r" \1 ", text.translate(_DROP_ASCII_PUNCTUATION))
+    text = _CONTRACTION.sub(lambda found: " {} {} ".format(*(part for part in found.groups() if part)), text)
+    return [word for word in text.split() if word.lower() not in STOP_WORDS]
+
+
+def paper_recall(answer: str, reference: str) -> float:
+    """ROUGE-1 recall of ``reference`` in ``answer``, as in the public code of arXiv 2510.09885.
+
+    Equal to ``rouge`` 1.0.1 on NLTK words where :func:`reads_as_published` holds for both: both sides are *sets* of
+    words, and the share of the reference's distinct words that the answer holds is returned. Where that code raises (no
+    word is left on either side) it scores 0.
+
+    Other text is compared by words of the same kind that its script has: without punctuation of any script, numbers
+    whole. Korean, and what is written without spaces, is compared by pairs of neighboring characters, so that an answer
+    is found inside a sentence or before a particle, but not from characters that are scattered over it.
+    """
+    answer, reference = normalize(answer), normalize(reference)
+    if reads_as_published(answer, reference):
+        answered, expected = set(paper_words(answer)), set(paper_words(reference))
+    else:
+        expected = set(_pieces(_kept(reference), pairs_only=True))
+        # A suffix or an article may hang on the answer by an apostrophe or a hyphen.
+        answered = {*_pieces(_kept(answer)), *_pieces(_kept(_JOINTS.sub(" ", answer)))}
+    if not answered or not expected:
+        return 0.0
+    return len(answered & expected) / len(expected)
+
+
+def reads_as_published(*texts: str) -> bool:
+    """Whether the paper's code can tell the words of ``texts``: it knows those of English, with Western European letters."""
+    return all(_PUBLISHED.fullmatch(normalize(text)) for text in texts)
+
+
+def normalize_answer(text: str) -> str:
+    """``text`` in compatibility form, lower case, without punctuation and articles, with single spaces where words have them.
+
+    SQuAD's normalization for any script, but for what carries meaning: signs, decimals, ranges, units, and symbols as in
+    C++ stay, digits of any script are 0-9, and marks that group thousands go. An article is dropped before a word only, so
+    that "Vitamin A" stays one. A text of nothing but punctuation ("?") is kept as it is, so that it still equals itself
+    and nothing else.
+    """
+    words = fold_case(_kept(text)).split()
+    return join_words([*(word for word in words[:-1] if word not in ARTICLES), *words[-1:]])
+
+
+def exact_match(answer: str, reference: str) -> float:
+    """1 if ``answer`` equals ``reference`` after :func:`normalize_answer`, else 0."""
+    return float(normalize_answer(answer) == normalize_answer(reference))
+
+
+def token_f1(answer: str, reference: str) -> float:
+    """Harmonic mean of precision and recall over the normalized tokens, each counted as often as it occurs (SQuAD).
+
+    Korean, and what is written without spaces, is compared character by character.
+    """
+    answered, expected = (Counter(_characters(normalize_answer(text))) for text in (answer, reference))
+    common = (answered & expected).total()
+    if not common:
+        return float(not answered and not expected)
+    return 2 * common / (answered.total() + expected.total())
+
+
+def best_score(measure: Callable[[str, str], float], answer: str, accepted: Sequence[str]) -> float:
+    """What ``answer`` scores by ``measure`` against that of the ``accepted`` answers that it comes closest to."""
+    return max(measure(answer, reference) for reference in accepted)
+
+
+@lru_cache(maxsize=1 << 12)  # by several measures
+def _kept(text: str) -> str:
+    """``text`` without the marks and spaces that mean nothing, words and numbers in one spelling, in its own case."""
+    text = _POWER.sub(lambda found: "^" + found[0], _ORNAMENTS.sub("", normalize(text)))
+    text = _FRACTION.sub(lambda found: f"{found[1]} {unicodedata.normalize('NFKC', found[2])}", text)
+    spelled, end = "", 0
+    for start, stop in word_spans(text):
+        spelled += unicodedata.normalize("NFKC", text[end:start]) + spelling(text[start:stop])
+        end = stop
+    spelled = (spelled + unicodedata.normalize("NFKC", text[end:])).translate(_SAME)
+    for mark, instead in _ALONE:
+        spelled = mark.sub(instead, spelled)
+    kept = _MARK.sub(lambda found: found[1] or "", _LOOSE.sub("", spelled))
+    return " ".join(kept.split()) or " ".join(spelled.split())
+
+
+def _characters(text: str) -> list[str]:
+    """The words of ``text``, of which those in Hangul or in a script without spaces fall into their characters."""
+    return [token for run in _runs(text) for token in run]
+
+
+def _pieces(text: str, pairs_only: bool = False) -> list[str]:
+    """The words of ``text`` but for stop words; of a run of characters its pairs of neighbors, and the characters too.
+
+    Args:
+        pairs_only: whether characters are left out of runs that have pairs.
+    """
+    pieces: list[str] = []
+    for run in _runs(join_words(text.split())):
+        pairs = [first + second for first, second in pairwise(run)]
+        pieces += pairs + (run if not (pairs and pairs_only) else [])
+    return [piece for piece in pieces if piece.lower() not in STOP_WORDS] or pieces
+
+
+def _runs(text: str) -> Iterator[list[str]]:
+    """The words of ``text``, each alone, and runs of characters in Hangul or in a script without spaces."""
+    for chunk in text.split():
+        if chunk.isascii():
+            yield [chunk]
+            continue
+        for alone, group in groupby(regex.findall(r"\X", chunk), key=_stands_alone):
+            characters = list(group)
+            yield characters if alone else ["".join(characters)]
+
+
+def _stands_alone(character: str) -> bool:
+    return is_unspaced(character) or _HANGUL.match(character) is not None
+
+
+DIRECTIONS = ("forward", "backward")
+UNKNOWN = "unknown"
+"""The key of what is measured on questions whose direction nobody knows; it is there only where there are such."""
+READINGS = {"paper": "paper", "strict": "exact_match", "exact_match": "exact_match", "f1": "f1"}
+"""The names under which a score can be asked for, and the key of a measurement that holds it."""
+
+OTHER_WORDS = "other_words"
+"""The key of a measurement that counts questions whose ``paper`` compares other words than the paper's code would."""
+
+_MEASURES = {"paper": paper_recall, "exact_match": exact_match, "f1": token_f1}
+
+
+def score_answers(
+    questions: Sequence[Question],
+    answers: Sequence[str],
+    *,
+    confidence: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Score ``answers`` to ``questions`` (same order and length), each by the accepted answer it comes closest to.
+
+    Args:
+        confidence: share of the bootstrap distribution that the percentile interval covers.
+        resamples: bootstrap resamples per cell; the questions of a cell are drawn with replacement.
+        seed: seed of the resampling. The interval of a cell depends on that cell's answers alone.
+
+    Returns:
+        ``{"forward": M, "backward": M, "groups": {"group/task/direction": M, ...}}`` with
+        ``M = {"paper", "exact_match", "f1", "n", "ci": {"paper": [low, high], ...}}``, all in 0..1. A direction
+        without questions has ``n = 0`` and zeros. Where the paper's code could not tell the words of some questions or
+        their answers, which it can of English only, ``M`` says of how many under :data:`OTHER_WORDS`. Questions
+        whose direction is unknown stand in neither; where there are any, ``"unknown": M`` is theirs.
+
+    Raises:
+        KinjectError: the two sequences differ in length, or a setting is out of range.
+    """
+    if len(questions) != len(answers):
+        raise KinjectError(f"{len(questions)} questions have {len(answers)} answers; pass one answer per question")
+    if not 0 < confidence < 1:
+        raise KinjectError(f"confidence: expected a number between 0 and 1, got {confidence}; the usual one is 0.95")
+    if resamples < 1:
+        raise KinjectError(f"resamples: expected at least 1, got {resamples}")
+    directions: dict[str, list[int]] = {direction: [] for direction in DIRECTIONS}
+    groups: dict[str, list[int]] = {}
+    for index, question in enumerate(questions):
+        directions.setdefault(question.direction, []).append(index)
+        if question.group or question.task:
+            parts = (question.group, question.task, question.direction)
+            groups.setdefault("/".join(part for part in parts if part), []).append(index)
+    values = np.array(  # (questions, measures)
+        [
+            [best_score(measure, answer, question.answers) for measure in _MEASURES.values()]
+            for question, answer in zip(questions, answers, strict=True)
+        ]
+    ).reshape(len(questions), len(_MEASURES))
+
+    other = np.array([not reads_as_published(each.question, *each.answers) for each in questions], dtype=bool)
+
+    def measurement(indices: list[int]) -> dict[str, Any]:
+        measured = _measurement(values[indices], confidence, resamples, seed)
+        return measured | ({OTHER_WORDS: int(other[indices].sum())} if other[indices].any() else {})
+
+    return {
+        **{direction: measurement(indices) for direction, indices in directions.items()},
+        "groups": {name: measurement(groups[name]) for name in sorted(groups)},
+    }
+
+
+def _measurement(values: np.ndarray, confidence: float, resamples: int, seed: int) -> dict[str, Any]:
+    """Means and percentile intervals of ``values`` (n, measures)."""
+    count = len(values)
+    if count == 0:
+        return {**dict.fromkeys(_MEASURES, 0.0), "n": 0, "ci": {name: [0.0, 0.0] for name in _MEASURES}}
+    generator = np.random.default_rng(seed)
+    times_drawn = generator.multinomial(count, np.full(count, 1 / count), size=resamples)  # (resamples, n)
+    means = times_drawn @ values / count  # (resamples, measures)
+    tail = (1 - confidence) / 2
+    low, high = np.clip(np.quantile(means, [tail, 1 - tail], axis=0), 0.0, 1.0)
+    return {
+        **{name: float(value) for name, value in zip(_MEASURES, values.mean(axis=0), strict=True)},
+        "n": count,
+        "ci": {name: [float(low[i]), float(high[i])] for i, name in enumerate(_MEASURES)},
+    }
+
+
+def macro(scores: Mapping[str, Any], reading: str = "paper") -> float:
+    """The mean of forward and backward in ``scores`` (as :func:`score_answers` returns them).
+
+    ``reading`` is ``"paper"``, ``"strict"`` (exact match), ``"exact_match"`` or ``"f1"``. A direction without questions
+    does not count; with none at all the mean is 0.
+
+    Raises:
+        KinjectError: an unknown reading.
+    """
+    if reading not in READINGS:
+        raise KinjectError(f"reading: expected one of {', '.join(READINGS)}, got {reading!r}")
+    measured = [scores[direction][READINGS[reading]] for direction in asked(scores)]
+    return sum(measured) / len(measured) if measured else 0.0
+
+
+def read_otherwise(scores: Mapping[str, Any] | None) -> str:
+    """A sentence on the questions that the paper's code cannot read, or nothing where there are none."""
+    measured = [scores[name] for name in cells(scores)] if scores is not None else []
+    count, total = (sum(cell.get(key, 0) for cell in measured) for key in (OTHER_WORDS, "n"))
+    if not count:
+        return ""
+    return (
+        f"of {count} of {total} questions, recall compares the words of their script: the paper's code tells those of "
+        "English only"
+    )
+
+
+def cells(scores: Mapping[str, Any] | None) -> list[str]:
+    """Every cell of ``scores``: both directions, and ``unknown`` where some questions have none."""
+    return [*DIRECTIONS, *([UNKNOWN] if scores is not None and UNKNOWN in scores else [])]
+
+
+def asked(scores: Mapping[str, Any] | None) -> list[str]:
+    """The directions that ``scores`` have questions of: of the others nothing is known, and nothing is to be shown."""
+    return [direction for direction in DIRECTIONS if scores is not None and scores[direction]["n"] > 0]

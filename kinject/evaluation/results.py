@@ -1,0 +1,344 @@
+"""``results.json``: what one run was, and what it scored before, during and after training.
+
+The file is written whole or not at all, so a run that is killed leaves the last complete one. It carries no local path
+and no access token, since it is made to be committed and published.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import platform
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from enum import Enum
+from importlib import metadata
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any
+
+from kinject.errors import SECRET_VALUE, ConfigurationError, DataError
+
+if TYPE_CHECKING:
+    from kinject.data import Question
+
+
+SCHEMA = 1
+PACKAGES = (
+    "torch",
+    "transformers",
+    "trl",
+    "peft",
+    "accelerate",
+    "datasets",
+    "evaluate",
+    "huggingface_hub",
+    "deepspeed",
+    "bitsandbytes",
+)
+
+_SECRET_KEY = re.compile(
+    r"(^|_)(token|key|secret|password|passwd|credentials?)s?$|(hub|auth|access|api)_?(token|key)s?$"
+)
+_MODEL_TOKEN = re.compile(
+    r"^(new|mask|masked|pad|bos|eos|unk|sep|cls|end|image|additional_special|max_new|num)_tokens?$"
+)
+# A path that tells of this machine (absolute, home, Windows, file URL, or out of the working directory) that stands alone
+# or follows a space, quote or "=".
+_LOCAL_PATH = re.compile(r"""(?:^|(?<=[\s"'=,:(\[]))(?:file://|~?/(?=[^\s/])|\.\./|[A-Za-z]:[\\/])[^\s"',)\]]*""")
+_CACHED_REPOSITORY = re.compile(r"(?:models|datasets)--([^/\\]+?)--([^/\\]+)[/\\]snapshots[/\\]")
+
+
+def new_results(
+    *,
+    objective: str,
+    model: str,
+    dataset: str,
+    paraphrases: str = "none",
+    seed: int = 0,
+    config: Any = None,
+    **extra: Any,
+) -> dict[str, Any]:
+    """The results of a run that is about to start.
+
+    Args:
+        objective: ``masked``, ``ar``, ``reverse``, ``random_token`` or another objective's name.
+        model: Hub id or path of the model that is trained; of a local path only the last part is kept.
+        dataset: name of the knowledge set; of a local path only the last part is kept.
+        paraphrases: which paraphrases the documents include.
+        seed: the run's seed.
+        config: settings of the run, a mapping or a dataclass instance; cleaned by :func:`public_config`.
+        extra: further keys.
+    """
+    return {
+        "schema": SCHEMA,
+        "objective": objective,
+        "model": public_name(model),
+        "dataset": public_name(dataset),
+        "paraphrases": paraphrases,
+        "seed": seed,
+        "config": public_config(config or {}),
+        "versions": versions(),
+        "before": None,
+        "history": [],
+        "after": None,
+        "train": {"steps": 0, "tokens": 0, "flops": 0.0, "seconds": 0.0, "peak_memory_bytes": 0},
+        **extra,
+    }
+
+
+def write_results(path: str | os.PathLike[str], results: Mapping[str, Any]) -> None:
+    """Check ``results`` and write them to ``path`` atomically: a temporary file beside it, synced, then renamed.
+
+    ``config`` is cleaned by :func:`public_config` and ``model`` and ``dataset`` by :func:`public_name` on the way.
+
+    Raises:
+        DataError: a field does not fit the schema.
+        ConfigurationError: the file cannot be written.
+    """
+    target = Path(path)
+    published = {
+        **results,
+        "config": public_config(results.get("config", {})),
+        **{name: public_name(results[name]) for name in ("model", "dataset") if isinstance(results.get(name), str)},
+    }
+    plain = _plain(published)
+    validate_results(plain, str(target))
+    write_json(target, plain)
+
+
+def write_json(path: str | os.PathLike[str], content: Any) -> None:
+    """Write ``content`` as JSON to ``path`` atomically, making its folder.
+
+    Raises:
+        ConfigurationError: the file cannot be written.
+    """
+    write_text(path, json.dumps(content, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write ``text`` to ``path`` atomically, as UTF-8 with its own line ends, making its folder.
+
+    Raises:
+        ConfigurationError: the file cannot be written.
+    """
+    target = Path(path)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("w", encoding="utf-8", newline="") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except OSError as error:
+        raise ConfigurationError(
+            f"{target}: cannot be written ({error.strerror}); choose a folder you may write to, or free space in it"
+        ) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def summary(results: Mapping[str, Any]) -> dict[str, Any]:
+    """What a comparison needs of ``results``: no answers, no history, no settings."""
+    left_out = {"answers", "document_texts", "baselines", "config", "versions", "history"}
+    return {**{key: value for key, value in results.items() if key not in left_out}, "history": results["history"][-1:]}
+
+
+def expected_answers(recorded: Mapping[str, Any]) -> list[str]:
+    """All answers that an entry of ``answers`` accepts, the expected one first; older results know but that one."""
+    return list(dict.fromkeys([recorded["expected"], *recorded.get("accepted", ())]))
+
+
+def changed_settings(*groups: Any) -> dict[str, Any]:
+    """The settings that differ from their defaults, by name."""
+    changed: dict[str, Any] = {}
+    for group in groups:
+        for item in dataclasses.fields(group):
+            value = getattr(group, item.name)
+            default = item.default_factory() if item.default_factory is not dataclasses.MISSING else item.default
+            if value != default and isinstance(value, (str, int, float, bool, list, dict, type(None))):
+                changed[item.name] = value
+    return changed
+
+
+def read_results(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read and check a ``results.json``, given as the file or as the folder that holds it.
+
+    Raises:
+        DataError: there is no such file, it is not JSON, or a field does not fit the schema.
+    """
+    source = Path(path)
+    if source.is_dir():
+        source = source / "results.json"
+    try:
+        results = json.loads(source.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise DataError(f"{source}: no such file; a run writes results.json into its output_dir") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        line = f" line {error.lineno}:" if isinstance(error, json.JSONDecodeError) else ""
+        raise DataError(f"{source}:{line} not JSON ({error}); expected a results.json that kinject wrote") from error
+    except OSError as error:
+        raise DataError(f"{source}: cannot be read ({error.strerror})") from error
+    validate_results(results, str(source))
+    return results
+
+
+def validate_results(results: Any, source: str = "results") -> None:
+    """Check ``results`` against the schema; ``before`` and ``after`` may be ``None`` while a run goes on.
+
+    Raises:
+        DataError: names ``source``, the field, what was expected and what was found.
+    """
+    _expect(isinstance(results, Mapping), source, "", "an object", results)
+    _expect(results.get("schema") == SCHEMA, source, "schema", f"{SCHEMA}", results.get("schema"))
+    for name in ("objective", "model", "dataset", "paraphrases"):
+        _expect(isinstance(results.get(name), str), source, name, "a text", results.get(name))
+    for name in ("config", "versions", "train"):
+        _expect(isinstance(results.get(name), Mapping), source, name, "an object", results.get(name))
+    _expect(isinstance(results.get("seed"), int), source, "seed", "a whole number", results.get("seed"))
+    for name in ("before", "after"):
+        _expect(name in results, source, name, "scores, or null while the run goes on", "nothing")
+        if results[name] is not None:
+            _check_scores(results[name], source, name)
+    history = results.get("history")
+    _expect(isinstance(history, list), source, "history", "a list", history)
+    for index, entry in enumerate(results["history"]):
+        field = f"history[{index}]"
+        _expect(isinstance(entry, Mapping), source, field, "an object", entry)
+        for name in ("step", "epoch", "tokens", "flops", "seconds"):
+            _check_amount(entry.get(name), source, f"{field}.{name}")
+        if index:
+            later = entry["step"] > results["history"][index - 1]["step"]
+            _expect(later, source, f"{field}.step", "a later step than the entry before", entry["step"])
+        _check_scores(entry, source, field)
+    for name in ("steps", "tokens", "flops", "seconds", "peak_memory_bytes"):
+        _check_amount(results["train"].get(name), source, f"train.{name}")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, kinject and the packages a result depends on, of those that are installed."""
+    from kinject._version import __version__
+
+    found = {"python": platform.python_version(), "kinject": __version__}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def public_name(name: str) -> str:
+    """``name`` as it may be published: a Hub id (also of a path in the Hub cache) as it is, else a path's last part."""
+    cached = _CACHED_REPOSITORY.search(name)
+    if cached:
+        return f"{cached[1]}/{cached[2]}"
+    local = PurePath(name).is_absolute() or _LOCAL_PATH.match(name) or name.startswith(("~", "./", "../"))
+    return (_last_part(name) or "local") if local else name
+
+
+def public_config(config: Any) -> dict[str, Any]:
+    """Settings as plain JSON values, without secrets and without local paths.
+
+    Keys that name a secret (``hub_token``, ``api_key``; not ``mask_token`` or ``max_new_tokens``) are dropped, and so
+    are values that hold a Hub token; of an absolute path only the last part stays.
+
+    Args:
+        config: a mapping or a dataclass instance.
+    """
+    if dataclasses.is_dataclass(config) and not isinstance(config, type):
+        config = {field.name: getattr(config, field.name, None) for field in dataclasses.fields(config)}
+    return {
+        str(key): _public_value(value)
+        for key, value in config.items()
+        if not _names_secret(str(key)) and not (isinstance(value, str) and SECRET_VALUE.search(value))
+    }
+
+
+def _names_secret(key: str) -> bool:
+    name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", key).lower()
+    return bool(_SECRET_KEY.search(name)) and not _MODEL_TOKEN.match(name)
+
+
+def _public_value(value: Any) -> Any:
+    if isinstance(value, Enum):
+        return _public_value(value.value)
+    if isinstance(value, Mapping) or (dataclasses.is_dataclass(value) and not isinstance(value, type)):
+        return public_config(value)
+    if isinstance(value, (list, tuple, set, frozenset)):
+        items = sorted(value, key=str) if isinstance(value, (set, frozenset)) else value
+        return [_public_value(item) for item in items if not (isinstance(item, str) and SECRET_VALUE.search(item))]
+    if isinstance(value, PurePath):
+        value = str(value)
+    if isinstance(value, str):
+        return _LOCAL_PATH.sub(lambda found: _without_folder(found[0]), value)
+    return _plain(value)
+
+
+def _without_folder(path: str) -> str:
+    if re.fullmatch(r"/[^/]+", path) and not os.path.exists(path):
+        return path  # a word such as "/no_think"
+    return _last_part(path)
+
+
+def _last_part(path: str) -> str:
+    return re.split(r"[/\\]", path.rstrip("/\\"))[-1]
+
+
+def _plain(value: Any) -> Any:
+    """``value`` in JSON's own types; numbers that JSON does not know (NaN, infinities) become null."""
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, Sequence):
+        return [_plain(item) for item in value]
+    if callable(getattr(value, "item", None)) and getattr(value, "size", None) == 1:  # a NumPy scalar
+        return _plain(value.item())
+    if type(value).__name__ == "dtype":
+        return str(value).removeprefix("torch.")
+    return getattr(value, "__name__", None) or f"<{type(value).__name__}>"
+
+
+def _expect(holds: bool, source: str, field: str, expected: str, found: Any) -> None:
+    if not holds:
+        where = f"{source}: {field}" if field else source
+        raise DataError(f"{where}: expected {expected}, got {str(found)[:80]!r}; kinject writes schema {SCHEMA}")
+
+
+def _check_amount(value: Any, source: str, field: str) -> None:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0
+    _expect(number, source, field, "a number that is not negative", value)
+
+
+def _check_scores(scores: Any, source: str, field: str) -> None:
+    _expect(isinstance(scores, Mapping), source, field, "scores", scores)
+    for direction in ("forward", "backward", *(["unknown"] if "unknown" in scores else [])):
+        cell = scores.get(direction)
+        _expect(isinstance(cell, Mapping), source, f"{field}.{direction}", "scores", cell)
+        for name in ("paper", "exact_match", "f1"):
+            value = cell.get(name)
+            inside = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1
+            _expect(inside, source, f"{field}.{direction}.{name}", "a number in 0..1", value)
+        counted = isinstance(cell.get("n"), int) and cell["n"] >= 0
+        _expect(counted, source, f"{field}.{direction}.n", "a count", cell.get("n"))
+
+
+def recorded_answers(questions: Sequence[Question], answers: Sequence[str]) -> list[dict[str, Any]]:
+    """Each question with its direction, the answer that was given, the one that was expected and all that are accepted."""
+    return [
+        {
+            "question": question.question,
+            "direction": question.direction,
+            "answer": answer,
+            "expected": question.answer,
+            "accepted": list(question.answers),
+        }
+        for question, answer in zip(questions, answers, strict=True)
+    ]

@@ -1,0 +1,296 @@
+"""Modules that keep their weights while the rest of a model learns in full.
+
+Facts are stored in the MLPs more than in attention (Meng et al. 2022, arXiv 2202.05262), so that new ones can be learned
+with attention left alone, and with it the ways in which a model finds what it knew.
+"""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import distributed, nn
+
+from kinject.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+    from transformers import Trainer
+
+
+# == What a training run costs: floating-point operations and memory.
+
+
+def flops_per_token(model: Any) -> float:
+    """An estimate of the floating-point operations of one training step per token.
+
+    Every weight of a matrix product costs 2 operations in the forward pass and 2 for the gradient of its input, and a
+    trained one 2 more for its own gradient (arXiv 2001.08361, section 2.1). Input embeddings are looked up, not
+    multiplied, unless they are also the output head. Attention scores and recomputation under gradient checkpointing
+    are not counted.
+    """
+    embeddings = {id(model.get_input_embeddings().weight)}
+    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    if head is not None:
+        embeddings.discard(id(head.weight))
+    multiplied = trained = 0
+    for parameter in model.parameters():
+        if len(getattr(parameter, "ds_shape", parameter.shape)) > 1 and id(parameter) not in embeddings:
+            count = _size(parameter)
+            multiplied += count
+            trained += count if parameter.requires_grad else 0
+    return 4.0 * multiplied + 2.0 * trained
+
+
+def parameter_count(model: Any) -> int:
+    """Number of weights, also of those that ZeRO-3 has sharded or bitsandbytes has packed."""
+    return sum(_size(parameter) for parameter in model.parameters())
+
+
+def peak_memory_bytes() -> int:
+    """The most memory this process has held: on its GPU where it uses one, else resident in the host."""
+    import torch
+
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        return int(torch.cuda.max_memory_allocated())
+    if sys.platform == "win32":
+        return 0
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # kilobytes everywhere but on macOS
+
+
+def _size(parameter: Any) -> int:
+    """Number of weights of a plain, ZeRO-3-sharded or 4-bit parameter."""
+    quantized = getattr(parameter, "quant_state", None)
+    if quantized is not None:
+        return int(quantized.shape.numel())
+    return int(getattr(parameter, "ds_numel", parameter.numel()))
+
+
+# == Weights that are sharded over processes: gathered for questions, and written back.
+
+_gathered: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+
+
+def whole_model(trainer: Trainer) -> AbstractContextManager[Any]:
+    """The model of ``trainer`` with all its weights, as `whole_weights` gives it; before, in and after training."""
+    return whole_weights(trainer.model, trainer.model_wrapped)
+
+
+@contextmanager
+def whole_weights(model: Any, wrapped: Any = None) -> Iterator[Any]:
+    """``model``; in the block, every process holds all weights that ZeRO-3 has sharded.
+
+    Every process has to enter and leave.
+
+    Args:
+        model: Whole or sharded.
+        wrapped: DeepSpeed's engine around it, once there is one.
+    """
+    if not _by_zero3(model):
+        yield model
+        return
+    import deepspeed
+    from trl.models.utils import add_hooks, remove_hooks
+
+    with deepspeed.zero.GatheredParameters(list(model.parameters())):
+        remove_hooks(wrapped)  # nothing to do without an engine
+        _gathered.add(model)
+        try:
+            yield model
+        finally:
+            _gathered.discard(model)
+            add_hooks(wrapped)
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Whether a forward pass of ``model`` needs other processes, for weights that this one does not hold."""
+    if not distributed.is_available() or not distributed.is_initialized() or distributed.get_world_size() == 1:
+        return False
+    return is_fsdp(model) or (model not in _gathered and _by_zero3(model))
+
+
+def is_fsdp(model: nn.Module) -> bool:
+    """Whether FSDP, of either version, wraps ``model`` or a part of it."""
+    from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
+
+    return any(isinstance(module, (FSDPModule, FullyShardedDataParallel)) for module in model.modules())
+
+
+def load_weights(model: nn.Module, kept: nn.Module) -> None:
+    """Copy the weights of ``kept`` into ``model``, a model of the same kind; every process has to call this.
+
+    Args:
+        model: Whole, or sharded by ZeRO-3 or FSDP.
+        kept: Whole, or sharded by ZeRO-3 if ``model`` is.
+    """
+    if _by_zero3(model):
+        for own, other in zip(model.parameters(), kept.parameters(), strict=True):
+            with writable([own, other]):
+                own.data.copy_(other.data)
+        return
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+
+    weights: Mapping[str, torch.Tensor] = kept.state_dict()
+    set_model_state_dict(model, dict(weights), options=StateDictOptions(full_state_dict=True))
+
+
+@contextmanager
+def writable(parameters: list[nn.Parameter]) -> Iterator[None]:
+    """Gather ``parameters`` if ZeRO-3 has sharded them; what the main process makes of them goes to all."""
+    if not any(hasattr(parameter, "ds_id") for parameter in parameters):
+        yield
+        return
+    import deepspeed
+
+    with deepspeed.zero.GatheredParameters(parameters, modifier_rank=0):
+        yield
+
+
+def _by_zero3(model: nn.Module) -> bool:
+    return any(hasattr(parameter, "ds_id") for parameter in model.parameters())
+
+
+# == Keeps processes that share one sharded model in step while each decodes questions of its own.
+
+
+@contextmanager
+def in_step(model: Any) -> Iterator[Any]:
+    """``model`` for use in the block; if it is sharded, the block ends when it has ended in every process."""
+    if not is_sharded(model):
+        yield model
+        return
+    stepping = _InStep(model)
+    yield stepping
+    while stepping.anyone_calls(False):
+        model(input_ids=torch.zeros((1, 1), dtype=torch.int64, device=stepping.device), use_cache=False)
+
+
+class _InStep(torch.nn.Module):
+    """Tells the other processes of each call."""
+
+    def __init__(self, model: Any) -> None:
+        """Wrap ``model``."""
+        super().__init__()
+        self.model, self.config = model, model.config
+        self.device = next(model.parameters()).device
+
+    def anyone_calls(self, calls: bool) -> bool:
+        """Whether any process is about to call the model; ``calls`` says it of this one. Every process has to ask."""
+        flag = torch.tensor(int(calls), device=self.device)
+        distributed.all_reduce(flag)
+        return bool(flag)
+
+    def forward(self, **arguments: Any) -> Any:
+        """Call the model, as every other process is going to."""
+        self.anyone_calls(True)
+        return self.model(**arguments)
+
+
+def frozen_parameters(model: nn.Module, modules: Sequence[str], *, adapter: bool = False) -> list[nn.Parameter]:
+    """The weights of ``model`` that lie in ``modules``.
+
+    Args:
+        model: A model that learns in full.
+        modules: Names of modules, each one or more parts of a weight's dotted name, such as `self_attn` or `layers.0`.
+        adapter: Whether an adapter is trained instead of the model.
+
+    Raises:
+        ConfigurationError: a module that holds no weight, nothing left to learn, or an adapter, beside which all of the
+            model is frozen.
+    """
+    if not modules:
+        return []
+    if adapter:
+        raise ConfigurationError(
+            f"frozen_modules {list(modules)} go with a model that learns in full, and an adapter is trained here. Leave out "
+            "--use_peft, or name the modules that get an adapter with --lora_target_modules."
+        )
+    weights = dict(model.named_parameters())
+    inside = {module: [name for name in weights if f".{module}." in f".{name}."] for module in modules}
+    for module, names in inside.items():
+        if not names:
+            parts = sorted({part for name in weights for part in name.split(".")[:-1] if not part.isdecimal()})
+            raise ConfigurationError(
+                f"frozen_modules: no weight of this model lies in '{module}'. Name modules that it has: {', '.join(parts)}."
+            )
+    frozen = {name for names in inside.values() for name in names}
+    if len(frozen) == len(weights):
+        raise ConfigurationError(
+            f"frozen_modules {list(modules)} hold all of the model's weights; leave some of them to learn."
+        )
+    return [weights[name] for name in weights if name in frozen]
+
+
+_SHOWN = 3
+
+
+def local_part(weight: torch.Tensor) -> torch.Tensor:
+    """What this process holds of a weight, which ZeRO-3 or FSDP may have sharded."""
+    part: Any = getattr(weight, "ds_tensor", weight)
+    return part.to_local() if hasattr(part, "to_local") else part
+
+
+def all_finite(tensors: Iterable[torch.Tensor]) -> bool:
+    """Whether no number in ``tensors`` is nan or infinite, as far as this process holds them."""
+    import torch
+
+    # A sum is finite only where all of its terms are, and takes no memory.
+    sums = [
+        part.float().sum() if part.element_size() == 1 else part.sum(dtype=torch.float32)
+        for part in (local_part(tensor).detach() for tensor in tensors)
+        if part.is_floating_point() and not part.is_meta
+    ]
+    return not sums or bool(torch.stack([each.to(sums[0].device) for each in sums]).isfinite().all())
+
+
+def require_finite(model: torch.nn.Module, trained_only: bool = False) -> None:
+    """Refuse weights that are not numbers: they answer nothing, and say so to nobody.
+
+    Args:
+        model: Whole, or sharded over processes, of which each looks at its own part.
+        trained_only: Leave out the weights that take no gradient.
+
+    Raises:
+        ConfigurationError: a weight holds nan or an infinite number.
+    """
+    weights = [(name, each) for name, each in model.named_parameters() if each.requires_grad or not trained_only]
+    if all_finite(weight for _, weight in weights):
+        return
+    names = sorted(name for name, weight in weights if not all_finite([weight]))
+    raise ConfigurationError(
+        f"has weights that are not finite numbers (nan or inf): {_some(names)}. The training that wrote them diverged. Take "
+        "an earlier checkpoint of it, or train again with a lower learning rate."
+    )
+
+
+def _some(names: Sequence[str]) -> str:
+    return f"{len(names)} ({', '.join(names[:_SHOWN]) + (', ...' if len(names) > _SHOWN else '')})"
+
+
+def require_all_weights(
+    missing: Iterable[str] = (), unexpected: Iterable[str] = (), misshapen: Iterable[str] = ()
+) -> None:
+    """Refuse weights that are not exactly those of the model: what is missing would stay random in silence.
+
+    Raises:
+        ConfigurationError: any is missing, unexpected or of another shape.
+    """
+    faults = []
+    for keys, fault in ((missing, "missing"), (unexpected, "unexpected"), (misshapen, "of another shape")):
+        names = sorted(keys)
+        if names:
+            count, _, shown = _some(names).partition(" ")
+            faults.append(f"{count} {fault} {shown}")
+    if faults:
+        raise ConfigurationError(
+            f"has weights that do not fit its configuration: {'; '.join(faults)}. Expected the files of one "
+            "complete checkpoint; download or save it again."
+        )

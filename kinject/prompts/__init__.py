@@ -1,0 +1,1 @@
+"""Text to token ids: frames, chat templates, and which token masks."""

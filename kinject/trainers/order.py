@@ -1,0 +1,134 @@
+"""An order of samples in which those of one batch are about equally long, so that little is padded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.utils.data import Sampler
+from transformers import TrainerCallback
+from transformers.trainer_utils import has_length
+
+from kinject.corruption import ORDER_STREAM, sample_generator
+from kinject.trainers.collator import DocumentCollator
+
+if TYPE_CHECKING:
+    from transformers import TrainerControl, TrainerState, TrainingArguments
+
+
+# == An order of samples of which some take turns: each epoch shows another part of them, beside those of every epoch.
+
+ALWAYS = -1
+"""The turn of a sample that every epoch shows."""
+
+
+class TurnSampler(Sampler[int]):
+    """Yields the indices of an epoch's samples, as a pure function of (seed, epoch).
+
+    Args:
+        turns: `ALWAYS`, or the turn of each sample, counted from 0; epochs go through the turns again and again. As many
+            samples have each turn.
+        seed: Of the order.
+        epoch: Tells the epoch whose samples are shown, counted from 0.
+        lengths: Length of each sample in tokens, to group those of similar length; else the order is random.
+        group_size: Samples in such a group.
+    """
+
+    def __init__(
+        self,
+        turns: Sequence[int],
+        seed: int,
+        epoch: Callable[[], int],
+        lengths: Sequence[int] | None = None,
+        group_size: int = 1,
+    ) -> None:
+        self._turns = torch.tensor(turns)
+        self._seed, self._epoch, self._lengths, self._group_size = seed, epoch, lengths, group_size
+
+    def __len__(self) -> int:
+        """The number of samples of an epoch."""
+        return len(self._shown())
+
+    def __iter__(self) -> Iterator[int]:
+        """The order of the epoch."""
+        shown = self._shown()
+        if self._lengths is None:
+            generator = sample_generator(self._seed, self._epoch(), 0, ORDER_STREAM)
+            yield from shown[torch.randperm(len(shown), generator=generator)].tolist()
+            return
+        lengths = [self._lengths[index] for index in shown.tolist()]
+        grouped = LengthGroupedSampler(lengths, self._group_size, self._seed, self._epoch)
+        yield from (int(shown[index]) for index in grouped)
+
+    def _shown(self) -> torch.Tensor:
+        """The samples of this epoch, `(samples,)`."""
+        turn = self._epoch() % (int(self._turns.max()) + 1) if self._turns.max() >= 0 else ALWAYS
+        return ((self._turns == ALWAYS) | (self._turns == turn)).nonzero()[:, 0]
+
+
+_POOL = 50  # batches' worth of random samples that are sorted together
+_JITTER = 0.1  # lengths are compared give or take this part, so that the same samples do not meet in every epoch
+
+
+class LengthGroupedSampler(Sampler[int]):
+    """Yields sample indices, every ``group_size`` of which are of similar length.
+
+    The order is a pure function of (seed, epoch): the same on all processes, and after a resume. transformers' sampler of
+    this name hardly groups small data sets, and runs through each group from long to short.
+
+    Args:
+        lengths: Length of each sample, in tokens.
+        group_size: Samples that are processed together, on all processes.
+        seed: Of the order.
+        epoch: Tells the epoch whose order is drawn, counted from 0.
+    """
+
+    def __init__(self, lengths: Sequence[int], group_size: int, seed: int, epoch: Callable[[], int]) -> None:
+        self._lengths = torch.tensor(lengths, dtype=torch.float64)
+        self._group_size = group_size
+        self._seed = seed
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        """The number of samples."""
+        return len(self._lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        """The order of the epoch."""
+        generator = sample_generator(self._seed, self._epoch(), 0, ORDER_STREAM)
+        noise = torch.rand(len(self), generator=generator, dtype=torch.float64)
+        compared = self._lengths * (1 + _JITTER * (2 * noise - 1))
+        groups: list[torch.Tensor] = []
+        for pool in torch.randperm(len(self), generator=generator).split(_POOL * self._group_size):
+            groups += pool[compared[pool].argsort()].split(self._group_size)
+        short = groups.pop() if groups and len(groups[-1]) < self._group_size else torch.empty(0, dtype=torch.int64)
+        for index in torch.randperm(len(groups), generator=generator).tolist():
+            yield from groups[index].tolist()
+        yield from short.tolist()
+
+
+class EpochCallback(TrainerCallback):
+    """Tells the collator which epoch's masks and order to draw, also after a resume in the middle of one.
+
+    Counts as the training loop does, which derives the epoch of a resume from the steps that were taken; `state.epoch` is that
+    of the checkpoint, whatever number of steps an epoch has now.
+    """
+
+    def __init__(self, collator: DocumentCollator) -> None:
+        self._collator = collator
+        self._next = 0
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        loader = kwargs["train_dataloader"]
+        batches = len(loader) if has_length(loader) else state.max_steps * args.gradient_accumulation_steps
+        self._next = state.global_step // max(1, -(-batches // args.gradient_accumulation_steps))
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._collator.epoch = self._next
+        self._next += 1
+        self._collator.num_epochs = max(1.0, float(state.num_train_epochs))

@@ -1,0 +1,196 @@
+"""What the untrained model predicts in its own answers, kept as the target of rehearsal.
+
+A drawn answer tells one token of each prediction; learning the prediction itself (distillation, Hinton et al. 2015; against
+forgetting, Li and Hoiem 2016) has the same gradient in the mean without the noise of the draw, and none at all while the
+model still predicts what it did. Only the most probable tokens are kept of each prediction, so that neither a second model
+nor whole vocabularies have to be at hand in training; the others count as one.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from kinject.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    import datasets
+    from transformers import PreTrainedTokenizerBase
+
+    from kinject.evaluation.asking import Predictions
+    from kinject.sampling import SamplingConfig
+
+
+# == Rehearsal against forgetting: what the model says before training, learned once more beside the documents.
+
+
+def rehearsal_size(documents: int, share: float) -> int:
+    """How many samples make up ``share`` of an epoch beside ``documents``.
+
+    Raises:
+        ConfigurationError: ``share`` is not from 0 to below 1.
+    """
+    if not 0.0 <= share < 1.0:
+        raise ConfigurationError(
+            f"rehearsal is {share}; expected a share of the samples from 0 to below 1, such as 0.5."
+        )
+    return round(documents * share / (1.0 - share))
+
+
+def rehearsal_prompts(documents: str | Sequence[str], count: int) -> list[str]:
+    """``count`` prompts for a model that is taught ``documents``, none that `held_out` asks; some again and again.
+
+    Every other prompt of a nano model asks for whatever it was told, in the words in which it was told.
+    """
+    from kinject.evaluation.retention import nano_questions, of_nano_world
+    from kinject.evaluation.retention_texts import PROMPTS
+    from kinject.prompts.templates import FACT
+
+    nano = of_nano_world(documents)
+    prompts = [question for question, _ in nano_questions(1)] if nano else list(PROMPTS)
+    random.Random(0).shuffle(prompts)
+    if nano:
+        prompts = [each for prompt in prompts for each in (prompt, str(FACT.user))]
+    return [prompts[index % len(prompts)] for index in range(count)]
+
+
+def own_answers(
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    *,
+    max_new_tokens: int = 128,
+    sampling: SamplingConfig | None = None,
+    seed: int = 0,
+    **asking: Any,
+) -> list[str]:
+    """What ``model`` may answer to ``prompts``, drawn at temperature 1; an answer that was cut ends with a whole sentence.
+
+    Args:
+        model, tokenizer, max_new_tokens, sampling: As in `answer_questions`.
+        prompts: Equal ones are answered each by a draw of its own.
+        seed: Of the draws. All processes get those of the first.
+        asking: Passed on to `answer_questions`.
+
+    Raises:
+        KinjectError: as `answer_questions`.
+    """
+    from dataclasses import replace
+
+    from accelerate.utils import broadcast_object_list
+
+    from kinject.evaluation.asking import answer_questions
+    from kinject.models.diffusion import is_diffusion
+    from kinject.sampling import SamplingConfig
+
+    asking["max_new_tokens"] = max_new_tokens
+    if is_diffusion(model):  # its noise depends on the seed and the prompt
+        config = sampling or SamplingConfig.fast(max_new_tokens)
+        answers = [""] * len(prompts)
+        for number, places in enumerate(_rounds(prompts)):
+            drawn = replace(config, temperature=1.0, seed=seed + number)
+            said = answer_questions(model, tokenizer, [prompts[place] for place in places], sampling=drawn, **asking)
+            for place, answer in zip(places, said, strict=True):
+                answers[place] = answer
+    else:
+        answers = answer_questions(model, tokenizer, prompts, temperature=1.0, seed=seed, **asking)
+    lengths = [len(tokenizer(answer, add_special_tokens=False)["input_ids"]) for answer in answers]
+    answers = [
+        to_sentence_end(answer) if length >= max_new_tokens - 1 else answer
+        for answer, length in zip(answers, lengths, strict=True)
+    ]
+    return [str(answer) for answer in broadcast_object_list(answers)]
+
+
+def with_rehearsal(
+    dataset: datasets.Dataset,
+    prompts: Sequence[str],
+    answers: Sequence[str],
+    count: int,
+    predictions: Sequence[Predictions] | None = None,
+) -> datasets.Dataset:
+    """``dataset`` of documents, followed by rows of the model's own ``answers`` to ``prompts``, ``count`` for each epoch.
+
+    Empty answers are left out. Every objective learns such a row as a plain question with its answer. Where there are more
+    than ``count``, rows take turns: the column `turn` says in which epochs one is shown (see `TurnSampler`).
+
+    Args:
+        dataset: The documents.
+        prompts, answers: What was asked, and what the model said.
+        count: Rows of an epoch.
+        predictions: What the model predicted in each answer (see `predict`), to be learned instead of what was drawn.
+    """
+    import datasets
+
+    known = [None] * len(prompts) if predictions is None else [vars(each) for each in predictions]
+    said = [each for each in zip(prompts, answers, known, strict=True) if each[1].strip()]
+    if not said or not count:
+        return dataset
+    turns = max(1, len(said) // count)  # whole ones, so that epochs are equally long
+    rows = [said[index % len(said)] for index in range(turns * count)]
+    columns = {
+        "prompt": [prompt for prompt, _, _ in rows],
+        "completion": [answer for _, answer, _ in rows],
+        "rehearsal": [True] * len(rows),
+        "turn": [index // count for index in range(len(rows))],
+        **({} if predictions is None else {"predictions": [predicted for _, _, predicted in rows]}),
+    }
+    return datasets.concatenate_datasets([dataset, datasets.Dataset.from_dict(columns)])
+
+
+def answers_needed(count: int, epochs: int, most: int) -> int:
+    """How many answers to write for ``epochs`` of ``count`` each: others in every epoch, but not more than ``most``.
+
+    Raises:
+        ConfigurationError: ``most`` is below 1.
+    """
+    if most < 1:
+        raise ConfigurationError(
+            f"rehearsal_answers is {most}; expected how many answers to draw at most, such as 4096."
+        )
+    return min(count * max(1, epochs), most)
+
+
+def to_sentence_end(answer: str) -> str:
+    """``answer``, which was cut at its longest, up to the end of its last whole sentence; all of it where none ends.
+
+    A model that learned to end where an answer was cut would break off there.
+    """
+    whole = re.match(r".*[^\W\d][.!?][\"'”’)]*(?=\s|$)", answer, re.DOTALL)  # not behind the number of a list
+    return whole[0] if whole else answer
+
+
+def _rounds(prompts: Sequence[str]) -> list[list[int]]:
+    """The places of ``prompts``, in as few lists as possible without equal prompts in one."""
+    rounds: list[list[int]] = []
+    seen: Counter[str] = Counter()
+    for place, prompt in enumerate(prompts):
+        if seen[prompt] == len(rounds):
+            rounds.append([])
+        rounds[seen[prompt]].append(place)
+        seen[prompt] += 1
+    return rounds
+
+
+def divergence(log_probs: torch.Tensor, predicted_ids: torch.Tensor, predicted: torch.Tensor) -> torch.Tensor:
+    """KL(predicted || model) of each token, in nats, with all tokens that were not kept taken as one: `(tokens,)`.
+
+    Args:
+        log_probs: What the model says, `(tokens, vocabulary)`.
+        predicted_ids: The tokens that were kept, `(tokens, kept)`.
+        predicted: Their log-probabilities, `(tokens, kept)`.
+    """
+    said = log_probs.gather(-1, predicted_ids)  # (tokens, kept)
+    kept = (predicted.exp() * (predicted - said)).sum(-1)
+    rest, rest_said = (_rest(values) for values in (predicted, said))
+    return kept + rest * (rest.log() - rest_said.log())
+
+
+def _rest(log_probs: torch.Tensor) -> torch.Tensor:
+    """The probability of all other tokens, `(tokens,)`; a little, where rounding leaves none."""
+    return (1 - log_probs.exp().sum(-1)).clamp(min=1e-6)
