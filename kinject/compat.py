@@ -1,4 +1,11 @@
-"""What all rows of a batch begin with, such as a system prompt, encoded once."""
+"""What kinject knows of other libraries' insides: private names, options that do nothing here, and launchers.
+
+Every private name of trl, transformers, peft, accelerate and DeepSpeed that it leans on stands here; nothing else touches one.
+
+Read in trl 1.14.2 and 1.16.0, transformers 5.20.2 and 5.23.0, peft 0.21.2, accelerate 1.15.0 and DeepSpeed 0.19.8. Where a
+release drops a name, `tests/test_compat.py` fails with it. Knows nothing of documents and objectives. The libraries are
+imported inside the functions, so that the command line stays light.
+"""
 
 from __future__ import annotations
 
@@ -8,20 +15,95 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
-
 from kinject.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    pass
+    import torch
+    from transformers import DynamicCache
 
-
-# == What a run is started on and in: processes, devices, and the directory that it writes to.
+OVERRIDDEN: dict[str, tuple[str, ...]] = {
+    "trl.SFTTrainer": ("_prepare_dataset", "_save_checkpoint", "_set_signature_columns_if_needed"),
+    "transformers.Trainer": (
+        "_build_accelerator_args",
+        "_get_grad_norm",
+        "_get_num_items_in_batch",
+        "_get_output_dir",
+        "_get_train_sampler",
+        "_load_optimizer_and_scheduler",
+        "_prepare_inputs",
+        "_push_from_checkpoint",
+        "_save",
+    ),
+}
+"""Private hooks of the libraries' trainers that ours override or call, by the class that has them."""
 
 _SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")  # of torchrun and MPI
 _RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
+
+
+# Options of the libraries.
+
+_PREPARED = "documents are prepared by kinject, whose masks change every epoch"
+_ANSWERS = "every document token is learned, and of a question with its answer the answer"
+UNUSED = {
+    "assistant_only_loss": f"{_ANSWERS}; leave it out.",
+    "completion_only_loss": f"{_ANSWERS}; leave it out.",
+    "dataset_kwargs": f"{_PREPARED}; leave it out.",
+    "dataset_num_proc": f"{_PREPARED}, in one process; --dataloader_num_workers makes batches ahead.",
+    "eval_packing": "evaluation rows are packed as those of training are: set --packing.",
+    "length_column_name": "lengths are counted by kinject; leave it out.",
+    "packing_strategy": "packing puts the documents of a batch into one row and cuts none; set --packing alone.",
+    "remove_unused_columns": f"{_PREPARED}, and no other columns are kept; leave it out.",
+    "truncation_mode": "nothing is cut away: longer documents are split at sentence ends (--max_length).",
+}
+"""Settings of the libraries that kinject's trainers do without, and why."""
+_ASKED = "no loss on held-out rows is computed here, questions are asked: see --questions, --evaluations and --evaluate_every."
+_KEPT = "which weights are kept is said by --select_on, which goes by the answers."
+_ALWAYS = "kinject inject always trains and then asks; leave it out."
+UNUSED_IN_RUNS = {
+    "bf16_full_eval": _ASKED,
+    "batch_eval_metrics": _ASKED,
+    "dataset_text_field": "documents are read into the field text; name theirs with --text_field.",
+    "do_eval": _ALWAYS,
+    "do_predict": _ALWAYS,
+    "do_train": _ALWAYS,
+    "eval_accumulation_steps": _ASKED,
+    "eval_delay": _ASKED,
+    "eval_do_concat_batches": _ASKED,
+    "eval_on_start": _ASKED,
+    "eval_steps": _ASKED,
+    "eval_strategy": _ASKED,
+    "eval_use_gather_object": _ASKED,
+    "fp16_full_eval": _ASKED,
+    "greater_is_better": _KEPT,
+    "include_for_metrics": _ASKED,
+    "label_names": _ASKED,
+    "load_best_model_at_end": _KEPT,
+    "metric_for_best_model": _KEPT,
+    "per_device_eval_batch_size": "how many questions are asked at once is said by --question_batch_size.",
+    "prediction_loss_only": _ASKED,
+}
+"""Settings that do something only where the trainers are given evaluation rows, as `inject` never does, and why."""
+_ADAPTER = ("use_peft", (None, False), "it describes the adapter that --use_peft trains")
+_FOUR_BITS = ("load_in_4bit", (None, False), "it describes the 4-bit weights of --load_in_4bit")
+_INFILLING = ("infill_share", (None, 0), "it describes the samples of --infill_share above 0")
+NEEDED = {
+    **dict.fromkeys(
+        ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "lora_target_parameters"), _ADAPTER
+    ),
+    **dict.fromkeys(("lora_modules_to_save", "lora_task_type", "use_rslora", "use_dora"), _ADAPTER),
+    **dict.fromkeys(("bnb_4bit_quant_type", "bnb_4bit_quant_storage", "use_bnb_nested_quant"), _FOUR_BITS),
+    **dict.fromkeys(("infill_unit", "infill_masks", "infill_ratio"), _INFILLING),
+    "fsdp_config": ("fsdp", (None, ""), "it describes --fsdp"),
+    "liger_kernel_config": ("use_liger_kernel", (None, False), "it describes --use_liger_kernel"),
+    "rehearsal_answers": ("rehearsal", (None, 0), "it describes --rehearsal above 0"),
+    "shifted_logits": ("to_diffusion", (None, False), "it describes how --to_diffusion turns a model"),
+    "mask_token": ("corruption", ("random", "keep"), "no mask token is shown without --corruption mask"),
+}
+"""Settings that do something beside another only: which, the values of it under which they do nothing, and why."""
+
+
+# Launchers.
 
 
 def check_processes() -> None:
@@ -71,11 +153,79 @@ def processor_is_fast_in_bf16() -> bool:
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
-# The directory that a run writes to.
+def reduces_in_fp32(arguments: dict[str, Any]) -> dict[str, Any]:
+    """``arguments`` of an `Accelerator`, with gradients reduced in fp32 under FSDP2 and bf16, unless a policy is set."""
+    sharded = os.environ.get("ACCELERATE_USE_FSDP") == "true" or arguments.get("fsdp_plugin") is not None
+    if not sharded:
+        return arguments
+    import torch
+    from accelerate.utils import FullyShardedDataParallelPlugin
+
+    plugin = arguments.get("fsdp_plugin") or FullyShardedDataParallelPlugin()
+    if plugin.fsdp_version == 2 and plugin.mixed_precision_policy is None:
+        # accelerate's own policy would reduce gradients in bf16.
+        from torch.distributed.fsdp import MixedPrecisionPolicy
+
+        plugin.mixed_precision_policy = MixedPrecisionPolicy(
+            param_dtype=torch.bfloat16, reduce_dtype=torch.float32, output_dtype=torch.bfloat16
+        )
+    return {**arguments, "fsdp_plugin": plugin}
+
+
+# Models.
+
+
+def attention_implementation(model: Any) -> str:
+    """What computes the attention of ``model``: `sdpa`, `eager`, `flash_attention_2`, ..."""
+    return str(getattr(model.config.get_text_config(), "_attn_implementation", ""))
+
+
+def is_stateful(model: Any) -> bool:
+    """Whether layers of ``model`` carry a state from token to token, as Mamba's do."""
+    return bool(getattr(model, "_is_stateful", False))
+
+
+def checkpoints_activations(model: Any) -> bool:
+    """Whether ``model`` computes activations again in the backward pass; the second name is that of older releases."""
+    return bool(
+        getattr(model, "is_activation_checkpointing", False) or getattr(model, "is_gradient_checkpointing", False)
+    )
+
+
+def counts_router_tokens(trainer: Any) -> bool:
+    """Whether trl adds the auxiliary loss of a mixture of experts, whose routers count every token."""
+    return bool(getattr(trainer, "aux_loss_enabled", False))
+
+
+def name_or_path(model: Any) -> str:
+    """Where ``model`` was loaded from; empty where that is not known."""
+    return str(getattr(model.config, "_name_or_path", "") or "")
+
+
+def remember_source(model: Any, name: str) -> None:
+    """Let ``model`` say that it was loaded from ``name``."""
+    model.config._name_or_path = model.name_or_path = name
+
+
+def choose_attention(config: Any, implementation: str) -> None:
+    """Let models of ``config`` compute their attention by ``implementation`` from now on."""
+    config._attn_implementation = implementation
+
+
+def keep_native_names(model: Any) -> None:
+    """Let `save_pretrained` write the names of the native class, not those that the weights came under."""
+    model._weight_conversions = []
+
+
+def causal_classes() -> Any:
+    """The causal language models that transformers has classes for, by their configuration's class."""
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM._model_mapping
 
 
 def encode_beginning(model: Any, ids: torch.Tensor) -> DynamicCache | None:
-    """Keys and values of a beginning.
+    """Keys and values of what all rows of a batch begin with.
 
     Args:
         model: A causal language model, or its backbone.
@@ -85,87 +235,42 @@ def encode_beginning(model: Any, ids: torch.Tensor) -> DynamicCache | None:
         Them, with gradient where it is on, or `None` where the model keeps anything else than keys and values of every
         token.
     """
+    from transformers import DynamicCache
+    from transformers.cache_utils import DynamicLayer
+
     cache = model(input_ids=ids, use_cache=True).get("past_key_values")
     if not isinstance(cache, DynamicCache) or any(type(layer) is not DynamicLayer for layer in cache.layers):
         return None
     return cache
 
 
-_PREPARED = "documents are prepared by kinject, whose masks change every epoch"
+def has_fused_head() -> bool:
+    """Whether trl's models take `shift_labels` and `fused_lm_head`, and return `log_probs`, `entropy` and `is_top1`."""
+    import trl.trainer.utils
+
+    return hasattr(trl.trainer.utils, "add_fused_lm_head")
 
 
-_ANSWERS = "every document token is learned, and of a question with its answer the answer"
+# Trainers.
 
 
-UNUSED = {
-    "assistant_only_loss": f"{_ANSWERS}; leave it out.",
-    "completion_only_loss": f"{_ANSWERS}; leave it out.",
-    "dataset_kwargs": f"{_PREPARED}; leave it out.",
-    "dataset_num_proc": f"{_PREPARED}, in one process; --dataloader_num_workers makes batches ahead.",
-    "eval_packing": "evaluation rows are packed as those of training are: set --packing.",
-    "length_column_name": "lengths are counted by kinject; leave it out.",
-    "packing_strategy": "packing puts the documents of a batch into one row and cuts none; set --packing alone.",
-    "remove_unused_columns": f"{_PREPARED}, and no other columns are kept; leave it out.",
-    "truncation_mode": "nothing is cut away: longer documents are split at sentence ends (--max_length).",
-}
-"""Settings of the libraries that kinject's trainers do without, and why."""
+def add_metric(trainer: Any, mode: str, name: str, value: float) -> None:
+    """Add ``value`` to those that trl logs the mean of as ``name``; ``mode`` is `train` or `eval`."""
+    trainer._metrics[mode][name].append(value)
 
 
-_ASKED = "no loss on held-out rows is computed here, questions are asked: see --questions, --evaluations and --evaluate_every."
+def add_tokens(trainer: Any, mode: str, count: int) -> None:
+    """Count ``count`` further tokens that were trained on, and log how many there were."""
+    if mode == "train":
+        trainer._total_train_tokens += count
+    trainer._metrics[mode]["num_tokens"] = [trainer._total_train_tokens]
 
 
-_KEPT = "which weights are kept is said by --select_on, which goes by the answers."
+def tokenizer_of(trainer: Any) -> Any:
+    """The tokenizer that trl took out of the processing class."""
+    return trainer._tokenizer
 
 
-_ALWAYS = "kinject inject always trains and then asks; leave it out."
-
-
-UNUSED_IN_RUNS = {
-    "bf16_full_eval": _ASKED,
-    "batch_eval_metrics": _ASKED,
-    "dataset_text_field": "documents are read into the field text; name theirs with --text_field.",
-    "do_eval": _ALWAYS,
-    "do_predict": _ALWAYS,
-    "do_train": _ALWAYS,
-    "eval_accumulation_steps": _ASKED,
-    "eval_delay": _ASKED,
-    "eval_do_concat_batches": _ASKED,
-    "eval_on_start": _ASKED,
-    "eval_steps": _ASKED,
-    "eval_strategy": _ASKED,
-    "eval_use_gather_object": _ASKED,
-    "fp16_full_eval": _ASKED,
-    "greater_is_better": _KEPT,
-    "include_for_metrics": _ASKED,
-    "label_names": _ASKED,
-    "load_best_model_at_end": _KEPT,
-    "metric_for_best_model": _KEPT,
-    "per_device_eval_batch_size": "how many questions are asked at once is said by --question_batch_size.",
-    "prediction_loss_only": _ASKED,
-}
-"""Settings that do something only where the trainers are given evaluation rows, as `inject` never does, and why."""
-
-
-_ADAPTER = ("use_peft", (None, False), "it describes the adapter that --use_peft trains")
-
-
-_FOUR_BITS = ("load_in_4bit", (None, False), "it describes the 4-bit weights of --load_in_4bit")
-
-
-_INFILLING = ("infill_share", (None, 0), "it describes the samples of --infill_share above 0")
-
-
-NEEDED = {
-    **dict.fromkeys(
-        ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "lora_target_parameters"), _ADAPTER
-    ),
-    **dict.fromkeys(("lora_modules_to_save", "lora_task_type", "use_rslora", "use_dora"), _ADAPTER),
-    **dict.fromkeys(("bnb_4bit_quant_type", "bnb_4bit_quant_storage", "use_bnb_nested_quant"), _FOUR_BITS),
-    **dict.fromkeys(("infill_unit", "infill_masks", "infill_ratio"), _INFILLING),
-    "fsdp_config": ("fsdp", (None, ""), "it describes --fsdp"),
-    "liger_kernel_config": ("use_liger_kernel", (None, False), "it describes --use_liger_kernel"),
-    "rehearsal_answers": ("rehearsal", (None, 0), "it describes --rehearsal above 0"),
-    "shifted_logits": ("to_diffusion", (None, False), "it describes how --to_diffusion turns a model"),
-    "mask_token": ("corruption", ("random", "keep"), "no mask token is shown without --corruption mask"),
-}
-"""Settings that do something beside another only: which, the values of it under which they do nothing, and why."""
+def call_first(trainer: Any, callback: Any) -> None:
+    """Add ``callback`` before all others."""
+    trainer.callback_handler.callbacks.insert(0, callback)

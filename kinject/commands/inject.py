@@ -406,7 +406,8 @@ _FREE_ARGUMENTS = (  # what is read is compared by its content; the others show,
 
 def _inputs(arguments: InjectionArguments, model_args: ModelConfig, knowledge: KnowledgeSet) -> dict[str, Any]:
     """What shapes a run and its results besides what the trainer knows of."""
-    from kinject.trainers.run_inputs import files_fingerprint, plain, row_tags
+    from kinject.evaluation.results import files_fingerprint
+    from kinject.trainers.run_inputs import plain, row_tags
 
     named = {name: value for group in (arguments, model_args) for name, value in vars(group).items()}
     free = {*_FREE_ARGUMENTS, *(() if arguments.rehearsal else ("question_batch_size", "rehearsal_answers"))}

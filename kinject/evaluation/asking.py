@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig
 
 from kinject.corruption import sample_generator
@@ -333,8 +334,6 @@ def predict(
     Raises:
         ConfigurationError: as `DocumentTemplate`.
     """
-    from kinject.trainers.collator import padded
-
     template = DocumentTemplate(tokenizer, (ANSWER,), system_prompt)
     samples = [
         assemble(template.row_frames(prompt)[0], template.encode(answer).ids, None)
@@ -345,10 +344,9 @@ def predict(
     with evaluating(model):
         for first in range(0, len(order), batch_size):
             places = order[first : first + batch_size]
-            rows = [samples[place].input_ids for place in places]
-            length = max(map(len, rows))
-            ids = padded(rows, length, 0).to(model.device)  # (batch, length)
-            attended = padded([[1] * len(row) for row in rows], length, 0).to(model.device)
+            rows = [torch.tensor(samples[place].input_ids) for place in places]
+            ids = pad_sequence(rows, batch_first=True).to(model.device)  # (batch, length)
+            attended = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True).to(model.device)
             logits = model(input_ids=ids, attention_mask=attended, use_cache=False).logits
             for place, of_row in zip(places, logits, strict=True):
                 scored = [index - 1 for index, label in enumerate(samples[place].labels) if label != IGNORED]

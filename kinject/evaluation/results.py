@@ -7,12 +7,13 @@ and no access token, since it is made to be committed and published.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import math
 import os
 import platform
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from enum import Enum
 from importlib import metadata
@@ -342,3 +343,27 @@ def recorded_answers(questions: Sequence[Question], answers: Sequence[str]) -> l
         }
         for question, answer in zip(questions, answers, strict=True)
     ]
+
+
+_LARGE_FILE = 64 * 2**20  # of a larger file, such as a model's weights, the size and both ends tell it from another
+
+
+_FILE_END = 2**20
+
+
+def files_fingerprint(files: Iterable[Path]) -> str:
+    """A hash of the names and contents of ``files``."""
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.name.encode() + b"\n" + _content(file))
+    return digest.hexdigest()[:10]
+
+
+def _content(file: Path) -> bytes:
+    size = file.stat().st_size
+    if size <= _LARGE_FILE:
+        return file.read_bytes()
+    with file.open("rb") as opened:
+        beginning = opened.read(_FILE_END)
+        opened.seek(-_FILE_END, 2)
+        return f"{size}\n".encode() + beginning + opened.read()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from kinject import compat
 from kinject.errors import ConfigurationError
 from kinject.prompts.templates import resolve_mask_token
 
@@ -121,9 +122,9 @@ def prove_bidirectional(model: torch.nn.Module) -> None:
     ids = torch.arange(_PROBE_LENGTH, device=weights.device)[None] % config.vocab_size  # (1, length)
     changed = ids.clone()
     changed[0, -1] = config.vocab_size - 1
-    training, implementation = model.training, config._attn_implementation
-    if weights.device.type == "cpu" and "flash" in str(implementation):
-        config._attn_implementation = "sdpa"  # FlashAttention runs on GPUs only, and training loads on the CPU first
+    training, implementation = model.training, compat.attention_implementation(model)
+    if weights.device.type == "cpu" and "flash" in implementation:
+        compat.choose_attention(config, "sdpa")  # FlashAttention runs on GPUs only, and training loads on the CPU first
     # For inference on a CPU bitsandbytes repacks 4-bit weights into what cannot be trained; with one seed for both
     # passes, dropout changes nothing either.
     model.train(bool(getattr(model, "is_quantized", False)))
@@ -135,7 +136,7 @@ def prove_bidirectional(model: torch.nn.Module) -> None:
                 seen.append(model(input_ids=row, use_cache=False).logits[0, 0])
     finally:
         model.train(training)
-        config._attn_implementation = implementation
+        compat.choose_attention(config, implementation)
     if torch.equal(*seen):
         raise ConfigurationError(
             f"{type(model).__name__} stays causal: its first position does not see its last. Use a model of an "

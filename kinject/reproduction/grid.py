@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kinject.errors import ConfigurationError, DataError, KinjectError
+from kinject.evaluation.results import files_fingerprint
 from kinject.reproduction.specification import SCRIPTS, Dataset, Method, Recipes, Scale, Table, load_yaml
 from kinject.trainers.rehearsal import rehearsal_prompts, rehearsal_size
-from kinject.trainers.run_inputs import files_fingerprint
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from kinject import compat
 from kinject.corruption import (
     MASK_STREAM,
     PADDING_STREAM,
@@ -59,12 +60,12 @@ def check_isolation(model: PreTrainedModel, device: torch.device) -> bool:
             "packing is not supported for masked diffusion models: attention in both directions would reach the other "
             f"documents of a row. {instead}"
         )
-    if getattr(model, "_is_stateful", False):
+    if compat.is_stateful(model):
         raise ConfigurationError(
             f"packing is not supported for {type(model).__name__}, whose layers carry a state from one document of a row "
             f"into the next. {instead}"
         )
-    attention = str(model.config._attn_implementation)
+    attention = compat.attention_implementation(model)
     if "flash" in attention:
         return True
     if attention == "flex_attention" and device.type != "cpu":

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from kinject import compat
 from kinject.corruption import parse_mask_ratio
-from kinject.errors import ConfigurationError, DataError
+from kinject.errors import ConfigurationError
 from kinject.models import load_model
 from kinject.models.adapters import write_diffusion_settings
 from kinject.models.diffusion import diffusion_settings, is_diffusion, text_config, to_diffusion
@@ -18,7 +19,7 @@ from kinject.trainers.collator import DiffusionCollator, DocumentCollator, Maski
 from kinject.trainers.diffusion_config import DiffusionSFTConfig
 from kinject.trainers.document_config import DocumentSFTConfig
 from kinject.trainers.document_trainer import DocumentSFTTrainer
-from kinject.trainers.positions import token_scores
+from kinject.trainers.positions import log_by_ratio, log_scores, token_scores
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -102,25 +103,18 @@ class DiffusionSFTTrainer(DocumentSFTTrainer):
         return DiffusionCollator(
             **options,
             eps=0.0 if self.args.normalize == "paper" else self.args.eps,
-            end_padding_id=end_of_text_id(self._tokenizer) if self.args.end_padding else None,
+            end_padding_id=end_of_text_id(compat.tokenizer_of(self)) if self.args.end_padding else None,
         )
 
     def _check_attention(self, model: PreTrainedModel) -> None:
         """Nothing is left to check: the settings were read before any data was."""
 
-    def _samples(self, row: Mapping[str, Any], index: int, dataset_name: str, *rest: Any) -> Iterator[tuple[Any, Any]]:
-        mask = self._settings.mask_token_id
-        for document, frames in super()._samples(row, index, dataset_name, *rest):
-            shown = [
-                document.ids,
-                *(ids for frame in frames or () for ids in (frame.before, frame.between, frame.after)),
-            ]
-            if any(mask in ids for ids in shown):
-                raise DataError(
-                    f"row {index} of the {dataset_name} data set holds the mask token (id {mask}), which stands for what "
-                    "is hidden. Remove it from the text, or set the model's mask_token_id to a token that texts do not hold."
-                )
-            yield document, frames
+    def _forbidden_id(self) -> int:
+        return self._settings.mask_token_id
+
+    def _write_beside(self, directory: str) -> None:
+        if hasattr(self.accelerator.unwrap_model(self.model), "peft_config"):  # a whole model's config.json says it
+            write_diffusion_settings(directory, self.model)
 
     # Hooks of the trainer.
 
@@ -156,8 +150,8 @@ class DiffusionSFTTrainer(DocumentSFTTrainer):
         loss = -weighted.sum() / divisor
         if self.args.average_tokens_across_devices and num_items_in_batch is not None:
             loss = loss * self.accelerator.num_processes  # the processes' gradients are averaged
-        self._log_scores(mode, scores, inputs["attention_mask"].sum())
-        self._log_by_ratio(mode, mask_ratio, rows, scores.log_probs)
+        log_scores(self, mode, scores, inputs["attention_mask"].sum())
+        log_by_ratio(self, mode, mask_ratio, rows, scores.log_probs)
         return (loss, None) if return_outputs else loss
 
     def prediction_step(
@@ -167,9 +161,3 @@ class DiffusionSFTTrainer(DocumentSFTTrainer):
         with torch.no_grad(), self.compute_loss_context_manager():
             loss = self.compute_loss(model, self._prepare_inputs(inputs))
         return loss.detach(), None, None
-
-    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        super()._save(output_dir, state_dict)
-        adapted = hasattr(self.accelerator.unwrap_model(self.model), "peft_config")
-        if adapted and self.args.should_save:  # a whole model's config.json says it
-            write_diffusion_settings(output_dir or str(self.args.output_dir), self.model)

@@ -1,54 +1,63 @@
-"""The trainer that every objective on documents extends: documents in, supervised token positions out.
+"""The trainer that every objective on documents extends, and the one class between an objective and `trl.SFTTrainer`.
 
-Adds to [`trl.SFTTrainer`] what all objectives need: frames around documents, splitting instead of truncation, masks that
-are a pure function of (seed, epoch, sample), and a head that runs on supervised positions only.
+Read it from top to bottom. It adds what all objectives need: frames around documents, splitting instead of truncation, masks
+that are a pure function of (seed, epoch, sample), a head that runs on supervised positions only, checkpoints that can be
+trusted, and an eval card. Each hook of the library stands here, a few lines long, and calls by name what does the work; it
+does not know how cards, pushes or checkpoints are made.
 """
 
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
-import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from datasets import Dataset, IterableDataset
 from transformers import AutoConfig, TrainerCallback
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from trl import SFTTrainer
 
-from kinject.compat import check_devices
-from kinject.data.knowledge import with_title
-from kinject.errors import ConfigurationError, DataError, KinjectError
-from kinject.evaluation.results import public_name
+from kinject import compat
+from kinject.errors import ConfigurationError
 from kinject.models.adapters import head_refusal, require_adapter_modules
 from kinject.models.diffusion import is_diffusion, text_config
 from kinject.models.weights import frozen_parameters, parameter_count
 from kinject.prompts.encoding import pin_template
-from kinject.prompts.templates import ANSWER, IGNORED, DocumentTemplate, Wording
+from kinject.prompts.templates import IGNORED, Wording
+from kinject.trainers.checkpointing import (
+    DivergenceGuard,
+    StopCallback,
+    last_whole_checkpoint,
+    make_loadable,
+    mend_universal,
+    universal_folder,
+    written_whole,
+)
 from kinject.trainers.collator import PREDICTED, DocumentCollator, Masking, check_isolation, document_of_each
-from kinject.trainers.distillation import DistillingTrainer
 from kinject.trainers.document_config import CorruptionSFTConfig, DocumentSFTConfig, set_deepspeed_rate
-from kinject.trainers.infilling import EntityReport, hidden_words
-from kinject.trainers.order import ALWAYS, EpochCallback, LengthGroupedSampler, TurnSampler
-from kinject.trainers.positions import SharedPrompts, SupervisedPositions
-from kinject.trainers.preparation import PREPARED, check_dataset, question_and_answer, split_document
-from kinject.trainers.run_inputs import _frozen_digest, plain, row_tags, shaping_settings
+from kinject.trainers.hub_hooks import HubHooks
+from kinject.trainers.infilling import EntityReport
+from kinject.trainers.order import EpochCallback, LengthGroupedSampler, TurnSampler
+from kinject.trainers.positions import SharedPrompts, SupervisedPositions, log_by_ratio, log_scores, scores_of
+from kinject.trainers.preparation import PREPARED, Preparation, check_dataset, title_of
+from kinject.trainers.rehearsal import distilled, has_predictions
+from kinject.trainers.run_inputs import INPUTS, inputs_of, recorded_state, require_same_inputs
 
 if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from kinject.hub.publishing import Push
     from kinject.prompts.encoding import EncodedDocument
-    from kinject.prompts.templates import Frame
     from kinject.trainers.collator import Packing
     from kinject.trainers.infilling import Gap
 
+_EXACT = ("mask_ratio", "predicted_log_probs")  # of a batch, what DeepSpeed must not round
 
-logger = logging.getLogger(__name__)
 
-
-class DocumentSFTTrainer(DistillingTrainer):
+class DocumentSFTTrainer(SFTTrainer):
     """Fine-tunes on rows of `text`, `prompt`/`completion`, or `messages`; see the subclasses for the objectives.
 
     A row with `text` is a document: every token of it is learned. In the other rows, of any form that
@@ -67,6 +76,9 @@ class DocumentSFTTrainer(DistillingTrainer):
         peft_config: Trains an adapter instead of the model.
         kwargs: Passed on to [`trl.SFTTrainer`].
 
+    Attributes:
+        inputs: What the run learns and what shapes its steps, recorded in every checkpoint; see `require_same_inputs`.
+
     Raises:
         ConfigurationError: unknown wording, no usable mask token, LoRA targets or frozen modules that match nothing, an
             answer longer than `max_length`, a token that the model has no embedding for.
@@ -76,6 +88,10 @@ class DocumentSFTTrainer(DistillingTrainer):
     _tag_names = ["kinject", "sft"]
     _large_learning_rate = 5e-6  # of a full model of a billion parameters or more
     args: DocumentSFTConfig
+    hub_model_id: Any  # the repository, once it is known
+    inputs: dict[str, Any]
+    _weight_decays: list[float]
+    _begins_at = 0  # steps that were taken before this run
 
     def __init__(
         self,
@@ -100,12 +116,12 @@ class DocumentSFTTrainer(DistillingTrainer):
             if dataset is not None:
                 check_dataset(dataset, str(name))
         if isinstance(model, str) or not hasattr(model, "hf_device_map"):  # which may split it over several GPUs
-            check_devices(args.n_gpu)
-        self.entity_reports: dict[str, EntityReport] = {}
-        self._template: DocumentTemplate | None = None
-        self._documents: str | None = None
-        self._rehearsed: DocumentTemplate | None = None
+            compat.check_devices(args.n_gpu)
         self._vocabulary_size = _vocabulary_size(model, args)
+        # The libraries prepare the data and create the repository while they build the trainer.
+        self._preparation: Preparation | None = None
+        self._hub = HubHooks(self)
+        self._guard = DivergenceGuard(self)
         try:
             super().__init__(
                 model,
@@ -145,31 +161,32 @@ class DocumentSFTTrainer(DistillingTrainer):
             args.learning_rate = 1e-4 if small else self._large_learning_rate
             if self.is_deepspeed_enabled:  # which read its file when there was none
                 set_deepspeed_rate(self.accelerator.state.deepspeed_plugin.hf_ds_config, None, args.learning_rate)
-        self._distills = self._has_predictions()
+        self._distills = has_predictions(self)
         self._supervised = SupervisedPositions(base)
         self._shared_prompts = SharedPrompts(self, base)
         # The loss is summed over supervised tokens and divided by their number in the whole accumulated batch, whatever
         # the model's own forward accepts; this makes accumulation exact for every architecture.
         self.model_accepts_loss_kwargs = True
         # What is saved asks in the frame of training, whoever renders it; the caller's tokenizer stays as it is.
-        saved = copy.copy(self._tokenizer)
+        saved = copy.copy(compat.tokenizer_of(self))
         pin_template(saved, args.system_prompt)
         self.processing_class = saved
-        frames = self._document_template(processing_class=self._tokenizer, args=args).frames
+        preparation = self._prepared_with(compat.tokenizer_of(self), args)
+        frames = preparation.template.frames
         framing = [index for frame in frames for part in (frame.before, frame.between, frame.after) for index in part]
-        self._require_embeddings(framing, "the prompt around documents", self._tokenizer)
+        preparation.require_embeddings(framing, "the prompt around documents")
         self.data_collator = self._collator(
             frames=frames,
-            pad_token_id=self._tokenizer.pad_token_id,
+            pad_token_id=compat.tokenizer_of(self).pad_token_id,
             seed=args.seed if args.data_seed is None else args.data_seed,
             masking=self._masking(base.config.get_text_config().vocab_size),
             pad_to_multiple_of=int(args.pad_to_multiple_of) if args.pad_to_multiple_of else None,
             packing=packing,
         )
         self.add_callback(EpochCallback(self.data_collator))
-        self.inputs = self._inputs(base)
+        self.inputs = inputs_of(self, base, preparation.told)
 
-    # What a subclass decides.
+    # What an objective decides.
 
     def _document_wordings(self, args: DocumentSFTConfig) -> Sequence[Wording]:
         """Frames around plain documents."""
@@ -210,7 +227,24 @@ class DocumentSFTTrainer(DistillingTrainer):
                 "an autoregressive model."
             )
 
-    # Hooks of trl.SFTTrainer.
+    def _forbidden_id(self) -> int | None:
+        """A token that no document and no prompt may hold."""
+        return None
+
+    def _write_beside(self, directory: str) -> None:
+        """Write what a saved model needs besides its weights into ``directory``; where this process saves."""
+
+    # Data.
+
+    @property
+    def entity_reports(self) -> dict[str, EntityReport]:
+        """By data set, how many documents have not the entities that the settings need."""
+        return {} if self._preparation is None else self._preparation.reports
+
+    def _prepared_with(self, tokenizer: PreTrainedTokenizerBase, args: DocumentSFTConfig) -> Preparation:
+        if self._preparation is None:
+            self._preparation = Preparation(self, tokenizer, args, self._vocabulary_size)
+        return self._preparation
 
     def _prepare_dataset(  # type: ignore[override]
         self,
@@ -221,52 +255,9 @@ class DocumentSFTTrainer(DistillingTrainer):
         formatting_func: Callable[[dict[str, Any]], str] | None,
         dataset_name: str,
     ) -> Dataset | IterableDataset:
-        columns = list(dataset.features or next(iter(dataset)))
-        if dataset_name == "train" and isinstance(dataset, Dataset):
-            told = dataset.select_columns([name for name in columns if name != "predictions"])
-            self._documents = row_tags(row for row in told if not row.get("rehearsal"))
-        if "document_ids" in columns:
-            return dataset
         if formatting_func is not None:
             raise ConfigurationError("formatting_func is not supported; give rows a 'text' column instead.")
-        template = self._document_template(processing_class, args)
-        row_template = DocumentTemplate(processing_class, self._row_wordings(args), args.system_prompt)
-        fixed_masks = dataset_name != "train"
-        report = self._entity_report(args)
-        mask_unit = args.mask_unit if isinstance(args, CorruptionSFTConfig) else None
-
-        def prepare(batch: dict[str, list[Any]], indices: list[int]) -> dict[str, list[Any]]:
-            prepared: dict[str, list[Any]] = {name: [] for name in PREPARED}
-            for position, index in enumerate(indices):
-                row = {name: values[position] for name, values in batch.items()}
-                where = f"row {index} of the {dataset_name} data set"
-                samples = list(self._samples(row, index, dataset_name, args, template, row_template))
-                if report is not None and samples[0][1] is None:  # a document
-                    report.add(with_title(title_of(row, args), row[args.dataset_text_field]), row, where)
-                for document, own_frames in samples:
-                    self._require_embeddings(document.ids, where, processing_class)
-                    prepared["document_ids"].append(document.ids)
-                    prepared["word_ids"].append(hidden_words(document, row, mask_unit))
-                    prepared["gaps"].append(self._gaps(document, row, args))
-                    frames = own_frames or template.frames
-                    prepared["frames"].append(own_frames and [vars(frame) for frame in own_frames])
-                    prepared["length"].append(max(_sample_length(frame, len(document.ids)) for frame in frames))
-                    prepared["sample"].append(0)
-                    prepared["fixed_masks"].append(fixed_masks)
-                    prepared["turn"].append(row["turn"] if row.get("rehearsal") else ALWAYS)
-                    prepared["predictions"].append(row.get("predictions") if row.get("rehearsal") else None)
-            return prepared
-
-        # Not cached: the fingerprint of a bound method is not stable, and preparing costs less than hashing it.
-        options: dict[str, Any] = {"desc": f"Tokenizing {dataset_name}"} if isinstance(dataset, Dataset) else {}
-        options |= {"remove_columns": columns, "features": PREPARED}
-        dataset = dataset.map(prepare, batched=True, with_indices=True, **options)
-        if report is not None and isinstance(dataset, Dataset):  # a stream is prepared while it is read
-            self.entity_reports[dataset_name] = report
-            for line in report.warnings() if args.process_index == 0 else ():
-                logger.warning(line)
-        dataset = dataset.map(_number_samples, batched=True, with_indices=True)
-        return dataset.shuffle(seed=args.seed) if args.shuffle_dataset else dataset
+        return self._prepared_with(processing_class, args).prepare(dataset, dataset_name)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler[int] | None:
         """The library's sampler; `group_by_length` groups also small data sets, and what is rehearsed takes turns."""
@@ -288,19 +279,13 @@ class DocumentSFTTrainer(DistillingTrainer):
         if self._signature_columns is None:
             self._signature_columns = list(PREPARED)  # type: ignore[assignment]
 
-    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
-        """The library's schedule; `warmup_stable_decay` decays over the last fifth, or the share that `num_decay_steps` is."""
-        if self.args.lr_scheduler_type == "warmup_stable_decay":
-            given: Any = self.args.lr_scheduler_kwargs or {}
-            decay = given.get("num_decay_steps", 0.2)
-            if decay < 1:
-                given = {**given, "num_decay_steps": max(1, int(num_training_steps * decay))}
-            said, self.args.lr_scheduler_kwargs = self.args.lr_scheduler_kwargs, given
-            try:
-                return super().create_scheduler(num_training_steps, optimizer)
-            finally:
-                self.args.lr_scheduler_kwargs = said  # which another trainer may be given, too
-        return super().create_scheduler(num_training_steps, optimizer)
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Move ``inputs`` to the device; what the loss is computed with is not rounded to DeepSpeed's bf16."""
+        exact = {name: inputs[name].to(self.args.device) for name in _EXACT if name in inputs}
+        prepared: dict[str, Any] = super()._prepare_inputs(inputs)
+        return prepared | exact
+
+    # Loss.
 
     def compute_loss(
         self,
@@ -331,123 +316,206 @@ class DocumentSFTTrainer(DistillingTrainer):
             if position_ids is not None:
                 rows = document_of_each(position_ids)[positions]
             mode = "train" if model.training else "eval"
-            self._log_by_ratio(mode, mask_ratio, rows, self._supervised.log_probs)
+            log_by_ratio(self, mode, mask_ratio, rows, self._supervised.log_probs)
         return loss
 
-    # Private parts.
+    def _distilling_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        predictions: dict[str, torch.Tensor],
+        num_items_in_batch: torch.Tensor | int | None,
+    ) -> torch.Tensor:
+        """The loss of a batch in which the tokens that are rehearsed have ``predictions`` for targets.
 
-    def _inputs(self, base: PreTrainedModel) -> dict[str, Any]:
-        """What this run learns and what shapes its steps; see `require_same_inputs`.
-
-        Of what is rehearsed only the prompts count: its answers follow from them, but on some GPUs not to the last bit.
+        All batches of a run that rehearses take this way, with predictions or without: processes that share a model have to
+        make the same calls.
         """
-        from kinject.trainers.document_config import objective_name  # which names this class
+        targets = inputs.pop("shift_labels")[0]  # (supervised,)
+        log_probs = model(**inputs, use_cache=False).logits[0].float().log_softmax(-1)  # (supervised, vocabulary)
+        scores = scores_of(log_probs, targets)
+        self._supervised.log_probs = scores.log_probs.detach()
+        losses = distilled(log_probs, scores.log_probs, predictions)
+        loss = losses.sum() / (max(1, len(losses)) if num_items_in_batch is None else num_items_in_batch)
+        if self.args.average_tokens_across_devices and num_items_in_batch is not None:
+            loss = loss * self.accelerator.num_processes  # the processes' gradients are averaged
+        shown = inputs.get("attention_mask", torch.ones_like(inputs["input_ids"]))  # a packed batch has no padding
+        log_scores(self, "train", scores, shown.sum())
+        return loss
 
-        adapters: dict[str, Any] = getattr(self.model, "peft_config", {})
-        passing = {"base_model_name_or_path", "revision", "inference_mode", "peft_version", "auto_mapping"}
-        documents, rehearsed = hashlib.sha256(), hashlib.sha256()
-        prepared = self.train_dataset if isinstance(self.train_dataset, Dataset) else None
-        if prepared is not None:
-            for row in prepared.select_columns(["document_ids", "word_ids", "gaps", "frames", "turn"]):
-                digest_of, told = (documents, row) if row["turn"] == ALWAYS else (rehearsed, row["frames"])
-                digest_of.update(json.dumps([row["turn"], told]).encode())
-        collator: Any = self.data_collator
-        infilling, masking = collator.infilling, collator.masking
-        documents.update(
-            repr((collator.frames, infilling and infilling.frame, masking and masking.mask_token_id)).encode()
-        )
-        return {
-            "objective": objective_name(self.args),
-            "model": public_name(str(getattr(base.config, "_name_or_path", ""))),
-            "adapter": ", ".join(str(plain(each.peft_type)) for each in adapters.values()) or None,
-            "of the adapter": {
-                name: value for each in adapters.values() for name, value in plain(each).items() if name not in passing
-            },
-            "documents": self._documents,
-            **{name: value for name, value in shaping_settings(self.args).items() if name != "objective"},
-            "the tokenized documents (or the chat template)": None if prepared is None else documents.hexdigest(),
-            "the prompts that are rehearsed": None if prepared is None else rehearsed.hexdigest(),
-            "the weights that are not trained": _frozen_digest(self.model),  # type: ignore[arg-type]
-        }
+    # Steps.
+
+    def _build_accelerator_args(self, **kwargs: Any) -> dict[str, Any]:
+        arguments = super()._build_accelerator_args(**kwargs)
+        return compat.reduces_in_fp32(arguments) if self.args.bf16 else arguments
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
+        """As the library's; remembers which parameters decay."""
+        optimizer: Any = super().create_optimizer(*args, **kwargs)
+        self._weight_decays = [group["weight_decay"] for group in optimizer.param_groups if group["params"]]
+        return optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
+        """The library's schedule; `warmup_stable_decay` decays over the last fifth, or the share that `num_decay_steps` is."""
+        if self.args.lr_scheduler_type == "warmup_stable_decay":
+            given: Any = self.args.lr_scheduler_kwargs or {}
+            decay = given.get("num_decay_steps", 0.2)
+            if decay < 1:
+                given = {**given, "num_decay_steps": max(1, int(num_training_steps * decay))}
+            said, self.args.lr_scheduler_kwargs = self.args.lr_scheduler_kwargs, given
+            try:
+                return super().create_scheduler(num_training_steps, optimizer)
+            finally:
+                self.args.lr_scheduler_kwargs = said  # which another trainer may be given, too
+        return super().create_scheduler(num_training_steps, optimizer)
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """As the library's; remembers whether the loss is a finite number, without waiting for it."""
+        loss = super().training_step(*args, **kwargs)
+        self._guard.see_loss(loss)
+        return loss
+
+    def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
+        """The norm of the gradients, which comes before every step of the optimizer: the place to stop at."""
+        norm = super()._get_grad_norm(model, grad_norm)
+        self._guard.see_gradients(norm)
+        return norm
+
+    # The run and its checkpoints.
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
+        """As the library's; saves a checkpoint when told to stop, stops where training diverges, resumes its own runs only.
+
+        A DeepSpeed checkpoint may come from another number of processes.
+
+        Args:
+            resume_from_checkpoint: A checkpoint, or whether to take the last whole one in `output_dir`.
+            args, kwargs: Passed on to [`transformers.Trainer.train`].
+
+        Raises:
+            TrainingError: training diverged.
+            RunStopped: after a signal, when the checkpoint is saved.
+            ConfigurationError: a checkpoint cannot be written, such as on a full disk; those that were whole are left as they
+                were. Or the checkpoint to resume from is of a run with other inputs.
+        """
+        checkpoint = resume_from_checkpoint
+        if checkpoint is True:
+            checkpoint = last_whole_checkpoint(str(self.args.output_dir))
+        if isinstance(checkpoint, (str, Path)) and self.is_deepspeed_enabled:
+            make_loadable(self, str(checkpoint))
+        self._guard.reset()
+        self._begins_at = 0
+        if checkpoint and isinstance(checkpoint, (str, Path)):
+            require_same_inputs(checkpoint, self.inputs)
+            self._begins_at = int(recorded_state(checkpoint).get("global_step", 0))
+        stopping = StopCallback(self, self._guard)
+        self.add_callback(stopping)
+        try:
+            with stopping.listening():
+                return super().train(checkpoint, *args, **kwargs)
+        finally:
+            self.remove_callback(stopping)
+
+    def set_initial_training_values(self, *args: Any, **kwargs: Any) -> Any:
+        """As the library's; a run that is resumed after its last step takes no other, also in the middle of an epoch."""
+        epochs, steps_of_epoch, *others, max_steps = super().set_initial_training_values(*args, **kwargs)
+        if self._begins_at >= max_steps:
+            epochs = min(epochs, self._begins_at // steps_of_epoch)
+        return (epochs, steps_of_epoch, *others, max_steps)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None and universal_folder(checkpoint) is not None:
+            mend_universal(self, checkpoint, self._weight_decays)
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        state: Any = self.state.stateful_callbacks
+        state[INPUTS] = self.inputs
+        folder = Path(self._get_output_dir(trial=trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        with written_whole(self, folder):
+            super()._save_checkpoint(model, trial)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """As the library's.
+
+        Raises:
+            TrainingError: the weights are no finite numbers.
+        """
+        self._guard.require_finite_weights()
+        super().save_model(output_dir, _internal_call)
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        with self._hub.without_token():  # the library pickles all training arguments beside the weights
+            super()._save(output_dir, state_dict)
+        if self.args.should_save:
+            directory = output_dir or str(self.args.output_dir)
+            self._hub.write_card(Path(directory))  # over the one that PEFT wrote
+            self._write_beside(directory)
+
+    # Card and Hub.
+
+    def create_model_card(  # type: ignore[override]  # trl's signature, which is not transformers'
+        self, model_name: str | None = None, dataset_name: str | None = None, tags: str | list[str] | None = None
+    ) -> None:
+        """Write the eval card to `output_dir`.
+
+        Args:
+            model_name: Ignored: base model and objective name the model.
+            dataset_name: What was learned, if `results.json` does not say it.
+            tags: Further tags.
+        """
+        if self.is_world_process_zero():
+            folder = Path(str(self.args.output_dir))
+            self._hub.write_card(folder, dataset_name, [tags] if isinstance(tags, str) else tags)
+
+    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
+        """Create the repository, or warn if the Hub cannot be asked now.
+
+        Raises:
+            ConfigurationError: `hub_model_id` names no repository, or `hub_strategy` would publish optimizer states.
+            HubError: the Hub refuses.
+        """
+        if self.is_world_process_zero():
+            self._hub.create_repository(token, private)
+
+    def push_to_hub(  # type: ignore[override]
+        self,
+        commit_message: str | None = "End of training",
+        blocking: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+        **kwargs: Any,
+    ) -> Push | None:
+        """Save the model to `output_dir` and push that, as `kinject push` does; always waits until it is done.
+
+        Args:
+            commit_message: Of the commit.
+            blocking: Ignored.
+            token, revision, private: Instead of those in the arguments of the trainer.
+            kwargs: Ignored: the card is written from `results.json`.
+
+        Raises:
+            ConfigurationError, HubError: as `kinject.hub.publishing.push`.
+        """
+        if self.hub_model_id is None:
+            self.init_hf_repo(token=token, private=private)
+        self.save_model(_internal_call=True)
+        if not self.is_world_process_zero():
+            return None
+        folder = Path(str(self.args.output_dir))
+        return self._hub.push(folder, commit_message, token=token, revision=revision, private=private)
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """Push the model of a checkpoint; a failure warns, and the run goes on."""
+        if self.is_world_process_zero():
+            self._hub.push_checkpoint(Path(checkpoint_folder))
+
+    # Private parts.
 
     def _unwrapped(self) -> PreTrainedModel:
         model: Any = self.model
         return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-    def _document_template(
-        self, processing_class: PreTrainedTokenizerBase, args: DocumentSFTConfig
-    ) -> DocumentTemplate:
-        if self._template is None:
-            self._template = DocumentTemplate(processing_class, self._document_wordings(args), args.system_prompt)
-        return self._template
-
-    def _require_embeddings(self, ids: Sequence[int], where: str, processing_class: PreTrainedTokenizerBase) -> None:
-        """Refuse tokens that the tokenizer knows and the model does not, before any step is taken."""
-        largest = max(ids)
-        if largest >= self._vocabulary_size:
-            token = processing_class.convert_ids_to_tokens(largest)
-            raise ConfigurationError(
-                f"{where} holds the token {token!r} (id {largest}), for which the model has no embedding: its vocabulary "
-                f"ends at {self._vocabulary_size - 1}. Take the tokenizer that belongs to the model, or resize the model's "
-                "embeddings (resize_token_embeddings) and train those."
-            )
-
-    def _rehearsal_template(self, args: DocumentSFTConfig) -> DocumentTemplate:
-        if self._rehearsed is None:
-            self._rehearsed = DocumentTemplate(self._tokenizer, (ANSWER,), args.system_prompt)
-        return self._rehearsed
-
-    def _samples(
-        self,
-        row: Mapping[str, Any],
-        index: int,
-        dataset_name: str,
-        args: DocumentSFTConfig,
-        template: DocumentTemplate,
-        row_template: DocumentTemplate,
-    ) -> Iterator[tuple[EncodedDocument, Sequence[Frame] | None]]:
-        """The samples of one row: encoded document, and frames of its own if it is a question with an answer."""
-        where = row.get("read_from") or f"row {index} of the {dataset_name} data set"
-        conversation = question_and_answer(row, where, args.dataset_text_field)
-        if conversation is not None:
-            prompt, answer = conversation
-            if row.get("rehearsal"):  # what the model said itself is said again as it is, whatever the objective
-                row_template = self._rehearsal_template(args)
-            try:
-                row_template.require_spoken(answer)
-                frames = row_template.row_frames(prompt)
-            except KinjectError as error:
-                raise type(error)(f"{where}: {error}") from error
-            document = row_template.encode(answer)
-            length = max(_sample_length(frame, len(document.ids)) for frame in frames)
-            if args.max_length is not None and length > args.max_length:
-                raise ConfigurationError(
-                    f"{where}: question and answer take {length} tokens, over max_length {args.max_length}. "
-                    "Raise --max_length; the answer is never cut."
-                )
-            yield document, frames
-            return
-        text = row.get(args.dataset_text_field)
-        if not isinstance(text, str) or not text.strip():
-            what = "is empty" if isinstance(text, str) else "is missing"
-            raise DataError(
-                f"{where}: '{args.dataset_text_field}' {what}. Expected a document, or 'prompt' and 'completion', or "
-                "'messages'."
-            )
-        for part, title in self._texts(row, args):
-            if args.max_length is None:
-                yield template.encode(with_title(title, part)), None
-                continue
-            copies = 2 if any(frame.has_copy for frame in template.frames) else 1
-            budget = (args.max_length - template.overhead()) // copies
-            for document in split_document(template, part, budget, title, headings=args.keep_titles):
-                yield document, None
-
-
-def title_of(row: Mapping[str, Any], args: DocumentSFTConfig) -> str:
-    """What the documents of ``row`` begin with; nothing without `keep_titles`."""
-    title = row.get("title") if args.keep_titles else None
-    return title if isinstance(title, str) else ""
 
 
 def _vocabulary_size(model: str | PreTrainedModel | PeftModel, args: DocumentSFTConfig) -> int:
@@ -459,12 +527,3 @@ def _vocabulary_size(model: str | PreTrainedModel | PeftModel, args: DocumentSFT
         model, revision=options.get("revision"), trust_remote_code=getattr(args, "trust_remote_code", False)
     )
     return int(config.get_text_config().vocab_size)
-
-
-def _sample_length(frame: Frame, document_length: int) -> int:
-    copies = 2 if frame.has_copy else 1
-    return len(frame.before) + len(frame.between) + len(frame.after) + copies * document_length
-
-
-def _number_samples(batch: dict[str, list[Any]], indices: list[int]) -> dict[str, list[int]]:
-    return {"sample": indices}

@@ -1,37 +1,42 @@
-"""The model card of the trainers: kinject's eval card, at every save, instead of the libraries' forms.
+"""What a trainer does on the Hub, and the card it writes: `push_to_hub` under the library's own arguments, and our eval card.
 
-trl's card says nothing of what was measured, and PEFT writes one beside every adapter that names its base model by its
-local path.
+transformers would upload the whole `output_dir`, training arguments included, and end a run whose upload fails; trl's card says
+nothing of what was measured, and PEFT writes one beside every adapter that names its base model by its local path. Of the
+trainers' modules this one alone knows the Hub; it knows nothing of losses.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transformers.trainer_utils import HubStrategy
 
+from kinject import compat
 from kinject.errors import ConfigurationError, HubError, KinjectError
-from kinject.trainers.checkpointing import CheckpointingTrainer
 
 if TYPE_CHECKING:
+    from trl import SFTTrainer
+
     from kinject.hub.publishing import Push
 
 
-# == `push_to_hub` of the trainers: what `kinject push` publishes, under the library's own arguments.
+class HubHooks:
+    """Creates the repository, pushes, and writes cards for ``trainer``; made before the libraries build it.
 
-
-class HubPushingTrainer(CheckpointingTrainer):
-    """Takes `push_to_hub`, `hub_model_id`, `hub_private_repo`, `hub_token`, `hub_revision` and `hub_strategy`.
-
-    A token that is missing or refused ends the run before it trains. After that a failure costs no training: a push
-    from a checkpoint (`hub_strategy` `every_save`) only warns, the last one raises once all files are written.
+    A token that is missing or refused ends the run before it trains. After that a failure costs no training: a push from a
+    checkpoint (`hub_strategy` `every_save`) only warns, the last one raises once all files are written.
     """
 
-    hub_model_id: Any  # the repository, once it is known
+    def __init__(self, trainer: SFTTrainer) -> None:
+        self._trainer: Any = trainer
 
-    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
-        """Create the repository, or warn if the Hub cannot be asked now.
+    # The repository.
+
+    def create_repository(self, token: str | None, private: bool | None) -> None:
+        """Create the repository, or warn if the Hub cannot be asked now; the main process calls this.
 
         Raises:
             ConfigurationError: `hub_model_id` names no repository, or `hub_strategy` would publish optimizer states.
@@ -39,78 +44,30 @@ class HubPushingTrainer(CheckpointingTrainer):
         """
         from kinject.hub.publishing import check_repository_name, explained, prepare_repository
 
-        if not self.is_world_process_zero():
-            return
-        if self.args.hub_strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):
+        args = self._trainer.args
+        if args.hub_strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):
             raise ConfigurationError(
-                f"hub_strategy '{HubStrategy(self.args.hub_strategy).value}' would publish optimizer states. Use 'every_save', "
+                f"hub_strategy '{HubStrategy(args.hub_strategy).value}' would publish optimizer states. Use 'every_save', "
                 "which pushes the model at every save, or 'end'."
             )
-        named = self.args.hub_model_id or Path(str(self.args.output_dir)).absolute().name
-        wanted = self.args.hub_private_repo if private is None else private
-        chosen = token or self.args.hub_token
-        with explained(named, "Nothing was trained yet; leave --push_to_hub out to train without it."):
+        named = args.hub_model_id or Path(str(args.output_dir)).absolute().name
+        chosen = token or args.hub_token
+        cure = "Nothing was trained yet; leave --push_to_hub out to train without it."
+        with explained(named, cure):
             repository = named if "/" in named else f"{_user(chosen)}/{named}"
         check_repository_name(repository)
         try:
-            with explained(repository, "Nothing was trained yet; leave --push_to_hub out to train without it."):
-                prepare_repository(repository, private=bool(wanted), revision=self.args.hub_revision, token=chosen)
+            with explained(repository, cure):
+                wanted = args.hub_private_repo if private is None else private
+                prepare_repository(repository, private=bool(wanted), revision=args.hub_revision, token=chosen)
         except HubError as error:
             if not error.transient:
                 raise
             _warn(f"{error} Training goes on; the model is pushed later.")
-        self.hub_model_id = repository
-        self.push_in_progress = None
+        self._trainer.hub_model_id = repository
+        self._trainer.push_in_progress = None
 
-    def push_to_hub(  # type: ignore[override]
-        self,
-        commit_message: str | None = "End of training",
-        blocking: bool = True,
-        token: str | None = None,
-        revision: str | None = None,
-        private: bool | None = None,
-        **kwargs: Any,
-    ) -> Push | None:
-        """Save the model to `output_dir` and push that, as `kinject push` does; always waits until it is done.
-
-        Args:
-            commit_message: Of the commit.
-            blocking: Ignored.
-            token, revision, private: Instead of those in the arguments of the trainer.
-            kwargs: Ignored: the card is written from `results.json`.
-
-        Raises:
-            ConfigurationError: as `kinject.hub.publishing.push`.
-            HubError: the same.
-        """
-        if self.hub_model_id is None:
-            self.init_hf_repo(token=token, private=private)
-        self.save_model(_internal_call=True)
-        if not self.is_world_process_zero():
-            return None
-        return self._push(
-            Path(str(self.args.output_dir)), commit_message, token=token, revision=revision, private=private
-        )
-
-    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        """Save without the access token: the library pickles all training arguments beside the weights."""
-        token, self.args.hub_token = self.args.hub_token, None
-        try:
-            super()._save(output_dir, state_dict)
-        finally:
-            self.args.hub_token = token
-
-    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        """Push the model of a checkpoint; a failure warns, and the run goes on."""
-        if not self.is_world_process_zero() or self.args.hub_strategy == HubStrategy.END:
-            return
-        self.callback_handler.on_push_begin(self.args, self.state, self.control)
-        try:
-            self._push(Path(checkpoint_folder), f"Training in progress, step {self.state.global_step}")
-        except KinjectError as error:
-            _warn(str(error))
-
-    def _push(
+    def push(
         self,
         directory: Path,
         message: str | None,
@@ -119,17 +76,87 @@ class HubPushingTrainer(CheckpointingTrainer):
         revision: str | None = None,
         private: bool | None = None,
     ) -> Push:
+        """Publish ``directory`` as `kinject push` does, with the report that lies in `output_dir`.
+
+        Raises:
+            ConfigurationError, HubError: as `kinject.hub.publishing.push`.
+        """
         from kinject.hub.publishing import push
 
+        args = self._trainer.args
         return push(
             directory,
-            self.hub_model_id,
-            private=bool(self.args.hub_private_repo if private is None else private),
-            revision=revision or self.args.hub_revision,
-            token=token or self.args.hub_token,
+            self._trainer.hub_model_id,
+            private=bool(args.hub_private_repo if private is None else private),
+            revision=revision or args.hub_revision,
+            token=token or args.hub_token,
             message=message,
-            report=self.args.output_dir,
+            report=args.output_dir,
         )
+
+    def push_checkpoint(self, folder: Path) -> None:
+        """Push the model of a checkpoint; a failure warns, and the run goes on. The main process calls this."""
+        trainer = self._trainer
+        if trainer.args.hub_strategy == HubStrategy.END:
+            return
+        trainer.callback_handler.on_push_begin(trainer.args, trainer.state, trainer.control)
+        try:
+            self.push(folder, f"Training in progress, step {trainer.state.global_step}")
+        except KinjectError as error:
+            _warn(str(error))
+
+    @contextmanager
+    def without_token(self) -> Iterator[None]:
+        """Take the access token out of the training arguments, which the library pickles beside the weights."""
+        args = self._trainer.args
+        token, args.hub_token = args.hub_token, None
+        try:
+            yield
+        finally:
+            args.hub_token = token
+
+    # The card.
+
+    def write_card(self, directory: Path, dataset_name: str | None = None, tags: list[str] | None = None) -> None:
+        """Write the eval card into ``directory``, from the `results.json` in `output_dir`.
+
+        Without a `QuestionAnsweringCallback` there is none; the card then says what was trained, and that nothing is known
+        of what it learned.
+        """
+        from kinject.evaluation.results import read_results
+        from kinject.hub.card import write_card
+
+        file = Path(str(self._trainer.args.output_dir)) / "results.json"
+        results = read_results(file) if file.is_file() else self._unmeasured(dataset_name)
+        if results["objective"] == "unknown":  # a callback of its own, which was told nothing
+            known = self._unmeasured(dataset_name)
+            results |= {
+                name: known[name] for name in ("objective", "model", "model_source", "dataset", "seed", "config")
+            }
+        write_card(directory, repository=self._trainer.hub_model_id, results=results, tags=tags or ())
+
+    def _unmeasured(self, dataset_name: str | None) -> dict[str, Any]:
+        """What is known of a run without `results.json`."""
+        from kinject.evaluation.results import changed_settings, new_results
+        from kinject.trainers.document_config import objective_name
+
+        trainer = self._trainer
+        model: Any = trainer.accelerator.unwrap_model(trainer.model)
+        name = compat.name_or_path(model) or "unknown"
+        local = Path(name).exists()
+        results = new_results(
+            objective=objective_name(trainer.args),
+            model=Path(name).absolute().name if local else name,
+            dataset=dataset_name or "unknown",
+            seed=trainer.args.seed,
+            config={**changed_settings(trainer.args), "use_peft": hasattr(model, "peft_config")},
+            model_source="directory" if local else "hub",
+        )
+        results["train"] |= {
+            "steps": trainer.state.global_step,
+            "tokens": int(trainer.state.num_input_tokens_seen),
+        }
+        return results
 
 
 def _user(token: str | None) -> str:
@@ -143,66 +170,3 @@ def _warn(message: str) -> None:
     from tqdm.auto import tqdm
 
     tqdm.write(f"warning: {message}")
-
-
-class CardWritingTrainer(HubPushingTrainer):
-    """Writes the eval card to `output_dir` and beside all saved weights, from the `results.json` in `output_dir`.
-
-    Without a `QuestionAnsweringCallback` there is none; the card then says what was trained, and that nothing is known of
-    what it learned.
-    """
-
-    def create_model_card(  # type: ignore[override]  # trl's signature, which is not transformers'
-        self, model_name: str | None = None, dataset_name: str | None = None, tags: str | list[str] | None = None
-    ) -> None:
-        """Write the eval card to `output_dir`.
-
-        Args:
-            model_name: Ignored: base model and objective name the model.
-            dataset_name: What was learned, if `results.json` does not say it.
-            tags: Further tags.
-        """
-        if self.is_world_process_zero():
-            self._write_card(Path(str(self.args.output_dir)), dataset_name, [tags] if isinstance(tags, str) else tags)
-
-    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        super()._save(output_dir, state_dict)
-        if self.args.should_save:
-            self._write_card(Path(output_dir or str(self.args.output_dir)))
-
-    def _write_card(self, directory: Path, dataset_name: str | None = None, tags: list[str] | None = None) -> None:
-        from kinject.evaluation.results import read_results
-        from kinject.hub.card import write_card
-
-        file = Path(str(self.args.output_dir)) / "results.json"
-        results = read_results(file) if file.is_file() else self._unmeasured(dataset_name)
-        if results["objective"] == "unknown":  # a callback of its own, which was told nothing
-            known = self._unmeasured(dataset_name)
-            results |= {
-                name: known[name] for name in ("objective", "model", "model_source", "dataset", "seed", "config")
-            }
-        write_card(
-            directory,
-            repository=self.hub_model_id,
-            results=results,
-            tags=tags or (),
-        )
-
-    def _unmeasured(self, dataset_name: str | None) -> dict[str, Any]:
-        """What is known of a run without `results.json`."""
-        from kinject.evaluation.results import changed_settings, new_results
-        from kinject.trainers.document_config import objective_name
-
-        model: Any = self.accelerator.unwrap_model(self.model)
-        name = str(getattr(model.config, "_name_or_path", "") or "unknown")
-        local = Path(name).exists()
-        results = new_results(
-            objective=objective_name(self.args),  # type: ignore[arg-type]
-            model=Path(name).absolute().name if local else name,
-            dataset=dataset_name or "unknown",
-            seed=self.args.seed,
-            config={**changed_settings(self.args), "use_peft": hasattr(model, "peft_config")},
-            model_source="directory" if local else "hub",
-        )
-        results["train"] |= {"steps": self.state.global_step, "tokens": int(self.state.num_input_tokens_seen)}
-        return results

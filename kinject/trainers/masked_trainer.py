@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import yaml
 
+from kinject import compat
 from kinject.corruption import parse_mask_ratio
 from kinject.errors import ConfigurationError
 from kinject.prompts.templates import (
@@ -81,12 +82,14 @@ class MaskedSFTTrainer(DocumentSFTTrainer):
         return super()._collator(frames=frames, infilling=infilling, **options)
 
     def _masking(self, vocab_size: int) -> Masking:
-        special = set(self._tokenizer.all_special_ids) | set(self._tokenizer.added_tokens_decoder)
-        ordinary = sorted(i for i in self._tokenizer.get_vocab().values() if i not in special and i < vocab_size)
+        special = set(compat.tokenizer_of(self).all_special_ids) | set(compat.tokenizer_of(self).added_tokens_decoder)
+        ordinary = sorted(
+            i for i in compat.tokenizer_of(self).get_vocab().values() if i not in special and i < vocab_size
+        )
         return Masking(
             law=parse_mask_ratio(self.args.mask_ratio),
             # Only masks need a mask token; the controls also run on tokenizers without one.
-            mask_token_id=resolve_mask_token(self._tokenizer, self.args.mask_token, vocab_size)
+            mask_token_id=resolve_mask_token(compat.tokenizer_of(self), self.args.mask_token, vocab_size)
             if self.args.corruption == "mask"
             else -1,
             candidate_ids=torch.tensor(ordinary),

@@ -122,6 +122,7 @@ class EpochCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        """Find the epoch that the loop begins in."""
         loader = kwargs["train_dataloader"]
         batches = len(loader) if has_length(loader) else state.max_steps * args.gradient_accumulation_steps
         self._next = state.global_step // max(1, -(-batches // args.gradient_accumulation_steps))
@@ -129,6 +130,7 @@ class EpochCallback(TrainerCallback):
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        """Choose the masks and the order of the epoch."""
         self._collator.epoch = self._next
         self._next += 1
         self._collator.num_epochs = max(1.0, float(state.num_train_epochs))

@@ -13,10 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-import trl.trainer.utils
-from transformers import PreTrainedModel
 
-from kinject.compat import encode_beginning
+from kinject import compat
 from kinject.models.weights import is_sharded
 
 if TYPE_CHECKING:
@@ -80,7 +78,7 @@ class TokenScores:
 
 def token_scores(model: torch.nn.Module, inputs: dict[str, Any], targets: torch.Tensor) -> TokenScores:
     """Score ``targets`` (supervised,), inside `SupervisedPositions.at`; in tiles where trl has a fused head."""
-    if hasattr(trl.trainer.utils, "add_fused_lm_head"):
+    if compat.has_fused_head():
         outputs = model(**inputs, shift_labels=targets[None], fused_lm_head=True)
         return TokenScores(outputs.log_probs[0], outputs.entropy[0].detach(), outputs.is_top1[0])
     return scores_of(model(**inputs).logits[0].float().log_softmax(-1), targets)
@@ -96,12 +94,6 @@ def scores_of(all_log_probs: torch.Tensor, targets: torch.Tensor) -> TokenScores
 
 
 WORTH_SHARING = 8  # tokens; for less a second forward costs more than it saves
-# The second is its older name.
-_CHECKPOINTING = (
-    "is_activation_checkpointing"
-    if hasattr(PreTrainedModel, "is_activation_checkpointing")
-    else "is_gradient_checkpointing"
-)
 
 
 class SharedPrompts:
@@ -114,14 +106,14 @@ class SharedPrompts:
     def __init__(self, trainer: Trainer, model: Any) -> None:
         self._trainer, self._model = trainer, model
         args: Any = trainer.args
-        attention = str(getattr(model.config, "_attn_implementation", ""))
+        attention = compat.attention_implementation(model)
         self._possible = (
             attention in ("sdpa", "eager")
             and not args.torch_compile
             and not trainer.is_deepspeed_enabled
             and not trainer.is_fsdp_enabled
-            and not getattr(trainer, "aux_loss_enabled", False)  # routers count every token
-            and not getattr(model, "_is_stateful", False)
+            and not compat.counts_router_tokens(trainer)
+            and not compat.is_stateful(model)
         )
 
     def take_out(self, inputs: dict[str, Any], supervised: torch.Tensor) -> int:
@@ -137,7 +129,7 @@ class SharedPrompts:
         """
         input_ids = inputs["input_ids"]
         rows = len(input_ids)
-        if not self._possible or getattr(self._model, _CHECKPOINTING) or is_sharded(self._model):
+        if not self._possible or compat.checkpoints_activations(self._model) or is_sharded(self._model):
             return 0
         if rows == 1 or not len(supervised):
             return 0
@@ -147,10 +139,51 @@ class SharedPrompts:
         if length < WORTH_SHARING:
             return 0
         with self._trainer.accelerator.autocast():
-            cache = encode_beginning(self._model.base_model, input_ids[:1, :length])
+            cache = compat.encode_beginning(self._model.base_model, input_ids[:1, :length])
         if cache is None:
             self._possible = False
             return 0
         cache.batch_repeat_interleave(rows)
         inputs["input_ids"], inputs["past_key_values"] = input_ids[:, length:], cache
         return length
+
+
+def log_scores(trainer: Any, mode: str, scores: TokenScores, tokens: torch.Tensor) -> None:
+    """Log entropy and accuracy of the supervised tokens, and how many ``tokens`` there were so far, over all processes."""
+    counted = (scores.entropy.sum(), scores.correct.sum(), torch.tensor(len(scores.correct)), tokens)
+    sums = torch.stack([count.to(tokens.device, torch.float32) for count in counted])
+    entropy, correct, supervised, seen = trainer.accelerator.reduce(sums, reduction="sum").tolist()
+    compat.add_metric(trainer, mode, "entropy", entropy / max(supervised, 1))
+    compat.add_metric(trainer, mode, "mean_token_accuracy", correct / max(supervised, 1))
+    compat.add_tokens(trainer, mode, int(seen))
+
+
+def log_by_ratio(
+    trainer: Any, mode: str, mask_ratio: torch.Tensor, rows: torch.Tensor, log_probs: torch.Tensor | None
+) -> None:
+    """Log the mean mask ratio, and the mean loss of each quartile of the ratio range [0, 1], over the masked samples.
+
+    Where no process has any, nothing is logged: there is no ratio of rehearsed answers.
+
+    Args:
+        trainer: Whose metrics they are.
+        mode: `train` or `eval`.
+        mask_ratio: The ratio of each sample, `(batch,)`; NaN where there is no mask.
+        rows: The sample of each supervised token, `(supervised,)`.
+        log_probs: Their log-probabilities, if known.
+    """
+    sums = torch.zeros(10, device=mask_ratio.device)
+    masked = ~mask_ratio.isnan()  # (batch,)
+    if log_probs is not None:
+        counted = masked[rows]  # (supervised,)
+        quartile = (mask_ratio[rows][counted] * 4).long().clamp(max=3)
+        losses = -log_probs.detach().float().to(mask_ratio.device)[counted]
+        sums[:4].index_add_(0, quartile, losses)
+        sums[4:8].index_add_(0, quartile, torch.ones_like(losses))
+    sums[8], sums[9] = mask_ratio[masked].sum(), masked.sum()
+    sums = trainer.accelerator.reduce(sums, reduction="sum")
+    if sums[9] > 0:
+        compat.add_metric(trainer, mode, "mask_ratio", (sums[8] / sums[9]).item())
+    for index in range(4):
+        if sums[4 + index] > 0:
+            compat.add_metric(trainer, mode, f"loss_ratio_q{index + 1}", (sums[index] / sums[4 + index]).item())

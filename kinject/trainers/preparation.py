@@ -1,32 +1,33 @@
-"""Fits documents into a token budget without losing a word, or what a piece is about.
-
-A document that is longer than the budget becomes several samples, cut at sentence ends where there are any, else behind
-a comma or the like, else between words, and only inside a word that alone exceeds the budget. Nothing is dropped (design
-invariant 5). What the rest of a piece cannot be understood without is repeated above it: the title of its document, the
-headings it stands under, and the header of a table that was cut.
-"""
+"""Rows in, samples out: what a trainer learns from, framed by prompts and split to fit. Draws no mask and knows no loss."""
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-import regex
 from datasets import Dataset, Features, IterableDataset, Value
 
-from kinject.data.knowledge import names, with_title
+from kinject.data.knowledge import with_title
 from kinject.data.rows import conversation_of
-from kinject.data.words import is_unspaced, sentence_ends
-from kinject.errors import ConfigurationError, DataError
+from kinject.errors import ConfigurationError, DataError, KinjectError
+from kinject.prompts.templates import ANSWER, DocumentTemplate
+from kinject.trainers.document_config import CorruptionSFTConfig
+from kinject.trainers.infilling import hidden_words
+from kinject.trainers.order import ALWAYS
+from kinject.trainers.run_inputs import row_tags
+from kinject.trainers.splitting import split_document
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from kinject.prompts.encoding import EncodedDocument
-    from kinject.prompts.templates import DocumentTemplate
+    from kinject.prompts.templates import Frame
+    from kinject.trainers.document_config import DocumentSFTConfig
+    from kinject.trainers.infilling import EntityReport
 
-
-# == Rows: questions with their answers in the forms that data sets have, and what the trainers make of all rows.
+logger = logging.getLogger(__name__)
 
 _INTEGER, _INTEGERS = Value("int64"), [Value("int64")]
 PREPARED = Features(
@@ -88,260 +89,172 @@ def check_dataset(dataset: Any, name: str) -> None:
         raise DataError(f"the {name} data set holds no row; give it at least one document or conversation.")
 
 
-# Commas, colons and dashes; in most scripts before white space, the wide ones of Chinese and Japanese anywhere.
-_CLAUSE_END = regex.compile(
-    r"[,;:،؛၊፣፤፥–—―…]++[\p{Pe}\p{Pf}\"'*_`]*+(?=\s)|[，、；：､﹐﹑﹔]++[\p{Pe}\p{Pf}]*+", regex.VERSION1
-)
-_WORD_END = regex.compile(r"(?<=\S)(?=\s)")
-_CHARACTER = regex.compile(r"\X")  # what a reader takes for one
-# No line begins with a mark that closes something, and none ends with one that opens it or with a vowel that is written
-# before its consonant: the rules of typesetters where no space says where to break.
-_KEPT_BEFORE = regex.compile(r"[\p{Pe}\p{Pf}\p{Terminal_Punctuation}\p{M}・·ー々〜…—]", regex.VERSION1)
-_KEPT_BEHIND = regex.compile(r"[\p{Ps}\p{Pi}เแโใไເແໂໃໄ]", regex.VERSION1)
-_WIDE = regex.compile(r"[\p{East_Asian_Width=F}\p{East_Asian_Width=W}]", regex.VERSION1)
-
-# Markdown.
-_FENCE = regex.compile(r" {0,3}(`{3,}|~{3,})")
-_HEADING = regex.compile(r" {0,3}(#{1,6})[ \t]+\S")
-_UNDERLINE = regex.compile(r" {0,3}(?:(=+)|-{2,})[ \t]*")
-_TABLE_RULE = regex.compile(r"[ \t>]*\|?[ \t]*:?-+:?[ \t]*(?:\|[ \t]*:?-+:?[ \t]*)*\|?[ \t]*")
-
-# What is repeated above a piece takes at most this part of the budget, or what the row of a table leaves of it.
-_MOST_REPEATED = 0.75
-
-
-class _Heading(NamedTuple):
-    start: int
-    end: int
-    level: int
-    text: str
-    path: tuple[str, ...]  # the headings above it, from the outermost
-
-
-class _Table(NamedTuple):
-    start: int
-    body: int  # where its first row begins
-    end: int
-    header: str
-
-
-def split_document(
-    template: DocumentTemplate, text: str, budget: int, title: str = "", headings: bool = True
-) -> Iterator[EncodedDocument]:
-    """Encode ``text`` as one or more documents of at most ``budget`` tokens each.
-
-    White space at a cut is dropped, except what indents a line; every other character of the text appears in exactly one
-    piece, in order, beside what is repeated above a piece.
+class Preparation:
+    """Makes framed and split samples of rows for a trainer, which says what its objective shows of them.
 
     Args:
-        template: encodes.
-        text: the document.
-        budget: tokens of a piece, with what is repeated above it.
-        title: begins every piece; the first only where it does not name that itself.
-        headings: whether the Markdown headings above a cut are repeated.
+        trainer: A `DocumentSFTTrainer`; only what an objective decides is asked of it.
+        tokenizer: Encodes prompts and documents.
+        args: Its settings.
+        vocabulary_size: The ids that the model has embeddings for.
 
-    Raises:
-        ConfigurationError: ``budget`` is below one token.
+    Attributes:
+        template: Frames around plain documents.
+        reports: By data set, how many documents have not the entities that the settings need.
+        told: `row_tags` of the training rows as they were given, where they are no stream.
     """
-    if budget < 1:
-        raise ConfigurationError(
-            f"max_length leaves {budget} tokens for the document after the prompt around it; raise --max_length."
-        )
-    whole = template.encode(with_title(title, text))
-    if len(whole.ids) <= budget:
-        yield whole
-        return
-    yield from _Cutting(template, text, budget, title.strip(), headings).pieces()
 
-
-class _Cutting:
-    """One document that is longer than the budget, on its way to pieces."""
-
-    def __init__(self, template: DocumentTemplate, text: str, budget: int, title: str, headings: bool) -> None:
-        self._template, self._text, self._budget, self._title = template, text, budget, title
-        self._token_starts = [start for start, _ in template.encode(text).offsets]  # ascending, one a token
-        found, self._tables = _markdown(text)
-        self._headings = found if headings else []
-        words = [match.end() for match in _WORD_END.finditer(text)]
-        self._ends = [*self._sentences_and_clauses(found), words]
-
-    def pieces(self) -> Iterator[EncodedDocument]:
-        position = 0
-        while position < len(self._text):
-            piece, position = self._piece(position)
-            if piece is not None:
-                yield piece
-
-    # Where to cut.
-
-    def _sentences_and_clauses(self, headings: Sequence[_Heading]) -> tuple[list[int], list[int], list[int]]:
-        """Where sentences end, where the header of a table does, and where clauses do.
-
-        No sentence ends with its heading, and none within a row, as long as there is another place.
-        """
-        text = self._text
-        spans = [(each.start, _next_word(text, each.end)) for each in headings]
-        spans = sorted([*spans, *((table.start, table.body) for table in self._tables)])
-        sentences: list[int] = []
-        clauses = [match.end() for match in _CLAUSE_END.finditer(text)]
-        for end in sentence_ends(text):
-            index = bisect_left(spans, (end,)) - 1
-            if index < 0 or end > spans[index][1]:
-                within_row = self._table_at(end) and text[end - 1] != "\n"
-                (clauses if within_row else sentences).append(end)
-        return sentences, [table.body for table in self._tables], sorted(clauses)
+    def __init__(
+        self, trainer: Any, tokenizer: PreTrainedTokenizerBase, args: DocumentSFTConfig, vocabulary_size: int
+    ) -> None:
+        self._trainer, self._tokenizer, self._args = trainer, tokenizer, args
+        self._vocabulary_size = vocabulary_size
+        self.template = DocumentTemplate(tokenizer, trainer._document_wordings(args), args.system_prompt)
+        self.reports: dict[str, EntityReport] = {}
+        self.told: str | None = None
 
     @cached_property
-    def _characters(self) -> tuple[list[int], list[int]]:
-        """Where characters end that no space parts from the next, and where any do."""
-        text = self._text
-        every = [match.end() for match in _CHARACTER.finditer(text)][:-1]
-        good = [
-            end
-            for end in every
-            if not (_KEPT_BEFORE.match(text, end) or _KEPT_BEHIND.match(text, end - 1))
-            and any(is_unspaced(each) or _WIDE.match(each) for each in (text[end - 1], text[end]))
-        ]
-        return good, every
+    def _row_template(self) -> DocumentTemplate:
+        """Frames of a question with its answer."""
+        return DocumentTemplate(self._tokenizer, self._trainer._row_wordings(self._args), self._args.system_prompt)
 
-    def _cut(self, position: int, furthest: int) -> int:
-        """The last good place up to ``furthest``, behind ``position``."""
-        found = next(filter(None, (_last(ends, position, furthest) for ends in self._ends)), None)
-        found = found or next(filter(None, (_last(ends, position, furthest) for ends in self._characters)), None)
-        return found or furthest
+    @cached_property
+    def _rehearsal_template(self) -> DocumentTemplate:
+        """Frames of a question with what the model itself answered."""
+        return DocumentTemplate(self._tokenizer, (ANSWER,), self._args.system_prompt)
 
-    # What stands above a piece.
+    def prepare(self, dataset: Dataset | IterableDataset, name: str) -> Dataset | IterableDataset:
+        """The samples of ``dataset``, with the columns `PREPARED`; one that has them is returned as it is.
 
-    def _table_at(self, position: int) -> _Table | None:
-        """The table in whose rows ``position`` lies."""
-        index = bisect_right(self._tables, position, key=lambda table: table.body) - 1
-        return self._tables[index] if index >= 0 and position < self._tables[index].end else None
+        Args:
+            dataset: Rows of `text`, `prompt`/`completion` or `messages`.
+            name: `train`, or what the data set is called in messages.
+        """
+        columns = list(dataset.features or next(iter(dataset)))
+        if name == "train" and isinstance(dataset, Dataset):
+            given = dataset.select_columns([column for column in columns if column != "predictions"])
+            self.told = row_tags(row for row in given if not row.get("rehearsal"))
+        if "document_ids" in columns:
+            return dataset
+        report = self._trainer._entity_report(self._args)
 
-    def _above(self, position: int) -> tuple[list[str], str]:
-        """The title and headings above a piece that begins at ``position``, and the header of its table."""
-        position = _next_word(self._text, position)
-        index = bisect_right(self._headings, position, key=lambda heading: heading.start) - 1
-        above: list[str] = []
-        if index >= 0:
-            heading = self._headings[index]
-            above = [*heading.path, *([heading.text] if heading.end <= position else [])]
-        title = [self._title] if self._title and not any(names(text, self._title) for text in above) else []
-        table = self._table_at(position)
-        header = table.header if table else ""
-        aboves = [[*title, *above[skipped:]] for skipped in range(len(above) + 1)]  # the outer headings go first
-        headers = (header, header.partition("\n")[0])  # then the rule below the header
-        choices = [(each, line) for each in ([*aboves, []] if table else ()) for line in headers]
-        choices += [(each, "") for each in ([*title, *above], [*title, *above[-1:]], title)]
-        row = self._text[position : table.end].partition("\n")[0] if table else ""
-        with_row = (each for each in choices if each[1] and self._count(_composed(*each, row)) <= self._budget)
-        most = int(_MOST_REPEATED * self._budget)
-        alone = (each for each in choices if self._count(_composed(*each, "")) <= most)
-        return next(with_row, None) or next(alone, ([], ""))
+        def prepare(batch: dict[str, list[Any]], indices: list[int]) -> dict[str, list[Any]]:
+            prepared: dict[str, list[Any]] = {column: [] for column in PREPARED}
+            for position, index in enumerate(indices):
+                row = {column: values[position] for column, values in batch.items()}
+                for sample in self._prepared(row, f"row {index} of the {name} data set", report):
+                    for column, value in sample.items():
+                        prepared[column].append(value)
+                    prepared["fixed_masks"].append(name != "train")
+            return prepared
 
-    def _count(self, text: str) -> int:
-        return len(self._template.encode(text).ids)
+        # Not cached: the fingerprint of a bound method is not stable, and preparing costs less than hashing it.
+        options: dict[str, Any] = {"desc": f"Tokenizing {name}"} if isinstance(dataset, Dataset) else {}
+        options |= {"remove_columns": columns, "features": PREPARED}
+        dataset = dataset.map(prepare, batched=True, with_indices=True, **options)
+        if report is not None and isinstance(dataset, Dataset):  # a stream is prepared while it is read
+            self.reports[name] = report
+            for line in report.warnings() if self._args.process_index == 0 else ():
+                logger.warning(line)
+        dataset = dataset.map(_number_samples, batched=True, with_indices=True)
+        return dataset.shuffle(seed=self._args.seed) if self._args.shuffle_dataset else dataset
 
-    def _piece(self, position: int) -> tuple[EncodedDocument | None, int]:
-        """The piece that begins at ``position``, and where it ends."""
-        if self._title and position <= _next_word(self._text, 0):
-            piece, end = self._fitted(position, [], "")
-            if piece is not None and names(piece.text, self._title):
-                return piece, end
-        above, header = self._above(position)
-        piece, end = self._fitted(position, above, header)
-        if piece is not None and len(piece.ids) > self._budget and (above or header):
-            return self._fitted(position, [], "")  # rather the text alone than more than fits
-        return piece, end
+    def require_embeddings(self, ids: Sequence[int], where: str) -> None:
+        """Refuse tokens that the tokenizer knows and the model does not, before any step is taken.
 
-    def _fitted(self, position: int, above: Sequence[str], header: str) -> tuple[EncodedDocument | None, int]:
-        """The piece that ends at the last good place at which it fits, one character if there is none, and where it ends."""
-        room = self._budget - self._count(_composed(above, header, ""))
-        first = bisect_left(self._token_starts, position)
-        rest_fits = len(self._token_starts) - first <= room
-        furthest = len(self._text) if rest_fits else max(self._token_starts[first + room], position + 1)
-        while True:
-            end = furthest if furthest == len(self._text) else self._cut(position, furthest)
-            chunk = _without_outer_space(self._text, position, end)
-            if not chunk:
-                return None, end
-            encoded = self._template.encode(_composed(above, header, chunk))
-            if len(encoded.ids) <= self._budget or end - position <= 1:
-                return encoded, end
-            # Cutting can change how the pieces tokenize; give back a little until the piece fits.
-            taken = len(encoded.ids) - self._budget + room
-            furthest = position + max(1, (end - position) * room // (taken + 1))
+        Raises:
+            ConfigurationError: there is one in ``ids``.
+        """
+        largest = max(ids)
+        if largest >= self._vocabulary_size:
+            token = self._tokenizer.convert_ids_to_tokens(largest)
+            raise ConfigurationError(
+                f"{where} holds the token {token!r} (id {largest}), for which the model has no embedding: its vocabulary "
+                f"ends at {self._vocabulary_size - 1}. Take the tokenizer that belongs to the model, or resize the model's "
+                "embeddings (resize_token_embeddings) and train those."
+            )
 
+    def _prepared(self, row: Mapping[str, Any], where: str, report: EntityReport | None) -> Iterator[dict[str, Any]]:
+        """The samples of a row as `PREPARED` has them, but for whether their masks are fixed."""
+        args, forbidden = self._args, self._trainer._forbidden_id()
+        mask_unit = args.mask_unit if isinstance(args, CorruptionSFTConfig) else None
+        samples = list(self._samples(row, where))
+        if report is not None and samples[0][1] is None:  # a document
+            report.add(with_title(title_of(row, args), row[args.dataset_text_field]), row, where)
+        for document, own_frames in samples:
+            shown = [
+                document.ids,
+                *(ids for frame in own_frames or () for ids in (frame.before, frame.between, frame.after)),
+            ]
+            if forbidden is not None and any(forbidden in ids for ids in shown):
+                raise DataError(
+                    f"{where} holds the mask token (id {forbidden}), which stands for what is hidden. Remove it from the "
+                    "text, or set the model's mask_token_id to a token that texts do not hold."
+                )
+            self.require_embeddings(document.ids, where)
+            frames = own_frames or self.template.frames
+            yield {
+                "document_ids": document.ids,
+                "word_ids": hidden_words(document, row, mask_unit),
+                "gaps": self._trainer._gaps(document, row, args),
+                "frames": own_frames and [vars(frame) for frame in own_frames],
+                "length": max(sample_length(frame, len(document.ids)) for frame in frames),
+                "sample": 0,
+                "turn": row["turn"] if row.get("rehearsal") else ALWAYS,
+                "predictions": row.get("predictions") if row.get("rehearsal") else None,
+            }
 
-def _last(ends: Sequence[int], position: int, furthest: int) -> int | None:
-    index = bisect_right(ends, furthest) - 1
-    return ends[index] if index >= 0 and ends[index] > position else None
-
-
-def _next_word(text: str, position: int) -> int:
-    """The first character from ``position`` on that is no white space, or the end."""
-    while position < len(text) and text[position].isspace():
-        position += 1
-    return position
-
-
-def _without_outer_space(text: str, start: int, end: int) -> str:
-    """The text between, without the white space around it that does not indent its first line."""
-    chunk = text[start:end].rstrip()
-    lead = chunk[: len(chunk) - len(chunk.lstrip())]
-    if "\n" in lead:
-        return chunk[lead.rindex("\n") + 1 :]
-    return chunk if start == 0 or text[start - 1] == "\n" else chunk.lstrip()
-
-
-def _composed(above: Sequence[str], header: str, chunk: str) -> str:
-    below = "\n".join(part for part in (header, chunk) if part)
-    return "\n\n".join([*above, below] if below else above)
-
-
-def _markdown(text: str) -> tuple[list[_Heading], list[_Table]]:
-    """The headings and tables of ``text``, none inside fenced code."""
-    headings: list[_Heading] = []
-    tables: list[_Table] = []
-    fence = ""
-    position = 0
-    previous: tuple[int, str] | None = (
-        None  # start and text of the line before, where that may become a heading or header
-    )
-    alone = True  # whether an empty line stands before it
-    in_table = False
-    for line in text.split("\n"):
-        start, end, position = position, position + len(line), position + len(line) + 1
-        mark = _FENCE.match(line)
-        if fence:
-            if mark and mark[1].startswith(fence) and not line[mark.end() :].strip():
-                fence = ""
-            previous, alone, in_table = None, True, False
-            continue
-        if in_table and "|" in line:
-            tables[-1] = tables[-1]._replace(end=end)
-            continue
-        in_table = False
-        if mark:
-            fence = mark[1]
-        elif found := _HEADING.match(line):
-            headings.append(_below(headings, start, end, len(found[1]), line.strip()))
-        elif previous and alone and (found := _UNDERLINE.fullmatch(line)):
-            headings.append(_below(headings, previous[0], end, 1 if found[1] else 2, text[previous[0] : end]))
-        elif previous and "|" in previous[1] and "|" in line and _TABLE_RULE.fullmatch(line):
-            tables.append(_Table(previous[0], min(position, len(text)), end, text[previous[0] : end]))
-            in_table = True
-        elif line.strip():
-            alone, previous = previous is None, (start, line)
-            continue
-        previous = None
-    return headings, tables
+    def _samples(self, row: Mapping[str, Any], where: str) -> Iterator[tuple[EncodedDocument, Sequence[Frame] | None]]:
+        """The samples of one row: encoded document, and frames of its own if it is a question with an answer."""
+        args, template, row_template = self._args, self.template, self._row_template
+        where = row.get("read_from") or where
+        conversation = question_and_answer(row, where, args.dataset_text_field)
+        if conversation is not None:
+            prompt, answer = conversation
+            if row.get("rehearsal"):  # what the model said itself is said again as it is, whatever the objective
+                row_template = self._rehearsal_template
+            try:
+                row_template.require_spoken(answer)
+                frames = row_template.row_frames(prompt)
+            except KinjectError as error:
+                raise type(error)(f"{where}: {error}") from error
+            document = row_template.encode(answer)
+            length = max(sample_length(frame, len(document.ids)) for frame in frames)
+            if args.max_length is not None and length > args.max_length:
+                raise ConfigurationError(
+                    f"{where}: question and answer take {length} tokens, over max_length {args.max_length}. "
+                    "Raise --max_length; the answer is never cut."
+                )
+            yield document, frames
+            return
+        text = row.get(args.dataset_text_field)
+        if not isinstance(text, str) or not text.strip():
+            what = "is empty" if isinstance(text, str) else "is missing"
+            raise DataError(
+                f"{where}: '{args.dataset_text_field}' {what}. Expected a document, or 'prompt' and 'completion', or "
+                "'messages'."
+            )
+        for part, title in self._trainer._texts(row, args):
+            if args.max_length is None:
+                yield template.encode(with_title(title, part)), None
+                continue
+            copies = 2 if any(frame.has_copy for frame in template.frames) else 1
+            budget = (args.max_length - template.overhead()) // copies
+            for document in split_document(template, part, budget, title, headings=args.keep_titles):
+                yield document, None
 
 
-def _below(headings: Sequence[_Heading], start: int, end: int, level: int, text: str) -> _Heading:
-    """The heading that comes after ``headings``."""
-    path: tuple[str, ...] = ()
-    for earlier in reversed(headings):
-        if earlier.level < level:
-            path = (*earlier.path, earlier.text)
-            break
-    return _Heading(start, end, level, text, path)
+def title_of(row: Mapping[str, Any], args: DocumentSFTConfig) -> str:
+    """What the documents of ``row`` begin with; nothing without `keep_titles`."""
+    title = row.get("title") if args.keep_titles else None
+    return title if isinstance(title, str) else ""
+
+
+def sample_length(frame: Frame, document_length: int) -> int:
+    """The tokens of a sample of ``document_length`` tokens in ``frame``."""
+    copies = 2 if frame.has_copy else 1
+    return len(frame.before) + len(frame.between) + len(frame.after) + copies * document_length
+
+
+def _number_samples(batch: dict[str, list[Any]], indices: list[int]) -> dict[str, list[int]]:
+    return {"sample": indices}

@@ -1,9 +1,10 @@
-"""What the untrained model predicts in its own answers, kept as the target of rehearsal.
+"""Rehearsal against forgetting: what the model says before training, learned once more beside the documents.
 
-A drawn answer tells one token of each prediction; learning the prediction itself (distillation, Hinton et al. 2015; against
-forgetting, Li and Hoiem 2016) has the same gradient in the mean without the noise of the draw, and none at all while the
-model still predicts what it did. Only the most probable tokens are kept of each prediction, so that neither a second model
-nor whole vocabularies have to be at hand in training; the others count as one.
+Answers are drawn from the untrained model, not the most probable ones, so that what they do not mention is kept as well as what
+they do (pseudo-rehearsal, Robins 1995). Of an autoregressive model not the drawn tokens are learned but what it predicted in
+their places, the most probable tokens of each prediction with all others taken as one (distillation, Hinton et al. 2015;
+against forgetting, Li and Hoiem 2016): that has the same gradient in the mean without the noise of the draw, and none while the model
+still predicts what it did. A masked diffusion model learns the tokens.
 """
 
 from __future__ import annotations
@@ -11,22 +12,21 @@ from __future__ import annotations
 import random
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import datasets
 import torch
 
+from kinject import compat
 from kinject.errors import ConfigurationError
+from kinject.trainers.collator import PREDICTED
 
 if TYPE_CHECKING:
-    import datasets
     from transformers import PreTrainedTokenizerBase
 
     from kinject.evaluation.asking import Predictions
     from kinject.sampling import SamplingConfig
-
-
-# == Rehearsal against forgetting: what the model says before training, learned once more beside the documents.
 
 
 def rehearsal_size(documents: int, share: float) -> int:
@@ -125,8 +125,6 @@ def with_rehearsal(
         count: Rows of an epoch.
         predictions: What the model predicted in each answer (see `predict`), to be learned instead of what was drawn.
     """
-    import datasets
-
     known = [None] * len(prompts) if predictions is None else [vars(each) for each in predictions]
     said = [each for each in zip(prompts, answers, known, strict=True) if each[1].strip()]
     if not said or not count:
@@ -189,6 +187,31 @@ def divergence(log_probs: torch.Tensor, predicted_ids: torch.Tensor, predicted: 
     kept = (predicted.exp() * (predicted - said)).sum(-1)
     rest, rest_said = (_rest(values) for values in (predicted, said))
     return kept + rest * (rest.log() - rest_said.log())
+
+
+def distilled(
+    log_probs: torch.Tensor, of_targets: torch.Tensor, predictions: Mapping[str, torch.Tensor]
+) -> torch.Tensor:
+    """The loss of each supervised token: its divergence from what was predicted where it is rehearsed, else its own.
+
+    Args:
+        log_probs: Of all tokens, `(supervised, vocabulary)`.
+        of_targets: Of the targets, `(supervised,)`.
+        predictions: What `batch_predictions` found in the batch; empty where nothing is rehearsed.
+    """
+    if not predictions:
+        return -of_targets
+    rehearsed, *predicted = (predictions[name].to(log_probs.device) for name in PREDICTED)
+    return (-of_targets).index_put((rehearsed,), divergence(log_probs[rehearsed], *predicted))
+
+
+def has_predictions(trainer: Any) -> bool:
+    """Whether ``trainer`` rehearses predictions, which takes the loss that trl has by default."""
+    data = trainer.train_dataset.data if isinstance(trainer.train_dataset, datasets.Dataset) else None
+    if data is None or data.column("predictions").null_count == len(data):
+        return False
+    plain = trainer.label_smoother is None and not compat.counts_router_tokens(trainer)
+    return bool(plain and trainer.args.loss_type == "nll" and trainer.compute_loss_func is None)
 
 
 def _rest(log_probs: torch.Tensor) -> torch.Tensor:

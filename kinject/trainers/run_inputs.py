@@ -1,4 +1,7 @@
-"""TODO"""
+"""What a run is fed, and whether a run that resumes is fed the same: documents, objective, model, and what shapes the steps.
+
+Every checkpoint records it in the trainer's state. Knows nothing of how a checkpoint is written.
+"""
 
 from __future__ import annotations
 
@@ -13,45 +16,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from datasets import Dataset
 from torch.distributed.tensor import DTensor
 
+from kinject import compat
 from kinject.errors import ConfigurationError
+from kinject.evaluation.results import public_name
+from kinject.trainers.document_config import objective_name
+from kinject.trainers.order import ALWAYS
 
 if TYPE_CHECKING:
-    from transformers import TrainingArguments
-
-
-_LARGE = 64 * 2**20  # of a larger file, such as a model's weights, the size and both ends tell it from another
-
-
-_END = 2**20
-
-
-def files_fingerprint(files: Iterable[Path]) -> str:
-    """A hash of the names and contents of ``files``."""
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(file.name.encode() + b"\n" + _content(file))
-    return digest.hexdigest()[:10]
-
-
-def _content(file: Path) -> bytes:
-    size = file.stat().st_size
-    if size <= _LARGE:
-        return file.read_bytes()
-    with file.open("rb") as opened:
-        beginning = opened.read(_END)
-        opened.seek(-_END, 2)
-        return f"{size}\n".encode() + beginning + opened.read()
+    from transformers import PreTrainedModel, TrainingArguments
 
 
 logger = logging.getLogger(__name__)
 
-
 TRAINER_STATE = "trainer_state.json"  # written last
 
 
-_INPUTS = "kinject_inputs"  # in the trainer's state, which is saved with every checkpoint
+INPUTS = "kinject_inputs"  # in the trainer's state, which is saved with every checkpoint
 
 
 _ROWS = ("documents", "questions")  # inputs that are compared row by row
@@ -159,7 +142,7 @@ def require_same_inputs(checkpoint: str | Path, inputs: Mapping[str, Any]) -> No
     Raises:
         ConfigurationError: names what differs, and the ways out.
     """
-    recorded = recorded_state(checkpoint).get("stateful_callbacks", {}).get(_INPUTS)
+    recorded = recorded_state(checkpoint).get("stateful_callbacks", {}).get(INPUTS)
     if recorded is None:
         logger.warning(
             "%s does not say what it was trained on, as an older version wrote it: whether documents and settings are still "
@@ -254,3 +237,39 @@ def _frozen_digest(model: torch.nn.Module) -> str | None:
             values = weight.detach().reshape(-1)
             told.append([list(weight.shape), values[:: max(1, len(values) // 8)][:8].float().tolist()])
     return digest(told)
+
+
+def inputs_of(trainer: Any, base: PreTrainedModel, documents_told: str | None) -> dict[str, Any]:
+    """What the run of ``trainer`` learns and what shapes its steps; see `require_same_inputs`.
+
+    Of what is rehearsed only the prompts count: its answers follow from them, but on some GPUs not to the last bit.
+
+    Args:
+        trainer: A `DocumentSFTTrainer` with its data prepared.
+        base: Its model, without the adapter.
+        documents_told: `row_tags` of the rows that it was given.
+    """
+    adapters: dict[str, Any] = getattr(trainer.model, "peft_config", {})
+    passing = {"base_model_name_or_path", "revision", "inference_mode", "peft_version", "auto_mapping"}
+    documents, rehearsed = hashlib.sha256(), hashlib.sha256()
+    prepared = trainer.train_dataset if isinstance(trainer.train_dataset, Dataset) else None
+    if prepared is not None:
+        for row in prepared.select_columns(["document_ids", "word_ids", "gaps", "frames", "turn"]):
+            digest_of, told = (documents, row) if row["turn"] == ALWAYS else (rehearsed, row["frames"])
+            digest_of.update(json.dumps([row["turn"], told]).encode())
+    collator = trainer.data_collator
+    infilling, masking = collator.infilling, collator.masking
+    documents.update(repr((collator.frames, infilling and infilling.frame, masking and masking.mask_token_id)).encode())
+    return {
+        "objective": objective_name(trainer.args),
+        "model": public_name(compat.name_or_path(base)),
+        "adapter": ", ".join(str(plain(each.peft_type)) for each in adapters.values()) or None,
+        "of the adapter": {
+            name: value for each in adapters.values() for name, value in plain(each).items() if name not in passing
+        },
+        "documents": documents_told,
+        **{name: value for name, value in shaping_settings(trainer.args).items() if name != "objective"},
+        "the tokenized documents (or the chat template)": None if prepared is None else documents.hexdigest(),
+        "the prompts that are rehearsed": None if prepared is None else rehearsed.hexdigest(),
+        "the weights that are not trained": _frozen_digest(trainer.model),
+    }
