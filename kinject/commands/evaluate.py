@@ -29,17 +29,16 @@ if TYPE_CHECKING:
 
 _CARD, _RESULTS = "README.md", "results.json"
 _MEASURES = {"paper": "paper", "exact_match": "strict"}
-# Settings of a run that say what was asked, and how.
-ASKED_WITH = (
-    "facts",
-    "size",
-    "world_seed",
-    "max_new_tokens",
-    "few_shot",
-    "system_prompt",
-    "sampling",
-    "sampling_steps",
-    "block_length",
+# Settings of a run that say what was asked, and those that say how.
+ASKED = ("facts", "size", "world_seed")
+ASKED_WITH = ("max_new_tokens", "few_shot", "system_prompt", "sampling", "sampling_steps", "block_length", "dtype")
+_QUANTIZED_BY = (
+    "load_in_4bit",
+    "load_in_8bit",
+    "bnb_4bit_quant_type",
+    "use_bnb_nested_quant",
+    "bnb_4bit_quant_storage",
+    "dtype",
 )
 
 
@@ -60,6 +59,27 @@ class Claim:
     results: Mapping[str, Any]
     questions: tuple[Question, ...] = ()
 
+    @property
+    def documents(self) -> str | list[str]:
+        """What the run learned from, as it named it; its examples and what it should still know were chosen by that."""
+        documents: str | list[str] = self.results["config"].get("documents", "fictional:name_description")
+        return documents
+
+    def loading_options(self) -> dict[str, Any]:
+        """What `load` needs to give the model as it was measured: an adapter on a quantized base."""
+        from kinject.models.adapters import adapter_config
+
+        config = self.results["config"]
+        if not (config.get("load_in_4bit") or config.get("load_in_8bit")):
+            return {}
+        if not (Path(self.name).is_dir() or is_repository(self.name)) or adapter_config(self.name) is None:
+            return {}
+        from accelerate import PartialState
+        from trl import ModelConfig, get_quantization_config
+
+        settings = ModelConfig(**{name: config[name] for name in _QUANTIZED_BY if name in config})
+        return {"quantization_config": get_quantization_config(settings), "device_map": {"": PartialState().device}}
+
     def asked(self) -> Sequence[Question]:
         """The questions behind the scores: published with the model, or of a data set that anyone can load.
 
@@ -71,7 +91,7 @@ class Claim:
         if self.questions:
             return self.questions
         config = self.results["config"]
-        documents = config.get("documents", "fictional:name_description")
+        documents = self.documents
         named = isinstance(documents, str) and (documents.startswith("fictional:") or documents.count("/") == 1)
         if config.get("questions") or not named:
             raise ConfigurationError(
@@ -144,12 +164,13 @@ def compare(names: Sequence[str], plot: str | None = None) -> str:
     return results_table(results, intervals=True)
 
 
-def agreement(claim: Claim, measured: Mapping[str, Any]) -> str:
+def agreement(claim: Claim, measured: Mapping[str, Any], retention: Mapping[str, Any] | None = None) -> str:
     """Claimed and measured scores, line by line, and whether they agree.
 
     Args:
         claim: With scores.
         measured: Scores as `score_answers` returns them.
+        retention: What `measure_retention` returned, to be shown beside what the card says of it.
     """
     claimed = claim.results["after"] or claim.results["before"]
     if not asked(claimed):
@@ -166,6 +187,11 @@ def agreement(claim: Claim, measured: Mapping[str, Any]) -> str:
             lines.write(f"{label:32} {said:7.3f}  {found:8.3f}\n")
             apart |= abs(said - found) > 1e-6
             outside += [label] if not low - 1e-6 <= found <= high + 1e-6 else []
+    recorded = claim.results.get("retention") or {}
+    kept = recorded.get("after") or recorded.get("before") or {}
+    if retention is not None and kept.get("questions") == retention["questions"]:
+        for label, name in (("general questions", "answered"), ("perplexity", "perplexity")):
+            lines.write(f"{label:32} {kept[name]:7.3f}  {retention[name]:8.3f}\n")
     if outside:
         verdict = f"The claim does not hold: outside the card's intervals are {'; '.join(outside)}."
     else:
@@ -273,7 +299,7 @@ def evaluate_model(arguments: MeasurementArguments) -> dict[str, Any]:
     from kinject.evaluation.measures import score_answers
     from kinject.evaluation.report import results_table
     from kinject.evaluation.results import new_results, write_results
-    from kinject.evaluation.retention import few_shot_examples, measure_retention
+    from kinject.evaluation.retention import few_shot_examples, held_out, measure_retention
     from kinject.models.loading import load
     from kinject.models.weights import peak_memory_bytes
 
@@ -282,11 +308,15 @@ def evaluate_model(arguments: MeasurementArguments) -> dict[str, Any]:
     arguments.sampling_config(arguments.max_new_tokens)
     output_dir = prepare_results(arguments.output_dir, arguments.overwrite) if arguments.output_dir else None
     claim = find_claim(arguments.model_name_or_path, revision=arguments.revision)
-    if arguments.documents or arguments.questions:
-        name, questions = _load_questions(arguments)
-    else:
+    if not (arguments.documents or arguments.questions):
         arguments, name, questions = _asked_again(arguments, claim)
-    loaded = load(arguments.model_name_or_path, revision=arguments.revision, dtype=arguments.dtype)
+    else:
+        arguments = arguments if claim is None else _as_claimed(arguments, claim, ASKED_WITH)
+        name, questions = _load_questions(arguments)
+    # What examples and general questions are chosen by.
+    about = arguments.documents or ("" if claim is None else claim.documents)
+    options = {} if claim is None else claim.loading_options()
+    loaded = load(arguments.model_name_or_path, revision=arguments.revision, dtype=arguments.dtype, **options)
     sampling = arguments.sampling_config(arguments.max_new_tokens)
     started = time.monotonic()
     answers = answer_questions(
@@ -295,7 +325,7 @@ def evaluate_model(arguments: MeasurementArguments) -> dict[str, Any]:
         [question.question for question in questions],
         max_new_tokens=arguments.max_new_tokens,
         batch_size=arguments.batch_size,
-        examples=few_shot_examples(arguments.few_shot, arguments.documents),
+        examples=few_shot_examples(arguments.few_shot, about),
         system_prompt=arguments.system_prompt,
         sampling=sampling if loaded.is_diffusion else None,
     )
@@ -316,15 +346,28 @@ def evaluate_model(arguments: MeasurementArguments) -> dict[str, Any]:
         "answering_seconds": seconds,
         "answers": recorded_answers(questions, answers),
     }
+    retention = None
     if arguments.retention:
-        results["retention"] = {"before": measure_retention(loaded.model, loaded.tokenizer)}
+        retention = measure_retention(loaded.model, loaded.tokenizer, **held_out(about)._asdict())
+        results["retention"] = {"before": retention}
     if output_dir is not None:
         write_results(Path(output_dir) / "results.json", results)
     print(results_table([results]))
     print_answers(results["answers"])
     if claim is not None:
-        print(f"\n{agreement(claim, scores)}")
+        print(f"\n{agreement(claim, scores, retention)}")
     return results
+
+
+def _as_claimed(arguments: MeasurementArguments, claim: Claim, names: Sequence[str]) -> MeasurementArguments:
+    """``arguments`` with the settings ``names`` that the card's scores were measured with, except those given by hand."""
+    default, config = MeasurementArguments(), claim.results["config"]
+    untouched = [name for name in names if getattr(arguments, name) == getattr(default, name) and name in config]
+    changes = {name: config[name] for name in untouched if config[name] != getattr(default, name)}
+    if changes:
+        shown = ", ".join(f"{name} {value!r}" for name, value in changes.items())
+        print(f"measured as the card of {claim.name} was: {shown}")
+    return replace(arguments, **changes)
 
 
 def _asked_again(
@@ -337,10 +380,8 @@ def _asked_again(
             "nothing to ask; pass --questions FILE, or --documents that bring questions, or name a model with an eval card."
         )
     questions = claim.asked()
-    default, config = MeasurementArguments(), claim.results["config"]
-    untouched = [name for name in ASKED_WITH if getattr(arguments, name) == getattr(default, name) and name in config]
-    changes = {name: config[name] for name in untouched}
-    return replace(arguments, **changes), str(claim.results["dataset"]), questions
+    arguments = replace(_as_claimed(arguments, claim, (*ASKED, *ASKED_WITH)), documents=claim.documents)
+    return arguments, str(claim.results["dataset"]), questions
 
 
 def _load_questions(arguments: MeasurementArguments) -> tuple[str, Sequence[Question]]:
