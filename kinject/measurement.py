@@ -81,11 +81,11 @@ def evaluate_model(arguments: MeasurementArguments) -> dict[str, Any]:
     """
     from kinject.evaluation.asking import answer_questions
     from kinject.evaluation.cost import peak_memory_bytes
-    from kinject.evaluation.general_knowledge import few_shot_examples
+    from kinject.evaluation.general_knowledge import few_shot_examples, held_out
     from kinject.evaluation.report import results_table
     from kinject.evaluation.retention import measure_retention
     from kinject.evaluation.scores import score_answers
-    from kinject.hub.claims import agreement, find_claim
+    from kinject.hub.claims import ASKED_WITH, agreement, find_claim
     from kinject.hub.loading import load
     from kinject.results import new_results, write_results
 
@@ -94,11 +94,15 @@ def evaluate_model(arguments: MeasurementArguments) -> dict[str, Any]:
     arguments.sampling_config(arguments.max_new_tokens)
     output_dir = prepare_results(arguments.output_dir, arguments.overwrite) if arguments.output_dir else None
     claim = find_claim(arguments.model_name_or_path, revision=arguments.revision)
-    if arguments.documents or arguments.questions:
-        name, questions = _load_questions(arguments)
-    else:
+    if not (arguments.documents or arguments.questions):
         arguments, name, questions = _asked_again(arguments, claim)
-    loaded = load(arguments.model_name_or_path, revision=arguments.revision, dtype=arguments.dtype)
+    else:
+        arguments = arguments if claim is None else _as_claimed(arguments, claim, ASKED_WITH)
+        name, questions = _load_questions(arguments)
+    # What examples and general questions are chosen by.
+    about = arguments.documents or ("" if claim is None else claim.documents)
+    options = {} if claim is None else claim.loading_options()
+    loaded = load(arguments.model_name_or_path, revision=arguments.revision, dtype=arguments.dtype, **options)
     sampling = arguments.sampling_config(arguments.max_new_tokens)
     started = time.monotonic()
     answers = answer_questions(
@@ -107,7 +111,7 @@ def evaluate_model(arguments: MeasurementArguments) -> dict[str, Any]:
         [question.question for question in questions],
         max_new_tokens=arguments.max_new_tokens,
         batch_size=arguments.batch_size,
-        examples=few_shot_examples(arguments.few_shot, arguments.documents),
+        examples=few_shot_examples(arguments.few_shot, about),
         system_prompt=arguments.system_prompt,
         sampling=sampling if loaded.is_diffusion else None,
     )
@@ -128,32 +132,43 @@ def evaluate_model(arguments: MeasurementArguments) -> dict[str, Any]:
         "answering_seconds": seconds,
         "answers": recorded_answers(questions, answers),
     }
+    retention = None
     if arguments.retention:
-        results["retention"] = {"before": measure_retention(loaded.model, loaded.tokenizer)}
+        retention = measure_retention(loaded.model, loaded.tokenizer, **held_out(about)._asdict())
+        results["retention"] = {"before": retention}
     if output_dir is not None:
         write_results(Path(output_dir) / "results.json", results)
     print(results_table([results]))
     print_answers(results["answers"])
     if claim is not None:
-        print(f"\n{agreement(claim, scores)}")
+        print(f"\n{agreement(claim, scores, retention)}")
     return results
+
+
+def _as_claimed(arguments: MeasurementArguments, claim: Claim, names: Sequence[str]) -> MeasurementArguments:
+    """``arguments`` with the settings ``names`` that the card's scores were measured with, except those given by hand."""
+    default, config = MeasurementArguments(), claim.results["config"]
+    untouched = [name for name in names if getattr(arguments, name) == getattr(default, name) and name in config]
+    changes = {name: config[name] for name in untouched if config[name] != getattr(default, name)}
+    if changes:
+        shown = ", ".join(f"{name} {value!r}" for name, value in changes.items())
+        print(f"measured as the card of {claim.name} was: {shown}")
+    return replace(arguments, **changes)
 
 
 def _asked_again(
     arguments: MeasurementArguments, claim: Claim | None
 ) -> tuple[MeasurementArguments, str, Sequence[Question]]:
     """What the card of a model is about, with the settings it was asked with, except those given by hand."""
-    from kinject.hub.claims import ASKED_WITH
+    from kinject.hub.claims import ASKED, ASKED_WITH
 
     if claim is None:
         raise ConfigurationError(
             "nothing to ask; pass --questions FILE, or --documents that bring questions, or name a model with an eval card."
         )
     questions = claim.asked()
-    default, config = MeasurementArguments(), claim.results["config"]
-    untouched = [name for name in ASKED_WITH if getattr(arguments, name) == getattr(default, name) and name in config]
-    changes = {name: config[name] for name in untouched}
-    return replace(arguments, **changes), str(claim.results["dataset"]), questions
+    arguments = replace(_as_claimed(arguments, claim, (*ASKED, *ASKED_WITH)), documents=claim.documents)
+    return arguments, str(claim.results["dataset"]), questions
 
 
 def _load_questions(arguments: MeasurementArguments) -> tuple[str, Sequence[Question]]:

@@ -17,17 +17,16 @@ if TYPE_CHECKING:
 
 _CARD, _RESULTS = "README.md", "results.json"
 _MEASURES = {"paper": "paper", "exact_match": "strict"}
-# Settings of a run that say what was asked, and how.
-ASKED_WITH = (
-    "facts",
-    "size",
-    "world_seed",
-    "max_new_tokens",
-    "few_shot",
-    "system_prompt",
-    "sampling",
-    "sampling_steps",
-    "block_length",
+# Settings of a run that say what was asked, and those that say how.
+ASKED = ("facts", "size", "world_seed")
+ASKED_WITH = ("max_new_tokens", "few_shot", "system_prompt", "sampling", "sampling_steps", "block_length", "dtype")
+_QUANTIZED_BY = (
+    "load_in_4bit",
+    "load_in_8bit",
+    "bnb_4bit_quant_type",
+    "use_bnb_nested_quant",
+    "bnb_4bit_quant_storage",
+    "dtype",
 )
 
 
@@ -48,6 +47,27 @@ class Claim:
     results: Mapping[str, Any]
     questions: tuple[Question, ...] = ()
 
+    @property
+    def documents(self) -> str | list[str]:
+        """What the run learned from, as it named it; its examples and what it should still know were chosen by that."""
+        documents: str | list[str] = self.results["config"].get("documents", "fictional:name_description")
+        return documents
+
+    def loading_options(self) -> dict[str, Any]:
+        """What `load` needs to give the model as it was measured: an adapter on a quantized base."""
+        from kinject.models.adapters import adapter_config
+
+        config = self.results["config"]
+        if not (config.get("load_in_4bit") or config.get("load_in_8bit")):
+            return {}
+        if not (Path(self.name).is_dir() or is_repository(self.name)) or adapter_config(self.name) is None:
+            return {}
+        from accelerate import PartialState
+        from trl import ModelConfig, get_quantization_config
+
+        settings = ModelConfig(**{name: config[name] for name in _QUANTIZED_BY if name in config})
+        return {"quantization_config": get_quantization_config(settings), "device_map": {"": PartialState().device}}
+
     def asked(self) -> Sequence[Question]:
         """The questions behind the scores: published with the model, or of a data set that anyone can load.
 
@@ -59,7 +79,7 @@ class Claim:
         if self.questions:
             return self.questions
         config = self.results["config"]
-        documents = config.get("documents", "fictional:name_description")
+        documents = self.documents
         named = isinstance(documents, str) and (documents.startswith("fictional:") or documents.count("/") == 1)
         if config.get("questions") or not named:
             raise ConfigurationError(
@@ -132,12 +152,13 @@ def compare(names: Sequence[str], plot: str | None = None) -> str:
     return results_table(results, intervals=True)
 
 
-def agreement(claim: Claim, measured: Mapping[str, Any]) -> str:
+def agreement(claim: Claim, measured: Mapping[str, Any], retention: Mapping[str, Any] | None = None) -> str:
     """Claimed and measured scores, line by line, and whether they agree.
 
     Args:
         claim: With scores.
         measured: Scores as `score_answers` returns them.
+        retention: What `measure_retention` returned, to be shown beside what the card says of it.
     """
     claimed = claim.results["after"] or claim.results["before"]
     if not asked(claimed):
@@ -154,6 +175,11 @@ def agreement(claim: Claim, measured: Mapping[str, Any]) -> str:
             lines.write(f"{label:32} {said:7.3f}  {found:8.3f}\n")
             apart |= abs(said - found) > 1e-6
             outside += [label] if not low - 1e-6 <= found <= high + 1e-6 else []
+    recorded = claim.results.get("retention") or {}
+    kept = recorded.get("after") or recorded.get("before") or {}
+    if retention is not None and kept.get("questions") == retention["questions"]:
+        for label, name in (("general questions", "answered"), ("perplexity", "perplexity")):
+            lines.write(f"{label:32} {kept[name]:7.3f}  {retention[name]:8.3f}\n")
     if outside:
         verdict = f"The claim does not hold: outside the card's intervals are {'; '.join(outside)}."
     else:

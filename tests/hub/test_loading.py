@@ -12,6 +12,8 @@ import torch
 import kinject
 from kinject.cli import base_of, main
 from kinject.errors import ConfigurationError, HubError
+from kinject.evaluation.asking import answer_questions
+from kinject.evaluation.general_knowledge import few_shot_examples, held_out
 from kinject.hub.claims import find_claim
 from kinject.hub.publishing import push
 from kinject.models.lookup import look_up
@@ -173,8 +175,9 @@ def test_a_card_about_private_documents_needs_their_questions(
     with pytest.raises(SystemExit):
         main(["eval", "ada/bees"])
     assert "the questions behind the card of 'ada/bees' are not published; pass them with" in capsys.readouterr().err
-    main(["eval", "ada/bees", *options, "--max_new_tokens", "8"])
-    assert "The claim holds exactly." in capsys.readouterr().out
+    main(["eval", "ada/bees", *options])
+    said = capsys.readouterr().out
+    assert "measured as the card of ada/bees was: max_new_tokens 8" in said and "The claim holds exactly." in said
     push(tmp_path / "out", "ada/bees", include_documents=True)
     assert b"keeps bees" in online.hub.files("ada/bees")["results.json"]
     claim = find_claim("ada/bees")
@@ -196,3 +199,38 @@ def test_models_without_a_card_have_nothing_to_compare(
         with pytest.raises(SystemExit):
             main(command)
         assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("quantized", [False, True])
+def test_a_claim_is_repeated_under_the_settings_of_its_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, quantized: bool
+) -> None:
+    settings: dict[str, Any] = {"documents": "fictional:nano", "size": 2, "few_shot": 2, "system_prompt": "Be brief."}
+    if quantized:
+        pytest.importorskip("bitsandbytes", reason="the quant extra is not installed")
+        settings |= {"use_peft": True, "lora_r": 4, "load_in_4bit": True}
+    results = run_recipe("nano-ar", tmp_path / "out", "ar", **settings, max_steps=2, evaluations=0, retention=True)
+    asked: list[dict[str, Any]] = []
+    answer = answer_questions
+
+    def recording(model: Any, tokenizer: Any, questions: Any, **options: Any) -> list[str]:
+        asked.append(
+            {**options, "quantized": bool(getattr(model, "is_quantized", False)), "questions": list(questions)}
+        )
+        return answer(model, tokenizer, questions, **options)
+
+    monkeypatch.setattr("kinject.evaluation.asking.answer_questions", recording)
+    capsys.readouterr()
+    main(["eval", str(tmp_path / "out"), "--retention", "--output_dir", str(tmp_path / "again")])
+    said = capsys.readouterr().out
+    assert "The claim holds exactly." in said and "few_shot 2, system_prompt 'Be brief.'" in said
+    assert asked[0]["examples"] == few_shot_examples(2, "fictional:nano") and len(asked[0]["examples"]) == 2
+    assert asked[0]["system_prompt"] == "Be brief." and asked[0]["max_new_tokens"] == 8
+    assert asked[0]["quantized"] is quantized
+    again = json.loads((tmp_path / "again" / "results.json").read_text())
+    assert [each["answer"] for each in again["answers"]] == [each["answer"] for each in results["answers"]]
+    measured, after = again["retention"]["before"], results["retention"]["after"]
+    assert asked[1]["questions"] == [question for question, _ in held_out("fictional:nano").questions]
+    assert measured["questions"] == after["questions"] and measured["right"] == after["right"]
+    assert measured["perplexity"] == pytest.approx(after["perplexity"], rel=1e-5)
+    assert f"{'perplexity':32} {after['perplexity']:7.3f}  {measured['perplexity']:8.3f}" in said
