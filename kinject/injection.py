@@ -7,6 +7,7 @@ Recipes and the command line only choose a trainer and parse arguments; everythi
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -241,6 +242,8 @@ def inject(
         peft_config=peft_config,
     )
     trainer.inputs |= inputs
+    if checkpoint is not None and trainer.accelerator.is_main_process:
+        _bring_along(Path(checkpoint).parent, output_dir)
     results["config"] = changed_settings(arguments, training_args, model_args)  # as the trainer completed them
     results["config"].pop("overwrite", None)  # says nothing of what was trained
     if "train" in trainer.entity_reports:
@@ -447,6 +450,17 @@ def _inputs(arguments: InjectionArguments, model_args: ModelConfig, knowledge: K
         "model_name_or_path": f"{folder.absolute().name} (content {content})" if content else str(folder),
         "questions": row_tags({**vars(each), "fact": None, "source": None} for each in knowledge.questions),
     }
+
+
+def _bring_along(former: Path, output_dir: Path) -> None:
+    """Copy what a run measured and selected in ``former`` before it goes on in another directory."""
+    if former.resolve() == output_dir.resolve() or (output_dir / "results.json").exists():
+        return
+    output_dir.mkdir(parents=True, exist_ok=True)
+    if (former / "results.json").is_file():
+        shutil.copy(former / "results.json", output_dir)
+    if (former / "best").is_dir():
+        shutil.copytree(former / "best", output_dir / "best", dirs_exist_ok=True)
 
 
 def _checkpoint(training_args: DocumentSFTConfig) -> str | None:

@@ -227,7 +227,7 @@ def clear_output_dir(path: Path) -> list[str]:
         if each.name == "README.md" or _WRITTEN.fullmatch(each.name) or _WEIGHTS.fullmatch(each.name)
     ]
     try:
-        for each in held.own:
+        for each in (*held.own, *path.glob(".checkpoint-*.before")):  # which a killed run was writing anew
             shutil.rmtree(each) if each.is_dir() and not each.is_symlink() else each.unlink()
     except OSError as error:
         raise ConfigurationError(f"{error.filename}: cannot be removed ({error.strerror}).") from error

@@ -166,6 +166,12 @@ def test_a_run_resumes_on_what_it_was_given_only_and_says_so_before_a_model_is_l
     harmless = {"evaluations": 1, "logging_steps": 3, "question_batch_size": 1, "resume_from_checkpoint": "true"}
     again = run_recipe(base, directory, **{**options, **harmless})
     assert again["after"] == json.loads(before)["after"]
+    elsewhere = run_recipe(
+        base, tmp_path / "elsewhere", **{**options, "resume_from_checkpoint": directory / "checkpoint-1"}
+    )
+    assert elsewhere["before"] == again["before"]
+    steps = [[entry["step"] for entry in results["history"]] for results in (elsewhere, json.loads(before))]
+    assert steps[0] == steps[1] and steps[0][0] == 1
 
 
 def test_few_shot_questions_show_other_people(base: Path, tmp_path: Path) -> None:
