@@ -216,8 +216,7 @@ def _run_texts(run: Run) -> tuple[str, ...]:
 
 
 def _wordings(recipe: str, options: Mapping[str, Any]) -> Any:
-    from kinject.prompts.templates import FACT, RAW, RAW_FROM_BEGIN
-    from kinject.trainers.masked_trainer import named_wordings
+    from kinject.prompts.templates import FACT, RAW, RAW_FROM_BEGIN, named_wordings
 
     if recipe == "masked":
         return named_wordings(str(options.get("wordings", "paper")))

@@ -312,11 +312,12 @@ def test_unusable_settings_are_named(make_trainer: Callable[..., Any], settings:
         make_trainer(**settings)
 
 
-def test_the_papers_recipe_wins_over_other_settings(make_trainer: Callable[..., Any]) -> None:
-    others = {"mask_ratio": "fixed(0.5)", "mask_unit": "span", "wordings": "rotating", "infill_share": 0.5}
-    args = make_trainer(recipe="paper", **others).args
+def test_the_papers_recipe_goes_with_no_other_setting_of_its_own(make_trainer: Callable[..., Any]) -> None:
+    args = make_trainer(recipe="paper").args
     assert (args.mask_ratio, args.mask_ratio_per, args.mask_unit) == ("uniform(0.05, 0.95)", "batch", "token")
     assert (args.wordings, args.infill_share, args.loss_on) == ("paper", 0.0, "document")
+    with pytest.raises(ConfigurationError, match=r"recipe paper sets wordings to 'paper', and wordings is 'rotating'"):
+        make_trainer(recipe="paper", wordings="rotating")
 
 
 def test_the_grids_paper_recipe_is_the_options() -> None:
