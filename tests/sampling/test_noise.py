@@ -7,6 +7,23 @@ import torch
 from kinject.sampling.noise import row_seeds, uniform
 
 
+def test_the_numbers_are_pinned() -> None:
+    """A change here changes every sampled answer."""
+    seeds = row_seeds(1, [[5, 6], [7]])
+    assert seeds.dtype == torch.int64 and seeds.tolist() == [-7955749438935486955, 8095528660052929701]
+    steps, positions = torch.tensor([3, 9]), torch.tensor([[0, 4], [8, 1]])
+    assert uniform(seeds, steps, positions).tolist() == [
+        [0.6611248931239999, 0.47144831509032276],
+        [0.9858661261077126, 0.8758392657972593],
+    ]
+    assert uniform(seeds, steps, positions[:, :1], 2).tolist() == [
+        [[0.9165812502729944, 0.3583952965606167]],
+        [[0.2643605092836317, 0.49388506901574364]],
+    ]
+    elsewhere = [each.to("meta") for each in (seeds, steps, positions)]
+    assert uniform(*elsewhere, 2).device.type == "meta"
+
+
 def test_numbers_are_uniform_and_unrelated() -> None:
     seeds = row_seeds(0, [[1], [2], [3], [4]])
     drawn = torch.stack(

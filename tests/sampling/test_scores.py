@@ -71,6 +71,24 @@ def test_noise_equals_the_published_formula_and_does_not_overflow() -> None:
     assert choose_tokens(torch.tensor([[[900.0, 2000.0]]]), 1.0, numbers[:, :1, :2]).item() == 1
 
 
+def test_tokens_without_numbers_or_temperature_are_the_most_probable() -> None:
+    logits = torch.tensor([[[0.0, 1.0, 0.9], [3.0, 2.0, 1.0]]])  # (rows, columns, vocabulary)
+    numbers = torch.tensor([[[0.999, 0.001, 0.001]] * 2], dtype=torch.float64)
+    assert choose_tokens(logits, 1.0, None).tolist() == choose_tokens(logits, 0.0, numbers).tolist() == [[1, 0]]
+    assert choose_tokens(logits, 1.0, numbers).tolist() == [[0, 0]]
+
+
+def test_selection_stays_on_its_device() -> None:
+    ranking, budgets = torch.empty(2, 3, device="meta"), torch.empty(2, dtype=torch.int64, device="meta")
+    assert select_best(ranking, budgets).device.type == "meta"
+
+
+def test_published_selection_takes_finite_scores_to_the_end_of_the_budget() -> None:
+    ranking = torch.tensor([[-torch.inf, 1.0, 1.0, 1.0], [-torch.inf, 3.0, 2.0, 1.0], [-torch.inf] * 4])
+    selected = select_as_published(ranking, torch.tensor([0, 2, 2]), torch.tensor([1, 1, 0]))
+    assert selected[:2].tolist() == [[False] * 4, [False, True, True, False]] and selected[2].sum() == 2
+
+
 def test_guidance_by_hand() -> None:
     conditional, unconditional = torch.tensor([1.0, 3.0]), torch.tensor([0.5, 4.0])
     assert guide(conditional, unconditional, 0.0).tolist() == conditional.tolist()
