@@ -519,11 +519,10 @@ def check_files(settings: Mapping[str, Any]) -> None:
             f"resume_from_checkpoint: {checkpoint} is no checkpoint that was written to its end. Name another, or pass true "
             "to take the last whole one in output_dir."
         )
-    wordings = settings.get("wordings", "paper")
-    if wordings not in ("paper", "rotating") and not Path(wordings).is_file():
-        raise ConfigurationError(
-            f"wordings '{wordings}': expected paper, rotating, or a YAML file; no such file exists."
-        )
+    if settings.get("wordings", "paper") not in ("paper", "rotating"):
+        from kinject.templates import named_wordings
+
+        named_wordings(settings["wordings"])
     for name in ("deepspeed", "fsdp_config", "accelerator_config"):
         value = settings.get(name)
         if isinstance(value, str) and not value.lstrip().startswith("{") and not Path(value).is_file():

@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kinject.chat import ChatEncoder, Message, PlainEncoder, read_conversation, unused_characters
@@ -345,3 +346,33 @@ class QuestionTemplate:
         for asked, answer in examples:
             messages += [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]
         return self._encoder.prompt([*messages, {"role": "user", "content": question}])[0]
+
+
+def named_wordings(name: str) -> Sequence[Wording]:
+    """The demasking prompts of that name: `paper`, `rotating`, or a YAML file with a list of `{user, assistant}`.
+
+    Raises:
+        ConfigurationError: no such name or file, or an entry without `{masked}` in `user` or `{document}` in `assistant`.
+    """
+    if name == "paper":
+        return (DEMASKING,)
+    if name == "rotating":
+        return DEMASKING_WORDINGS
+    import yaml
+
+    path = Path(name)
+    if not path.is_file():
+        raise ConfigurationError(f"wordings '{name}': expected paper, rotating, or a YAML file; no such file exists.")
+    try:
+        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path}: not valid YAML: {error}") from error
+    if not isinstance(entries, list) or not entries:
+        raise ConfigurationError(f"{path}: expected a list of {{user, assistant}} entries.")
+    for number, entry in enumerate(entries, start=1):
+        texts = isinstance(entry, dict) and all(isinstance(value, str) for value in entry.values())
+        if not texts or set(entry) - {"user", "assistant"} or "user" not in entry:
+            raise ConfigurationError(f"{path}, entry {number}: expected the fields user and assistant, each a text.")
+        if "{masked}" not in entry["user"] or "{document}" not in entry.get("assistant", "{document}"):
+            raise ConfigurationError(f"{path}, entry {number}: user needs {{masked}} and assistant {{document}}.")
+    return tuple(Wording(**entry) for entry in entries)

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-import yaml
 
 from kinject.corruption import parse_mask_ratio
-from kinject.errors import ConfigurationError
-from kinject.templates import DEMASKING, DEMASKING_WORDINGS, INFILLING, MASKED_ANSWER, Wording, resolve_mask_token
+from kinject.templates import DEMASKING, INFILLING, MASKED_ANSWER, Wording, named_wordings, resolve_mask_token
 from kinject.trainers.collator import DocumentCollator, Masking
 from kinject.trainers.document_config import DocumentSFTConfig
 from kinject.trainers.document_trainer import DocumentSFTTrainer
@@ -89,31 +86,3 @@ class MaskedSFTTrainer(DocumentSFTTrainer):
             ratio_per=self.args.mask_ratio_per,  # type: ignore[arg-type]
             loss_on=self.args.loss_on,  # type: ignore[arg-type]
         )
-
-
-def named_wordings(name: str) -> Sequence[Wording]:
-    """The demasking prompts of that name: `paper`, `rotating`, or a YAML file with a list of `{user, assistant}`.
-
-    Raises:
-        ConfigurationError: no such name or file, or an entry without `{masked}` in `user` or `{document}` in `assistant`.
-    """
-    if name == "paper":
-        return (DEMASKING,)
-    if name == "rotating":
-        return DEMASKING_WORDINGS
-    path = Path(name)
-    if not path.is_file():
-        raise ConfigurationError(f"wordings '{name}': expected paper, rotating, or a YAML file; no such file exists.")
-    try:
-        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ConfigurationError(f"{path}: not valid YAML: {error}") from error
-    if not isinstance(entries, list) or not entries:
-        raise ConfigurationError(f"{path}: expected a list of {{user, assistant}} entries.")
-    for number, entry in enumerate(entries, start=1):
-        texts = isinstance(entry, dict) and all(isinstance(value, str) for value in entry.values())
-        if not texts or set(entry) - {"user", "assistant"} or "user" not in entry:
-            raise ConfigurationError(f"{path}, entry {number}: expected the fields user and assistant, each a text.")
-        if "{masked}" not in entry["user"] or "{document}" not in entry.get("assistant", "{document}"):
-            raise ConfigurationError(f"{path}, entry {number}: user needs {{masked}} and assistant {{document}}.")
-    return tuple(Wording(**entry) for entry in entries)

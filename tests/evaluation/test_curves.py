@@ -147,4 +147,4 @@ def test_a_tracker_that_cannot_run_is_refused_before_anything_is_loaded(
         monkeypatch.setattr(f"transformers.integrations.integration_utils.is_{name}_available", lambda: False)
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     with pytest.raises(ConfigurationError, match=message):
-        train("masked", ["--model_name_or_path", str(tmp_path / "nowhere"), "--report_to", report_to])
+        train("masked", ["--model", "there/is-none", "--report_to", report_to, "--output_dir", str(tmp_path)])
