@@ -1,10 +1,10 @@
 """Rehearsal against forgetting: what the model says before training, learned once more beside the documents.
 
-Answers are drawn from the untrained model, not the most probable ones, so that what they do not mention is kept as well as what
-they do (pseudo-rehearsal, Robins 1995). Of an autoregressive model not the drawn tokens are learned but what it predicted in
-their places, the most probable tokens of each prediction with all others taken as one (distillation, Hinton et al. 2015;
-against forgetting, Li and Hoiem 2016): that has the same gradient in the mean without the noise of the draw, and none while the model
-still predicts what it did. A masked diffusion model learns the tokens.
+Answers are drawn from the untrained model, not the most probable ones, so that what they do not mention is kept as well as
+what they do (pseudo-rehearsal, Robins 1995). Of an autoregressive model not the drawn tokens are learned but what it predicted
+in their places: the most probable tokens of each prediction, with all others taken as one (distillation, Hinton et al. 2015;
+against forgetting, Li and Hoiem 2016). That has the same gradient in the mean without the noise of the draw, and none while the
+model still predicts what it did. A masked diffusion model learns the tokens.
 """
 
 from __future__ import annotations
