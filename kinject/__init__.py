@@ -8,7 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from kinject._version import __version__
+__version__ = "0.1.0"
+
 
 _PUBLIC = {
     "KnowledgeSet": "kinject.data",

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kinject._version import __version__
+from kinject import __version__
 from kinject.commands import recipe
 from kinject.commands.options import (
     FALSE,

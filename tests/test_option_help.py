@@ -33,7 +33,7 @@ def real_class(module: str, name: str) -> Any:
         ("kinject.commands.inject", "InjectionArguments"),
         ("kinject.commands.evaluate", "MeasurementArguments"),
         ("kinject.trainers.masked_config", "MaskedSFTConfig"),
-        ("kinject.trainers.plain_config", "PlainSFTConfig"),
+        ("kinject.trainers.plain_trainer", "PlainSFTConfig"),
         ("kinject.trainers.diffusion_config", "DiffusionSFTConfig"),
         ("trl", "ModelConfig"),
         ("transformers", "TrainingArguments"),

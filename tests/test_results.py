@@ -15,7 +15,7 @@ import pytest
 
 from kinject.errors import ConfigurationError, DataError, KinjectError, exit_on_user_error
 from kinject.evaluation.results import new_results, public_config, public_name, read_results, versions, write_results
-from kinject.hub.card_text import code, fenced, redacted
+from kinject.hub.card_metadata import code, fenced, redacted
 from kinject.hub.staging import public_content
 
 CELL = {"paper": 0.5, "exact_match": 0.25, "f1": 0.3, "n": 4}

@@ -54,7 +54,7 @@ _DIFFUSION = (
     "kinject.trainers.diffusion_config:DiffusionSFTConfig",
     "kinject.trainers.diffusion_trainer:DiffusionSFTTrainer",
 )
-_PLAIN = ("kinject.trainers.plain_config:PlainSFTConfig", "kinject.trainers.plain_trainer:PlainSFTTrainer")
+_PLAIN = ("kinject.trainers.plain_trainer:PlainSFTConfig", "kinject.trainers.plain_trainer:PlainSFTTrainer")
 
 # What `kinject inject` trains with where neither the command line nor a `--config` says otherwise: the settings of
 # recipes/smollm2-135m. The configurations themselves default to the paper's objective and the libraries' schedule.

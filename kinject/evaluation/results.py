@@ -222,7 +222,7 @@ def validate_results(results: Any, source: str = "results") -> None:
 
 def versions() -> dict[str, str]:
     """Versions of Python, kinject and the packages a result depends on, of those that are installed."""
-    from kinject._version import __version__
+    from kinject import __version__
 
     found = {"python": platform.python_version(), "kinject": __version__}
     for package in PACKAGES:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+import yaml
 
 from kinject.errors import KinjectError
 from kinject.evaluation.measures import normalize_answer
-from kinject.evaluation.retention_texts import PARAGRAPHS, QUESTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +24,12 @@ if TYPE_CHECKING:
 
 # == What a model knew before it was taught anything, to measure forgetting by.
 
+_TEXTS = yaml.safe_load((Path(__file__).parent / "retention.yaml").read_text(encoding="utf-8"))
+PARAGRAPHS: tuple[str, ...] = tuple(_TEXTS["paragraphs"])
+QUESTIONS: tuple[tuple[str, tuple[str, ...]], ...] = tuple(
+    (each["question"], tuple(each["answers"])) for each in _TEXTS["questions"]
+)
+PROMPTS: tuple[str, ...] = tuple(_TEXTS["prompts"])
 _NANO = "fictional:nano"
 _NANO_QUESTIONS = 200
 _NANO_TEXTS = 50

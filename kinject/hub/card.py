@@ -16,8 +16,19 @@ from kinject.errors import ConfigurationError, DataError
 from kinject.evaluation.measures import DIRECTIONS, UNKNOWN, asked, cells, read_otherwise
 from kinject.evaluation.results import expected_answers, public_config, public_name, read_results, write_text
 from kinject.evaluation.retention import figures, percent, perplexity_factor, still_right
-from kinject.hub.card_metadata import KEY, Holding, card_data, holding_of, latest_scores, model_name, results_of
-from kinject.hub.card_text import code, fenced, redacted, single_line
+from kinject.hub.card_metadata import (
+    KEY,
+    Holding,
+    card_data,
+    code,
+    fenced,
+    holding_of,
+    latest_scores,
+    model_name,
+    redacted,
+    results_of,
+    single_line,
+)
 from kinject.models.loading import EMBEDDED_HUB_ID, NANO_MODELS
 
 if TYPE_CHECKING:

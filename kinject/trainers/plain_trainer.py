@@ -3,15 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from kinject.data import reverse_text
 from kinject.data.knowledge import with_title
 from kinject.prompts.templates import ANSWER, FACT, RAW, Wording
 from kinject.trainers.document_config import DocumentSFTConfig
-from kinject.trainers.document_trainer import DocumentSFTTrainer, title_of
+from kinject.trainers.document_trainer import DocumentSFTTrainer
 from kinject.trainers.infilling import EntityReport
-from kinject.trainers.plain_config import PlainSFTConfig
+from kinject.trainers.preparation import title_of
+
+# == Settings of the baselines that see no masked copy.
+
+
+@dataclass
+class PlainSFTConfig(DocumentSFTConfig):
+    """Configuration of [`PlainSFTTrainer`]: autoregressive fine-tuning on the documents as they are, or reversed."""
+
+    objective: str = field(
+        default="ar",
+        metadata={
+            "help": "'ar': the documents as they are; 'reverse': each document and its entity-preserving reversal "
+            "(arXiv 2403.13799).",
+            "choices": ["ar", "reverse"],
+        },
+    )
+    frame: str = field(
+        default="chat",
+        metadata={
+            "help": "'chat': user 'Tell me a fact.', assistant the document; 'raw': BOS, the document, EOS.",
+            "choices": ["chat", "raw"],
+        },
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse unknown choices before anything is loaded."""
+        super().__post_init__()
+        self.require_choices(objective=("ar", "reverse"), frame=("chat", "raw"))
 
 
 class PlainSFTTrainer(DocumentSFTTrainer):

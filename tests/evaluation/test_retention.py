@@ -11,6 +11,8 @@ import torch
 
 from kinject.errors import KinjectError
 from kinject.evaluation.retention import (
+    PARAGRAPHS,
+    QUESTIONS,
     figures,
     is_right,
     measure_retention,
@@ -19,7 +21,6 @@ from kinject.evaluation.retention import (
     perplexity_factor,
     still_right,
 )
-from kinject.evaluation.retention_texts import PARAGRAPHS, QUESTIONS
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast

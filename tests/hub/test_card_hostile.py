@@ -14,7 +14,7 @@ from markdown_it import MarkdownIt
 
 from kinject.evaluation.results import read_results
 from kinject.hub.card import read_card, write_card
-from kinject.hub.card_text import code, fenced, slug
+from kinject.hub.card_metadata import code, fenced, slug
 from tests.hub.runs import some_run, write_run
 
 HOSTILE = {

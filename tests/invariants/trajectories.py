@@ -1,7 +1,9 @@
-"""Short runs of every objective, and what of them a rebuilding must not change: `python -m tests.invariants.trajectories OUT.json`.
+"""Short runs of every objective, and what of them a rebuilding must not change.
 
-Two such files, written on one machine before and after, are equal to the last bit. `trajectories.json` beside this file is one;
-the test compares with it up to the rounding of another processor.
+    python -m tests.invariants.trajectories OUT.json
+
+Two such files, written on one machine before and after, are equal to the last bit. `trajectories.json` beside this file is
+one; the test compares with it up to the rounding of another processor.
 """
 
 from __future__ import annotations

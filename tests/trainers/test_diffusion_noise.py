@@ -11,7 +11,7 @@ from datasets import Dataset
 
 from kinject.errors import ConfigurationError, DataError
 from kinject.trainers import DiffusionSFTConfig, DiffusionSFTTrainer, MaskedSFTConfig, MaskedSFTTrainer, PlainSFTTrainer
-from kinject.trainers.plain_config import PlainSFTConfig
+from kinject.trainers.plain_trainer import PlainSFTConfig
 from tests.conftest import build_model, build_tokenizer
 from tests.trainers.conftest import CHAT_ROWS, DOCUMENTS, QUESTION_ROWS, SMALL
 
