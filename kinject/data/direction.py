@@ -44,6 +44,7 @@ STOP_WORDS = frozenset(
 _STEM = 5
 # Letters that Arabic and Hebrew write before a word as part of it: and, the, in, like, to, from.
 _PROCLITICS = regex.compile(r"(?:[وف]?(?:بال|كال|لل|ال|[بلك])|[وف])(?=\w{3})|[והבכלמש]{1,2}(?=\w{3})")
+_LATIN = regex.compile(r"\p{Latin}")
 _ACCENTED = regex.compile(r"[\p{Latin}\p{Greek}\p{Cyrillic}]")
 _HANGUL = regex.compile(r"\p{Hangul}+")
 # Characters of a run that tell as much as a word does. Thai and its kin spell sounds, Han and Hangul write syllables.
@@ -73,8 +74,8 @@ class _Place(NamedTuple):
     """One word of a text, or one character of a script without spaces, and what it is looked up by."""
 
     word: str
-    terms: tuple[str, ...]  # as asked for: the longest runs
-    shorter: tuple[str, ...]  # shorter runs, which a text also answers to
+    terms: tuple[str, ...]  # as asked for: the word, or the longest runs of its characters
+    keys: frozenset[str]  # what a text with it answers to: also to shorter runs and to the stem
 
 
 def _places(text: str) -> list[_Place]:
@@ -82,20 +83,29 @@ def _places(text: str) -> list[_Place]:
     run: list[str] = []
     end = 0
     for first, last in [*word_spans(text), (len(text), len(text) + 1)]:
-        unspaced = is_unspaced(text[first:last])
+        written = text[first:last]
+        unspaced = not written.isascii() and is_unspaced(written)
         if run and (not unspaced or first != end):
             places += _run_places(run)
             run = []
-        word = fold(text[first:last])
         if unspaced:
-            run.append(word)
-        elif _HANGUL.match(word):
-            terms, shorter = _runs(tuple(word), _SYLLABLE_RUN)
-            places.append(_Place(word, tuple(terms), tuple(shorter)))
-        elif word:
-            places.append(_Place(word, (word,), ()))
+            run.append(fold(written))
+        elif place := _place(written):
+            places.append(place)
         end = last
     return places
+
+
+@lru_cache(maxsize=1 << 16)
+def _place(written: str) -> _Place | None:
+    """A word of a script with spaces; ``None`` where nothing of it is left in the spelling in which words are compared."""
+    word = fold(written)
+    if not word:
+        return None
+    if _HANGUL.match(word):
+        terms, shorter = _runs(word, _SYLLABLE_RUN)
+        return _Place(word, tuple(terms), frozenset((*terms, *shorter)))
+    return _Place(word, (word,), frozenset((word, _stem(word))) - {""})
 
 
 def _run_places(run: Sequence[str]) -> Iterator[_Place]:
@@ -103,7 +113,7 @@ def _run_places(run: Sequence[str]) -> Iterator[_Place]:
     for start, character in enumerate(run):
         starting = ["".join(run[start : start + size]) for size in range(1, length + 1) if start + size <= len(run)]
         whole = len(starting) == length or (start == 0 and len(run) < length)
-        yield _Place(character, tuple(starting[-1:] if whole else ()), tuple(starting[:-1] if whole else starting))
+        yield _Place(character, tuple(starting[-1:] if whole else ()), frozenset(starting))
 
 
 def _runs(characters: Sequence[str], length: int) -> tuple[list[str], list[str]]:
@@ -121,11 +131,15 @@ def _terms(text: str) -> list[str]:
 @lru_cache(maxsize=1 << 16)
 def _stem(term: str) -> str:
     """The key under which all forms of an inflected word are found; the empty text where a word has no other forms."""
-    if not term[0].isalpha() or _HANGUL.match(term) or is_unspaced(term) or any(c.isdigit() for c in term):
+    if not term[0].isalpha() or any(c.isdigit() for c in term):
+        return ""
+    if not term.isascii() and (_HANGUL.match(term) or is_unspaced(term)):
         return ""
     if _ACCENTED.match(term):
         # Inflection moves accents (Greek) and changes vowels by them (German).
         term = "".join(c for c in unicodedata.normalize("NFD", term) if not unicodedata.combining(c))
+    if len(term) < _STEM and _LATIN.match(term):
+        return ""  # short words differ by accents (Vietnamese), and their beginnings tell little
     match = _PROCLITICS.match(term)
     term = term[match.end() if match else 0 :]
     if len(term) <= _STEM:
@@ -158,10 +172,10 @@ class FactIndex:
         facts: dict[int, set[str]] = defaultdict(set)
         for fact, text in documents:
             for place in _places(text):
-                facts[fact].update(place.terms, place.shorter, map(_stem, place.terms))
+                facts[fact] |= place.keys
         self._postings: dict[str, list[int]] = defaultdict(list)  # word or stem -> facts, ascending
         for fact in sorted(facts):
-            for term in facts[fact] - {""}:
+            for term in facts[fact]:
                 self._postings[term].append(fact)
         self._asked: Counter[str] = Counter()
         total = len(facts)
@@ -304,7 +318,7 @@ def _positions(places: Sequence[_Place]) -> dict[str, list[int]]:
     """Where each term and each stem stands."""
     positions: dict[str, list[int]] = defaultdict(list)
     for position, place in enumerate(places):
-        for term in {*place.terms, *place.shorter, *map(_stem, place.terms)} - {""}:
+        for term in place.keys:
             positions[term].append(position)
     return positions
 
@@ -336,4 +350,4 @@ def _inflected(place: _Place, sought: _Place) -> bool:
     """Whether both are forms of one word: the same stem, or Hangul with a particle behind it."""
     if _HANGUL.match(sought.word):
         return place.word.startswith(sought.word)
-    return place.word == sought.word or _stem(sought.word) in [*map(_stem, place.terms)] != [""]
+    return place.word == sought.word or _stem(sought.word) in place.keys

@@ -38,10 +38,14 @@ _INNER = rf"(?:{_APOSTROPHE}|(?<=\p{{Hebrew}})[\"״׳](?=\p{{Hebrew}})|(?<=[lL])
 _SYMBOLS = r"(?:\++|[#♯])(?![\p{L}\p{N}])"
 
 
+# What needs no look at the tables: the plain words of English, and what surely begins none.
+_PLAIN = r"[A-Za-z]++(?=[ ,.;:!?)\n]|\Z)"
+_NO_WORD = r"[ ,;:!?()\n]"
+
+
 def _pattern(inner: str) -> regex.Pattern[str]:
-    return regex.compile(
-        rf"(?={_UNSPACED})\X\p{{M}}*+|{_NUMBER}|{_RUN}(?:{inner}{_RUN})*+(?:(?<=\p{{L}}){_SYMBOLS})?", regex.VERSION1
-    )
+    named = rf"{_RUN}(?:{inner}{_RUN})*+(?:(?<=\p{{L}}){_SYMBOLS})?"
+    return regex.compile(rf"(?!{_NO_WORD})(?:{_PLAIN}|(?={_UNSPACED})\X\p{{M}}*+|{_NUMBER}|{named})", regex.VERSION1)
 
 
 _WORD = _pattern(_INNER)
