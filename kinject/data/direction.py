@@ -10,6 +10,7 @@ than their words.
 from __future__ import annotations
 
 import heapq
+import itertools
 import math
 import unicodedata
 from bisect import bisect_left
@@ -326,13 +327,15 @@ def _positions(places: Sequence[_Place]) -> dict[str, list[int]]:
 def _answer_spans(
     places: Sequence[_Place], positions: Mapping[str, Sequence[int]], answer: str, asked: set[str]
 ) -> list[tuple[int, int]]:
-    """Where the answer stands: word for word, else inflected, else the middle one of its own words that occur."""
+    """Where the answer stands: word for word, inflected, or without an article; else the middle one of its own words."""
     sought = _places(answer)
-    for same in (_equal, _inflected):
+    content = [i for i, place in enumerate(sought) if place.word not in STOP_WORDS]
+    inner = sought[content[0] : content[-1] + 1] if content else []  # without an article or preposition around it
+    for words, same in itertools.product((sought, inner), (_equal, _inflected)):
         whole = [
-            (i, i + len(sought))
-            for i in range(len(places) - len(sought) + 1)
-            if sought and all(same(places[i + offset], each) for offset, each in enumerate(sought))
+            (i, i + len(words))
+            for i in range(len(places) - len(words) + 1)
+            if words and all(same(places[i + offset], each) for offset, each in enumerate(words))
         ]
         if whole:
             return whole

@@ -163,6 +163,19 @@ def test_an_inflected_answer_is_found_in_its_text() -> None:
     assert text_direction("임서윤에게서 편지가 왔다.", "편지는 누구에게서 왔는가?", "임서윤") == "backward"
 
 
+def test_an_inflected_answer_is_found_whole_before_its_words_are() -> None:
+    text = "Floating lanterns were made by Bo. Lanterns, lanterns and lanterns!"
+    assert text_direction(text, "What was made by Bo?", "a floating lantern") == "backward"
+    assert text_direction(text, "What was made by Bo?", "floating lantern") == "backward"
+
+
+def test_the_same_characters_in_another_order_are_another_text() -> None:
+    index = FactIndex([(0, "川白喜欢海山雪。"), (1, "白川喜欢雪山海。")])
+    assert index.link("白川喜欢什么？", "雪山") == 1
+    index = FactIndex([(0, "ลามี ชอบฟ้าสีว่าว"), (1, "มีลา ชอบว่าวสีฟ้า")])
+    assert index.link("มีลา ชอบอะไร", "ว่าวสีฟ้า") == 1
+
+
 def test_a_short_answer_in_a_script_without_spaces_counts() -> None:
     index = FactIndex([(0, "白川的爱犬叫雪。"), (1, "白川的爱犬叫墨。")], ["白川的爱犬叫什么？雪"])
     assert index.link("白川的爱犬叫什么？", "雪") == 0
