@@ -63,6 +63,7 @@ def test_a_direction_without_questions_has_zeros() -> None:
         "ci": {"paper": [0.0, 0.0], "exact_match": [0.0, 0.0], "f1": [0.0, 0.0]},
     }
     assert macro(scores) == 1.0
+    assert asked(score_answers(QUESTIONS[3:], ["Bob"])) == ["backward"]
     assert (asked(scores), asked(score_answers([], [])), asked(None)) == (["forward"], [], [])
     assert macro(score_answers([], [])) == 0.0
 
@@ -111,7 +112,7 @@ def test_macro_reads_by_name() -> None:
     scores = score_answers(QUESTIONS, ["the first programmer", "a sailor", "It is Ada.", ""])
     assert macro(scores) == macro(scores, "paper") == 0.5
     assert macro(scores, "strict") == macro(scores, "exact_match") == 0.25
-    with pytest.raises(KinjectError, match="reading"):
+    with pytest.raises(KinjectError, match="^reading: expected one of paper, strict, exact_match, f1, got 'bleu'$"):
         macro(scores, "bleu")
 
 
@@ -137,3 +138,5 @@ def test_questions_of_unknown_direction_stand_in_neither_column() -> None:
     assert macro(scores, "strict") == 0.5, "forward .5, backward .5: the unknown ones do not count"
     assert asked(scores) == ["forward", "backward"]
     assert "unknown" not in score_answers(QUESTIONS, [""] * 4)
+    korean = score_answers([Question("누구인가?", "임서윤", "unknown")], ["임서윤"])
+    assert read_otherwise(korean).startswith("of 1 of 1 questions, ")

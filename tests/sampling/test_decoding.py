@@ -96,9 +96,11 @@ class Told:
     def __call__(self, input_ids: torch.Tensor, **given: Any) -> Any:
         self.given = {"input_ids": input_ids, **given}
         count, width = input_ids.shape
-        column = torch.arange(width)[:, None] + torch.arange(5) / 8
-        logits = column + 16 * input_ids[..., None] + 1024 * torch.arange(count)[:, None, None]
-        return SimpleNamespace(logits=logits[:, given.get("logits_to_keep", torch.arange(width))].to(self.dtype))
+        with torch.device(input_ids.device):
+            column = torch.arange(width)[:, None] + torch.arange(5) / 8
+            logits = column + 16 * input_ids[..., None] + 1024 * torch.arange(count)[:, None, None]
+            kept = given.get("logits_to_keep", torch.arange(width))
+        return SimpleNamespace(logits=logits[:, kept].to(self.dtype))
 
 
 def logit(row: int, column: int, read: int) -> list[float]:
@@ -165,3 +167,9 @@ def test_the_exact_mode_projects_all_columns_and_lets_the_mask_be_predicted() ->
 def test_logits_are_at_least_float32(dtype: torch.dtype) -> None:
     found = predicted(rows_of(), Told(dtype), [1])
     assert found.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+
+
+def test_logits_stay_on_their_device() -> None:
+    settings = DiffusionSettings(mask_token_id=M, shifted_logits=False)
+    predict = Predictor(Told(), SamplingConfig(), settings, padded=True, edged=False)
+    assert predict(rows_of("meta"), torch.tensor([1], device="meta")).shape == (2, 1, 5)
