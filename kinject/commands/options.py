@@ -405,6 +405,15 @@ def _literal(value: ast.expr | None) -> Any:
         return value
 
 
+def paper_settings() -> dict[str, Any]:
+    """What `recipe="paper"` sets, as `kinject.trainers.masked_config.PAPER` says in its source."""
+    path = _source("kinject.trainers.masked_config")
+    for node in _parsed(path).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "PAPER":
+            return dict(ast.literal_eval(node.value))
+    raise KinjectError(f"{path} has no PAPER; this installation is incomplete, so install kinject again.")
+
+
 def _find_class(module: str, name: str) -> tuple[str, ast.ClassDef]:
     """The definition of class ``name`` and its module, following the imports that bring it into ``module``."""
     path = _source(module)

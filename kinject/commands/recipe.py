@@ -21,13 +21,13 @@ from kinject.commands.options import (
     did_you_mean,
     field_options,
     find_objective,
+    paper_settings,
     training_options,
 )
 from kinject.commands.output_dir import TAKE_LAST, prepare_output_dir, resumes
 from kinject.compat import NEEDED, UNUSED, UNUSED_IN_RUNS, is_first_process
 from kinject.errors import ConfigurationError, KinjectError, exit_on_user_error
 from kinject.trainers.document_config import objective_name
-from kinject.trainers.masked_config import PAPER
 
 if TYPE_CHECKING:
     from kinject.commands.inject import InjectionArguments
@@ -441,17 +441,18 @@ def _check_paper(given: Given, fixed: Mapping[str, Any]) -> None:
     if given.settings.get("recipe") != "paper":
         return
     beside = {*fixed, *given.typed, *(() if "recipe" in given.typed else given.written)}
-    against = [name for name, value in PAPER.items() if name in beside and given.settings[name] != value]
+    paper = paper_settings()
+    against = [name for name, value in paper.items() if name in beside and given.settings[name] != value]
     if against:
-        settings = ", ".join(f"{name} {given.settings[name]} (the paper: {PAPER[name]})" for name in against)
+        settings = ", ".join(f"{name} {given.settings[name]} (the paper: {paper[name]})" for name in against)
         raise ConfigurationError(
             f"recipe paper is the objective as published, and {settings} is not. Leave out --recipe paper, or what "
             "differs from it."
         )
-    replaced = [name for name, value in PAPER.items() if name in given.written and given.settings[name] != value]
+    replaced = [name for name, value in paper.items() if name in given.written and given.settings[name] != value]
     if replaced:
         print(f"--recipe paper replaces {', '.join(replaced)} of the --config file.", file=sys.stderr)
-    for name in PAPER:
+    for name in paper:
         given.settings.pop(name, None)
 
 

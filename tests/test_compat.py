@@ -1,0 +1,112 @@
+"""The private names that kinject leans on are all there, and stand in `kinject/compat.py` alone."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+from pathlib import Path
+
+import pytest
+
+from kinject import compat
+from kinject.errors import ConfigurationError
+from kinject.trainers import DiffusionSFTTrainer, DocumentSFTTrainer
+
+PACKAGE = Path(compat.__file__).parent
+HOOKS = [(owner, name) for owner, names in compat.OVERRIDDEN.items() for name in names]
+
+
+@pytest.mark.parametrize(("owner", "name"), HOOKS)
+def test_hook_is_there_and_takes_what_ours_takes(owner: str, name: str) -> None:
+    package, _, class_name = owner.partition(".")
+    theirs = getattr(getattr(importlib.import_module(package), class_name), name, None)
+    assert theirs is not None, f"{owner} has no {name} any more: what kinject does there has to move"
+    ours = getattr(DiffusionSFTTrainer, name)
+    if ours is theirs:
+        return
+    known = inspect.signature(theirs).parameters
+    for parameter in inspect.signature(ours).parameters.values():
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+            assert parameter.name in known, f"{owner}.{name} takes no {parameter.name} any more"
+
+
+def private_names(tree: ast.AST) -> set[str]:
+    """Private attributes that ``tree`` reads of anything, also by `getattr`."""
+    found = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("getattr", "hasattr", "setattr"):
+            found |= {each.value for each in node.args[1:2] if isinstance(each, ast.Constant)}
+        if isinstance(node, ast.ImportFrom) and not (node.module or "").startswith("kinject"):
+            found |= {alias.name for alias in node.names}
+    return {name for name in found if isinstance(name, str) and name.startswith("_") and not name.startswith("__")}
+
+
+def own_names(tree: ast.AST) -> set[str]:
+    """What ``tree`` defines: functions, classes, variables, and attributes that it sets."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            found.add(node.name)
+        elif isinstance(node, (ast.Attribute, ast.Name)) and isinstance(node.ctx, ast.Store):
+            found.add(node.attr if isinstance(node, ast.Attribute) else node.id)
+    return found
+
+
+def test_no_other_file_touches_a_private_name() -> None:
+    files = [path for path in PACKAGE.rglob("*.py") if path.name != "compat.py"]
+    trees = {path: ast.parse(path.read_text(encoding="utf-8")) for path in files}
+    own = set().union(*(own_names(tree) for tree in trees.values())) | {
+        "_asdict",
+        "_replace",
+    }  # public methods of a namedtuple
+    hooks = {name for _, name in HOOKS}
+    touched = {
+        f"{path.relative_to(PACKAGE)}: {name}"
+        for path, tree in trees.items()
+        for name in private_names(tree) - own - hooks
+    }
+    assert touched == set()
+
+
+def test_every_overridden_private_hook_is_listed() -> None:
+    import transformers
+    import trl
+
+    listed = {name for _, name in HOOKS}
+    theirs = {name for owner in (trl.SFTTrainer, transformers.Trainer) for name in vars(owner)}
+    for ours in (DocumentSFTTrainer, DiffusionSFTTrainer):
+        overridden = {name for name in vars(ours) if name.startswith("_") and not name.startswith("__")} & theirs
+        assert overridden - {"_tag_names", "_name"} <= listed
+
+
+def test_models_and_trainers_have_what_is_read() -> None:
+    from transformers import AutoModelForCausalLM, DynamicCache, LlamaConfig, LlamaForCausalLM, Trainer
+    from transformers.cache_utils import DynamicLayer
+
+    config = LlamaConfig(vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2)
+    model = LlamaForCausalLM(config)
+    assert compat.attention_implementation(model) in ("sdpa", "eager")
+    assert not compat.is_stateful(model) and hasattr(model, "_is_stateful")
+    assert hasattr(model.config, "_name_or_path")
+    assert hasattr(model, "is_activation_checkpointing") or hasattr(model, "is_gradient_checkpointing")
+    assert type(config) in compat.causal_classes() and hasattr(AutoModelForCausalLM, "_model_mapping")
+    assert {"keys", "values"} <= vars(DynamicLayer()).keys() and hasattr(DynamicCache(), "layers")
+    for name in ("init_hf_repo", "push_to_hub", "create_model_card", "callback_handler"):
+        assert hasattr(Trainer, name) or name == "callback_handler", name
+    source = inspect.getsource(importlib.import_module("trl.trainer.sft_trainer"))
+    for name in ("_metrics", "_total_train_tokens", "_tokenizer"):
+        assert f"self.{name}" in source, f"trl's SFTTrainer sets no {name} any more"
+
+
+@pytest.mark.parametrize("sizes", [{}, {"WORLD_SIZE": "2"}])
+def test_silent_single_process_is_refused(monkeypatch: pytest.MonkeyPatch, sizes: dict[str, str]) -> None:
+    for name in ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"ACCELERATE_USE_CPU": "true", "MASTER_ADDR": "x", "MASTER_PORT": "1", **sizes}.items():
+        monkeypatch.setenv(name, value)
+    if sizes:
+        compat.check_processes()
+        return
+    with pytest.raises(ConfigurationError, match="started one"):
+        compat.check_processes()
