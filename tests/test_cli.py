@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kinject._version import __version__
 
 from kinject import cli
-from kinject._version import __version__
-from kinject.commands import options, recipe
-from kinject.commands.options import measured_settings
+from kinject.commands import recipe
+from kinject.commands.options import measured_settings, training_options
 
 
 def fails(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
@@ -148,7 +148,7 @@ def test_words_are_documents_wherever_they_stand_and_values_stay_with_their_opti
     cli.main(["inject", *typed.split()])
     (_, options, _) = given.pop()
     found: dict[str, Any] = {}
-    for name, values in recipe.split_arguments(options, options.training_options("masked") | CONFIG)[1]:
+    for name, values in recipe.split_arguments(options, training_options("masked") | CONFIG)[1]:
         before = found.get(name, [])
         found[name] = [*([before] if isinstance(before, str) else before), *values]
         found[name] = found[name] if len(found[name]) > 1 or name == "frozen_modules" else found[name][0]

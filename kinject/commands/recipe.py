@@ -27,7 +27,6 @@ from kinject.commands.options import (
 from kinject.commands.output_dir import TAKE_LAST, prepare_output_dir, resumes
 from kinject.compat import NEEDED, UNUSED, UNUSED_IN_RUNS, is_first_process
 from kinject.errors import ConfigurationError, KinjectError, exit_on_user_error
-from kinject.trainers.document_config import objective_name
 
 if TYPE_CHECKING:
     from kinject.commands.inject import InjectionArguments
@@ -144,6 +143,7 @@ def train(
         print(f"output_dir: {output_dir}", flush=True)
     # All that can be seen without torch, transformers and trl was seen: importing them takes many seconds.
     from kinject.commands.inject import inject
+    from kinject.trainers.document_config import objective_name
 
     chosen = find_objective(objective)
     training_args, model_args = _trainer_groups(objective, settings)

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kinject.data import PARAPHRASES, KnowledgeSet, text_direction
-from kinject.data.worlds import biography, name_description
+from kinject.data import PARAPHRASES, KnowledgeSet, biography, name_description, text_direction
 from kinject.data.worlds.biography import BACKWARD_QUESTIONS, SENTENCES
 from kinject.data.worlds.name_description import DESCRIPTION_FIRST, NAME_FIRST
 from kinject.data.worlds.nano import nano, nano_biography, nano_people

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from kinject.data import Document, KnowledgeSet, load_knowledge, load_questions
+from kinject.data import Document, KnowledgeSet, biography, load_knowledge, load_questions, name_description
 from kinject.data.readers import group_wordings
-from kinject.data.worlds import biography, name_description
 from kinject.errors import DataError
 
 FILES = {"none": "train_no_paraphrase.json", "same_order": "train_paraphrase_same_order.json",

@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kinject.data import find_entities, reverse_text
+from kinject.data import biography, find_entities, name_description, reverse_text
 from kinject.data.entities import absent_entities
-from kinject.data.worlds import biography, name_description
 
 
 @pytest.mark.parametrize(
