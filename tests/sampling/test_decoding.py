@@ -154,6 +154,8 @@ def test_guidance_hides_the_prompt_in_a_second_pass() -> None:
             expected = without + 1.5 * (with_prompt - without)
             expected[M] = -torch.inf
             assert found[row, place].tolist() == expected.tolist()
+    thrice = predicted(rows.take(torch.tensor([0, 1, 0])), model, [0, 4], guidance=0.5)
+    assert thrice.shape == (3, 2, 5)
 
 
 def test_the_exact_mode_projects_all_columns_and_lets_the_mask_be_predicted() -> None:

@@ -20,6 +20,8 @@ def test_scores_by_hand() -> None:
     assert found.log_probs.exp().tolist() == pytest.approx([0.25, 0.75]) and found.log_probs.requires_grad
     assert found.entropy.tolist() == pytest.approx([1.5 * torch.log(torch.tensor(2.0)).item(), 0.73562], abs=1e-5)
     assert found.correct.tolist() == [False, True] and not found.entropy.requires_grad
+    elsewhere = scores_of(torch.empty(2, 3, device="meta"), torch.tensor([1, 1]))  # where the head is, not the labels
+    assert {each.device.type for each in (elsewhere.log_probs, elsewhere.correct)} == {"meta"}
 
 
 def test_only_the_positions_inside_are_gathered_and_all_after() -> None:
