@@ -112,7 +112,7 @@ def test_inject_passes_every_option_on_to_the_recipe(monkeypatch: pytest.MonkeyP
     assert passed.pop() == ("ar", ["--config", "run.yaml"], None)
 
 
-CONFIG = {"config": options.Option("config", "str", None, "", (), "")}
+CONFIG = {"config": Option("config", "str", None, "", (), "")}
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from kinject.commands import options
+from kinject.commands import options as option_source
 from kinject.commands.options import OBJECTIVES, class_options, evaluate_help, recipe_help
 from kinject.errors import ConfigurationError, KinjectError
 
@@ -82,7 +82,7 @@ def test_a_source_that_lacks_the_class_is_named(monkeypatch: pytest.MonkeyPatch)
         recipe_help("maskd")
     with pytest.raises(KinjectError, match="no class NoSuchConfig"):
         class_options("trl", "NoSuchConfig")
-    monkeypatch.setattr(options, "find_spec", lambda name: None)
+    monkeypatch.setattr(option_source, "find_spec", lambda name: None)
     with pytest.raises(KinjectError, match="trl is not installed"):
         class_options("trl", "ModelConfig")
 
