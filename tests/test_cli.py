@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kinject._version import __version__
 
-from kinject import cli
+from kinject import __version__, cli
 from kinject.commands import recipe
-from kinject.commands.options import measured_settings, training_options
+from kinject.commands.options import Option, measured_settings, training_options
 
 
 def fails(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
