@@ -4,11 +4,12 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help environment demo test lint typecheck nightly mutants audit clean
+.PHONY: help environment demo test fast lint typecheck nightly mutants audit clean
 
 help:
 	@echo "make demo     environment, then masked fine-tuning and its AR baseline on fictional people, with a table"
 	@echo "make test     environment, then ruff, mypy and all tests"
+	@echo "make fast     environment, then the tests that need neither a long run nor another process"
 	@echo "make nightly  environment, then the tests of tests/trust in full: hours"
 	@echo "make mutants  environment, then small faults put into what decides masks and scores: does a test see each? an hour"
 	@echo "make audit    environment, then known vulnerabilities of what constraints.txt pins (needs the network)"
@@ -41,6 +42,13 @@ typecheck: environment
 
 test: lint typecheck
 	$(BIN)/python -m pytest
+
+# A few minutes: what needs neither a long run nor another process.
+fast: environment
+	$(BIN)/python -m pytest -n 2 tests/data tests/sampling tests/models/test_diffusion.py tests/evaluation/test_metrics.py \
+		tests/evaluation/test_scores.py tests/evaluation/test_report.py tests/trainers/test_masks.py tests/trainers/test_infilling.py \
+		tests/trainers/test_supervised_positions.py tests/test_corruption.py tests/test_encoding.py tests/test_templates.py \
+		tests/test_architecture.py tests/test_compat.py tests/test_results.py
 
 nightly: environment
 	KINJECT_TRUST_KILLS=20 KINJECT_TRUST_CASES=10000 KINJECT_TRUST_STEPS=2000 $(BIN)/python -m pytest tests/trust
