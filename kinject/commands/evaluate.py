@@ -1,7 +1,4 @@
-"""Scoring a model without training it, with the same questions, scores and `results.json` as a training run.
-
-Run it through `kinject eval` or `recipes/evaluate_qa.py`.
-"""
+"""Asks a finished model, says whether its eval card's claim holds, and sets several cards side by side. Trains nothing."""
 
 from __future__ import annotations
 
@@ -25,7 +22,7 @@ if TYPE_CHECKING:
     from kinject.data import Question
 
 
-# == What the eval cards of published models claim, and whether a measurement of one's own agrees.
+# What the eval cards of published models claim, and whether a measurement of one's own agrees.
 
 _CARD, _RESULTS = "README.md", "results.json"
 _MEASURES = {"paper": "paper", "exact_match": "strict"}

@@ -1,7 +1,7 @@
-"""The options of a recipe, read out of the sources of its dataclasses: for `--help`, and to check what was typed.
+"""The objectives, and every option of theirs by name, type and help, read out of the sources of the configuration classes.
 
-Importing trl and transformers takes several seconds; parsing their configuration files does not. So nothing is
-imported here: fields, types, defaults and help texts are what the class definitions say, base classes included.
+Importing trl and transformers takes several seconds; parsing their three configuration files does not. So nothing is imported
+here: `--help` and a mistyped name answer at once.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from kinject.trainers import DocumentSFTConfig, DocumentSFTTrainer
 
 
-# == The objectives by name: which configuration and trainer each one runs.
+# The objectives by name: which configuration and trainer each one runs.
 
 
 @dataclass(frozen=True)

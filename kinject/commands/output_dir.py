@@ -1,4 +1,7 @@
-"""TODO"""
+"""The directory that a run writes to: what lies there, whether it may be written, and what of an earlier run is cleared.
+
+Files that kinject did not write are never touched unless told to. Knows nothing of what a run does, and imports nothing heavy.
+"""
 
 from __future__ import annotations
 

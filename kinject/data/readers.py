@@ -1,4 +1,7 @@
-"""From a name to a knowledge set: fictional worlds, files, folders, the published layout and Hub data sets."""
+"""Loads documents and questions from files, folders, the Hub, the published layout and invented worlds, and links them.
+
+Knows nothing of tokens or models.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ from kinject.data.worlds.name_description import name_description
 from kinject.data.worlds.nano import nano, nano_biography, nano_population
 from kinject.errors import ConfigurationError, DataError, Faults
 
-# == The published layout of NameDescription, Biography and Wiki (arXiv 2510.09885): ``train_*.json`` and ``test.jsonl``.
+# The published layout of NameDescription, Biography and Wiki (arXiv 2510.09885): ``train_*.json`` and ``test.jsonl``.
 
 # The file names of each variant, the first that exists is read.
 VARIANTS: dict[str, tuple[str, ...]] = {

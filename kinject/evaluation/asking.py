@@ -207,7 +207,7 @@ def evaluating(model: Any) -> Iterator[None]:
             module.training = flag
 
 
-# == How likely a masked diffusion model holds an answer: a Monte-Carlo bound on its log-likelihood.
+# How likely a masked diffusion model holds an answer: a Monte-Carlo bound on its log-likelihood.
 
 _NOISE_STREAM = 16
 

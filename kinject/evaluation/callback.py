@@ -1,8 +1,4 @@
-"""Follows a training run by asking: before it, at log-spaced epochs, and at its end.
-
-Works with any ``transformers.Trainer``. Every evaluation adds an entry to the history in ``results.json``, shows in the
-trainer's log, and may choose the weights that are kept.
-"""
+"""Asks questions during training at chosen steps, and keeps the best weights. Knows nothing of how they are trained."""
 
 from __future__ import annotations
 
@@ -29,7 +25,7 @@ if TYPE_CHECKING:
     from kinject.sampling import SamplingConfig
 
 
-# == At which steps of a training run questions are asked.
+# At which steps of a training run questions are asked.
 
 
 def log_spaced_steps(max_steps: int, evaluations: int, first: int = 1) -> list[int]:

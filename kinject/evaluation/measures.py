@@ -1,4 +1,7 @@
-"""Scores over many questions: per direction, per group and task, each with a bootstrap confidence interval."""
+"""Every measure: how one answer is scored against its accepted ones, and what many scores come to by direction.
+
+The paper's reading and the strict one stand side by side. Knows nothing of models.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
     from kinject.data import Question
 
 
-# == How one answer is scored against one reference: the paper's reading and the strict one.
+# How one answer is scored against one reference: the paper's reading and the strict one.
 
 STOP_WORDS = frozenset(["a", "of", "the", "and", "is", "are", "be", "to", "new", "on", "in", "at", "an", "for"])
 """The words that the paper drops from answer and reference, in any case, before it compares them."""

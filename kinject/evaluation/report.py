@@ -1,4 +1,4 @@
-"""Runs side by side: a table of what they score, and a plot of how they got there."""
+"""Shows results: one table of several runs, a plot, the answers, and how a diffusion model fills one in. Knows no Hub."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ def _notes(results: Sequence[Mapping[str, Any]]) -> list[str]:
     return notes
 
 
-# == Draws in the terminal how a masked diffusion model fills in an answer.
+# Draws in the terminal how a masked diffusion model fills in an answer.
 
 _MASK = "░"
 _MASK_STYLE, _NEW_STYLE = "dim", "bold reverse green"

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-# == What a model knew before it was taught anything, to measure forgetting by.
+# What a model knew before it was taught anything, to measure forgetting by.
 
 _TEXTS = yaml.safe_load((Path(__file__).parent / "retention.yaml").read_text(encoding="utf-8"))
 PARAGRAPHS: tuple[str, ...] = tuple(_TEXTS["paragraphs"])

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from huggingface_hub import ModelCardData
 
 
-# == The sections of an eval card that hold numbers: before and after, baselines, forgetting, and what the training cost.
+# The sections of an eval card that hold numbers: before and after, baselines, forgetting, and what the training cost.
 
 _MEASURES = (("paper", "ROUGE-1 recall"), ("exact_match", "exact match"), ("f1", "token F1"))
 OBJECTIVES = {
@@ -199,7 +199,7 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-# == How to load what a directory holds, as code that a reader can paste: plain peft or transformers where they suffice.
+# How to load what a directory holds, as code that a reader can paste: plain peft or transformers where they suffice.
 
 _ASKING = """messages = [{system}{{"role": "user", "content": question}}]
 prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)

@@ -1,8 +1,8 @@
-"""The machine-readable half of a model card: scores as the Hub's evaluation results, and back to a run's results.
+"""What an eval card holds besides its text: scores as the Hub's evaluation results, the model's kind, base and license.
 
-What the model scores stands in ``model-index``, where ``huggingface_hub`` reads it as ``EvalResult``. What has no place
-there (the scores before training, how they developed, settings and cost) stands beside it under the key ``kinject``.
-Of what was not asked, nothing stands there: zeros would read as scores.
+What the model scores stands in ``model-index``, where ``huggingface_hub`` reads it as ``EvalResult``. What has no place there
+(the scores before training, how they developed, settings and cost) stands beside it under the key ``kinject``. Of what was
+not asked, nothing stands there: zeros would read as scores. Foreign text is made safe here, for the card's text as well.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from huggingface_hub import CardData, EvalResult, ModelCardData
 
 
-# == Text that may hold anything, made safe for a model card: it stays text, whatever Markdown or HTML it looks like.
+# Text that may hold anything, made safe for a model card: it stays text, whatever Markdown or HTML it looks like.
 
 _REMOVED = "[removed]"
 # Characters that reorder what a reader sees, and the mark that could make a file's first line another.
@@ -83,7 +83,7 @@ def _visible(line: str) -> str:
     )
 
 
-# == What a directory holds: an adapter or a whole model, of which base, autoregressive or diffusion, under which license.
+# What a directory holds: an adapter or a whole model, of which base, autoregressive or diffusion, under which license.
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
 
@@ -165,7 +165,7 @@ def _read(file: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-# == The license of a base model, from its own card: what comes with kinject, the Hub cache, or the Hub itself.
+# The license of a base model, from its own card: what comes with kinject, the Hub cache, or the Hub itself.
 
 _KNOWN = {EMBEDDED_HUB_ID: "apache-2.0", **dict.fromkeys(NANO_MODELS, "apache-2.0")}
 _SECONDS = 5.0

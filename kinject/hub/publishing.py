@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 
-# == Says in one line why the Hub did not do what was asked, and what helps.
+# Says in one line why the Hub did not do what was asked, and what helps.
 
 _LOG_IN = "Log in with `hf auth login`, or set HF_TOKEN to a token with write access."
 _QUOTA = re.compile(r"quota|storage|\bspace\b|payment|billing", re.IGNORECASE)

@@ -1,4 +1,8 @@
-"""Gathers what a repository is to hold, in a directory of its own: the directory that is pushed is only read."""
+"""Gathers what a repository is to hold, in a directory of its own: the directory that is pushed is only read.
+
+Only listed kinds of files are taken, and none that tells a secret or a path of this machine. What is staged is loaded again and
+compared with what was measured. Knows nothing of the network.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +30,7 @@ if TYPE_CHECKING:
     Probe = list[tuple[list[int], torch.Tensor]]  # prompts, and their logits: (length, vocabulary)
 
 
-# == Which files of a trained directory are published, and that none of them tells a secret or a path of this machine.
+# Which files of a trained directory are published, and that none of them tells a secret or a path of this machine.
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -155,7 +159,7 @@ def _without_paths(value: Any) -> Any:
     return value
 
 
-# == A place for what is about to be published, which no killed push leaves behind for long.
+# A place for what is about to be published, which no killed push leaves behind for long.
 
 _PREFIX = ".kinject-push-"
 _FRESH = 60.0  # seconds in which a process surely has locked the directory it made

@@ -1,8 +1,4 @@
-"""What makes a transformers model a masked diffusion model, and turning an AR model into one.
-
-A masked diffusion model is the native class of its architecture with bidirectional attention: nothing of it is remote
-code. Two facts travel in its `config.json`: which token stands for a hidden one, and whether logits are shifted.
-"""
+"""What makes a model a masked diffusion model: its settings, attention in both directions, and making one of an AR model."""
 
 from __future__ import annotations
 
@@ -165,7 +161,7 @@ def _require_full_attention(config: Any) -> None:
         )
 
 
-# == What a loaded model is to be: causal as it came, a diffusion model as it was trained, or one made of an AR model.
+# What a loaded model is to be: causal as it came, a diffusion model as it was trained, or one made of an AR model.
 
 
 def settle_attention(

@@ -1,4 +1,4 @@
-"""What `config.json` says a checkpoint is, and which native class it loads into; remote code runs only if asked."""
+"""The names of weights, read and written: those of native classes, and LLaDA's own, so that no remote code is needed."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def _require_native(model_type: str | None) -> None:
         )
 
 
-# == LLaDA's checkpoint layout in terms of the native Llama class: configuration and names of weights, both ways.
+# LLaDA's checkpoint layout in terms of the native Llama class: configuration and names of weights, both ways.
 
 _TOP = {"wte": "model.embed_tokens", "ln_f": "model.norm", "ff_out": "lm_head"}
 _BLOCK = {
@@ -265,7 +265,7 @@ def _size(fields: Mapping[str, Any], name: str) -> int:
     return value
 
 
-# == Saves a model under the names of its native class, or in LLaDA's layout for LLaDA's own tools.
+# Saves a model under the names of its native class, or in LLaDA's layout for LLaDA's own tools.
 
 
 def save_model(

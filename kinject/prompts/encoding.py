@@ -1,7 +1,6 @@
-"""Conversations to token ids, cut where text is put in by construction instead of found by searching.
+"""Text and conversations to token ids, such that text from outside can never forge a control token or another turn.
 
-Conversations are rendered with one private-use character in place of whatever must be encoded on its own (a document,
-or text that would forge a control token); the rendering is split at these characters and the pieces encoded separately.
+A conversation is put into the tokenizer's own chat template, as it will be asked. Knows nothing of documents or masks.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-# == Text to token ids, such that text from outside can never forge a control token.
+# Text to token ids, such that text from outside can never forge a control token.
 
 _CHARACTER = regex.compile(r"\X")
 

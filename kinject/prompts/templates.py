@@ -1,8 +1,7 @@
-"""The prompts around a document: text in, token ids out, and which of them are copy, document and loss.
+"""Frames around documents and questions, and the token that stands for what is hidden. Knows no file and no weights.
 
-A training sample is ``before + noised copy + between + document + after``. The frame (before, between, after) and the
-document are encoded separately, so which tokens are document is known by construction. Default is the demasking prompt
-of masked fine-tuning (arXiv 2510.09885, section 3); `QuestionTemplate` asks questions in the same chat frame.
+A frame is made once for a wording; documents and their masked copies are put into it as token ids, so that no text can break
+it.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-# == Finds the token that stands for a hidden one, in the vocabulary as it is.
+# Finds the token that stands for a hidden one, in the vocabulary as it is.
 
 _MASK_NAME = re.compile(r"mask", re.IGNORECASE)
 # Such as <|reserved_special_token_0|>, <unused0>, <extra_id_0>, [control_8], <SPECIAL_20>, <|placeholder1|>.

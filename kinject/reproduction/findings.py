@@ -1,4 +1,4 @@
-"""What the finished runs of a grid found, looked up by model, method, dataset and direction."""
+"""What the runs of a grid found, over seeds, and whether the paper's claims hold. Draws nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kinject.evaluation.measures import macro
 from kinject.reproduction.grid import Run
 from kinject.reproduction.specification import DIRECTIONS, Check, Claim, Panel
 
-# == The little statistics that tables need: mean, deviation and interval over seeds, and the fit of a learning curve.
+# The little statistics that tables need: mean, deviation and interval over seeds, and the fit of a learning curve.
 
 # Two-sided 95 % quantiles of Student's t by degrees of freedom; beyond 30 by Cornish and Fisher's expansion.
 _STUDENT_95 = (
@@ -233,7 +233,7 @@ def _cell(scores: Mapping[str, Any], group: str | None, direction: str) -> Mappi
     return next(named, None)
 
 
-# == Checks the paper's qualitative claims against what the runs of a grid found.
+# Checks the paper's qualitative claims against what the runs of a grid found.
 
 
 @dataclass(frozen=True)

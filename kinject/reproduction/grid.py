@@ -1,8 +1,4 @@
-"""From a table to its runs: every combination of model, dataset, method and seed, with its settings resolved.
-
-A run is known by its settings, so that tables share runs, and a changed setting is another run. Whether what a finished
-run left is still good also depends on kinject's code; see `fingerprint`.
-"""
+"""The runs of a table: their settings, what decides their results, and what they will cost. Reads no results."""
 
 from __future__ import annotations
 
@@ -27,7 +23,7 @@ if TYPE_CHECKING:
     from kinject.prompts.templates import DocumentTemplate, Frame
 
 
-# == What, besides its settings, decides the results of a run: kinject's code, and local documents, questions and models.
+# What, besides its settings, decides the results of a run: kinject's code, and local documents, questions and models.
 
 PACKAGE = Path(__file__).parent.parent
 # What shows, publishes or orders results, and never makes one.
@@ -92,7 +88,7 @@ def data_fingerprint(documents: str, *others: str) -> str:
     return files_fingerprint(files) if files else ""
 
 
-# == What a run will cost before it runs: tokens, floating-point operations and hours.
+# What a run will cost before it runs: tokens, floating-point operations and hours.
 
 _REHEARSED = 40.0  # tokens of a general prompt with its answer, where there is no tokenizer to ask
 _PROMPTS = 256  # of them are counted

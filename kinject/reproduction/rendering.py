@@ -1,4 +1,4 @@
-"""Writes a table down as Markdown and LaTeX: one block a panel, one line a method."""
+"""Shows what was found: tables beside the published figures, as Markdown, CSV and LaTeX, and figures as PNG and SVG."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kinject.evaluation.report import COLORS, steps_apart
 from kinject.reproduction.findings import BEFORE, READINGS, Findings, LearningCurve, Spread, fit_learning_curve
 from kinject.reproduction.specification import DIRECTIONS, FAMILIES, Panel, Recipes, Table
 
-# == The rows of a table: ours over seeds, the published figure, and the difference; and the same as CSV.
+# The rows of a table: ours over seeds, the published figure, and the difference; and the same as CSV.
 
 _COSTS = ("tokens", "flops", "seconds", "peak_memory_bytes")
 
@@ -182,7 +182,7 @@ def as_csv(rendered: Rendered) -> str:
     return output.getvalue()
 
 
-# == The figures of a table, as PNG and SVG: bars by method, accuracy over mask ratios, accuracy over steps with its fit.
+# The figures of a table, as PNG and SVG: bars by method, accuracy over mask ratios, accuracy over steps with its fit.
 
 _LINES = {"forward": "-", "backward": "--"}
 _READING_NAMES = {"exact_match": "exact match", "paper": "ROUGE-1 recall"}

@@ -1,4 +1,4 @@
-"""What is to be reproduced, as the YAML files in `recipes/` say it: methods, scales, tables and claims."""
+"""What is to be reproduced, as YAML says it: methods, panels, claims and scales. Says clearly what does not read."""
 
 from __future__ import annotations
 
@@ -189,7 +189,7 @@ class Claim:
         return list(dict.fromkeys(bound for bound in bounds if isinstance(bound, str)))
 
 
-# == Reads what is to be reproduced from YAML, and says clearly what does not read.
+# Reads what is to be reproduced from YAML, and says clearly what does not read.
 
 Read = TypeVar("Read")
 

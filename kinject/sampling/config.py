@@ -1,4 +1,4 @@
-"""How a masked diffusion model is decoded: which positions are committed when, and when an answer is finished."""
+"""How a masked diffusion model is asked: the settings of the sampler, and the same as options of the command line."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ class SamplingConfig:
 _SURE = 0.99
 
 
-# == How a masked diffusion model is asked, as options of the recipes and the command line. Free of heavy imports.
+# How a masked diffusion model is asked, as options of the recipes and the command line. Free of heavy imports.
 
 SAMPLINGS = ("fast", "published")
 

@@ -1,8 +1,4 @@
-"""Fills the masks of one batch, step by step; every row goes at its own pace and leaves when it is finished.
-
-Rows are padded on the left, under an attention mask and with explicit positions, and nothing that happens to a row
-depends on the others: not its block, its budget, its noise, nor when it stops.
-"""
+"""Decodes one batch: its rows, how far each has come, and what the model predicts in the columns in work."""
 
 from __future__ import annotations
 
@@ -17,7 +13,7 @@ from kinject.sampling import remasking
 from kinject.sampling.config import SamplingConfig
 from kinject.sampling.remasking import guide
 
-# == What a masked diffusion model says of the columns in work.
+# What a masked diffusion model says of the columns in work.
 
 
 @dataclass(frozen=True)
@@ -85,7 +81,7 @@ class Predictor:
         return guide(conditional, unconditional, self.config.guidance)
 
 
-# == The rows of a batch in work: token ids, which are still masked, and how far each row has come.
+# The rows of a batch in work: token ids, which are still masked, and how far each row has come.
 
 NO_BLOCK = 2**62  # the block of what is not to be filled, and of a row that is filled
 

@@ -1,4 +1,7 @@
-"""One step of decoding as tensor functions: logits to tokens, tokens to scores, scores to what is committed."""
+"""One step of decoding as tensor functions: which tokens are committed, with noise of a seed, a row, a step and a place.
+
+Knows nothing of models.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ import torch
 
 from kinject.sampling.config import Remasking
 
-# == Random numbers that depend on the seed, the row, the step and the place, and on nothing else.
+# Random numbers that depend on the seed, the row, the step and the place, and on nothing else.
 
 _STEP, _POSITION, _TOKEN = -0x61C8864680B583EB, -0x3D4D51C2D82B14B1, 0x165667B19E3779F9  # odd, of well mixed bits
 

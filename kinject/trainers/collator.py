@@ -1,7 +1,7 @@
-"""Turns prepared rows into batches, drawing every mask as a pure function of (seed, epoch, sample).
+"""Turns samples into batches, padded, packed or noised, and draws every mask as a pure function of (seed, epoch, sample).
 
-Nothing here depends on the batch, the worker or the process (design invariant 1); only the *ratio* may be shared by a
-batch, when asked for as in the paper.
+Nothing here depends on the batch, the worker or the process (design invariant 1); only the *ratio* may be shared by a batch,
+when asked for as in the paper. Knows nothing of tokenizers.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from kinject.trainers.masked_config import Corruption, LossScope
 
 
-# == Batches without padding: the documents of a batch in one row, each of which attends to itself alone.
+# Batches without padding: the documents of a batch in one row, each of which attends to itself alone.
 
 
 def check_isolation(model: PreTrainedModel, device: torch.device) -> bool:
@@ -268,7 +268,7 @@ def padded(rows: Sequence[Sequence[float]], length: int, value: float) -> torch.
     return tensor
 
 
-# == Turns prepared rows into noised batches for masked diffusion models.
+# Turns prepared rows into noised batches for masked diffusion models.
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Settings that every objective on documents shares."""
+"""Settings that all objectives share, and those of the objectives that hide part of the documents."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ class DocumentSFTConfig(SFTConfig):
             ) from error
 
 
-# == Settings of the objectives that hide part of the documents.
+# Settings of the objectives that hide part of the documents.
 
 RatioScope = Literal["sample", "batch"]
 

@@ -1,11 +1,4 @@
-"""Samples whose target is only what is missing from the prompt's copy, instead of the whole document.
-
-A masked sample answers with the document, so its first word is always the document's first, and it ends with the
-document's end. A question wants neither: it asks for a name or a description out of the middle, and for no more than
-that. In an infilling sample the copy has one gap and the answer is what stood there, as in T5's span corruption (arXiv
-1910.10683) with a single span; gaps that are entities are REALM's salient spans (arXiv 2002.08909). An entity is what
-a backward question asks for, and what stands beside it is what a forward question asks for.
-"""
+"""Where entities and gaps stand among a document's tokens, and samples whose answer is only what is missing."""
 
 from __future__ import annotations
 
@@ -24,7 +17,7 @@ if TYPE_CHECKING:
     from kinject.prompts.encoding import EncodedDocument
 
 
-# == Where entities stand among a document's tokens: what is hidden as a whole, and what is asked for.
+# Where entities stand among a document's tokens: what is hidden as a whole, and what is asked for.
 
 
 class Gap(NamedTuple):

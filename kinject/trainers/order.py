@@ -1,4 +1,4 @@
-"""An order of samples in which those of one batch are about equally long, so that little is padded."""
+"""Which sample is shown when: an order by length, samples that take turns, and the epoch that masks and order are drawn for."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from transformers import TrainerControl, TrainerState, TrainingArguments
 
 
-# == An order of samples of which some take turns: each epoch shows another part of them, beside those of every epoch.
+# An order of samples of which some take turns: each epoch shows another part of them, beside those of every epoch.
 
 ALWAYS = -1
 """The turn of a sample that every epoch shows."""

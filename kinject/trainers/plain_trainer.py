@@ -14,7 +14,7 @@ from kinject.trainers.document_trainer import DocumentSFTTrainer
 from kinject.trainers.infilling import EntityReport
 from kinject.trainers.preparation import title_of
 
-# == Settings of the baselines that see no masked copy.
+# Settings of the baselines that see no masked copy.
 
 
 @dataclass

@@ -1,8 +1,8 @@
-"""Encodes what all rows of a batch begin with once: the system prompt and the opening of the user's turn.
+"""Runs the head on supervised positions only, encodes what rows share once, and logs what the model says of its targets.
 
-In a batch of short documents that is a quarter of all tokens. Keys and values of the beginning are repeated for the rows,
-which attend to them as to their own; gradients of all rows add up in the one copy. The loss is that of the whole rows; where
-the model has dropout, the rows share one draw of it in the beginning.
+A masked sample is scored on about a third of its positions. trl's fused head skips the others on devices with Triton only;
+gathering the hidden states behind the backbone saves their projection everywhere and exposes the loss of each token to the
+metrics, without a second forward pass. Knows nothing of objectives.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, Trainer
 
 
-# == Projects only the supervised positions through the language-model head, on every device.
+# Projects only the supervised positions through the language-model head, on every device.
 
 
 class SupervisedPositions:
