@@ -47,8 +47,8 @@ test: lint typecheck
 fast: environment
 	$(BIN)/python -m pytest -n 2 tests/data tests/sampling tests/models/test_diffusion.py tests/evaluation/test_metrics.py \
 		tests/evaluation/test_scores.py tests/evaluation/test_report.py tests/trainers/test_masks.py tests/trainers/test_infilling.py \
-		tests/trainers/test_supervised_positions.py tests/test_corruption.py tests/test_encoding.py tests/test_templates.py \
-		tests/test_architecture.py tests/test_compat.py tests/test_results.py
+		tests/trainers/test_supervised_positions.py tests/test_corruption.py tests/prompts/test_encoding.py tests/prompts/test_templates.py \
+		tests/test_architecture.py tests/test_compat.py tests/evaluation/test_results.py
 
 nightly: environment
 	KINJECT_TRUST_KILLS=20 KINJECT_TRUST_CASES=10000 KINJECT_TRUST_STEPS=2000 $(BIN)/python -m pytest tests/trust

@@ -25,8 +25,8 @@ from kinject.hub.card import read_card, write_card
 from kinject.prompts.encoding import pin_template
 from kinject.prompts.templates import ANSWER, DocumentTemplate, QuestionTemplate
 from kinject.sampling.config import SamplingArguments
-from tests.chat_templates import CASES, ChatCase, tokenizer_of
 from tests.hub.runs import some_run, write_run
+from tests.prompts.chat_templates import CASES, ChatCase, tokenizer_of
 
 DIRECTIONS = ("forward", "backward")
 

@@ -20,7 +20,7 @@ from kinject.corruption import (
     sample_generator,
 )
 from kinject.prompts.templates import DEMASKING_WORDINGS, FACT, MASKED_ANSWER, RAW, DocumentTemplate, resolve_mask_token
-from tests.chat_templates import CASES, CONTROL_TOKENS, ChatCase, tokenizer_of
+from tests.prompts.chat_templates import CASES, CONTROL_TOKENS, ChatCase, tokenizer_of
 
 cases = st.sampled_from(CASES)
 units: st.SearchStrategy[MaskUnit] = st.sampled_from(["token", "word", "entity", "span", "mixed"])

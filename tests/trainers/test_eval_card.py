@@ -17,8 +17,8 @@ from kinject.evaluation.results import read_results
 from kinject.hub.card import read_card
 from kinject.prompts.templates import QuestionTemplate
 from kinject.trainers import MaskedSFTConfig, MaskedSFTTrainer
-from tests.chat_templates import BY_NAME, tokenizer_of
 from tests.conftest import build_model, build_tokenizer
+from tests.prompts.chat_templates import BY_NAME, tokenizer_of
 
 FORM = "More Information Needed"
 

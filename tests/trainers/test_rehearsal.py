@@ -23,7 +23,7 @@ from kinject.trainers.rehearsal import (
     with_rehearsal,
 )
 
-NANO = Path(__file__).parents[1] / "recipes" / "nano"
+NANO = Path(__file__).parents[2] / "recipes" / "nano"
 
 
 @pytest.mark.parametrize(

@@ -29,8 +29,8 @@ from kinject.prompts.templates import (
     assemble,
     resolve_mask_token,
 )
-from tests.chat_templates import BY_NAME, CASES, CONTROL_TOKENS, ChatCase, text_of, tokenizer_of
 from tests.conftest import CHATML, build_tokenizer
+from tests.prompts.chat_templates import BY_NAME, CASES, CONTROL_TOKENS, ChatCase, text_of, tokenizer_of
 
 if TYPE_CHECKING:
     pass

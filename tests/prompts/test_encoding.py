@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from kinject.errors import ConfigurationError
 from kinject.prompts.templates import MASKED_ANSWER, DocumentTemplate, QuestionTemplate, assemble
-from tests.chat_templates import BY_NAME, text_of, tokenizer_of
 from tests.conftest import CHATML, build_tokenizer
+from tests.prompts.chat_templates import BY_NAME, text_of, tokenizer_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

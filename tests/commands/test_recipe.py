@@ -26,7 +26,7 @@ from kinject.trainers.document_config import RatioScope
 from kinject.trainers.infilling import InfillMasks, InfillUnit
 from kinject.trainers.masked_config import PAPER, Corruption, LossScope
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 NO_RUNS = ("lm_eval", "scales", "sft", "tables")  # folders of other YAML files
 CONFIGS = sorted(path for path in (ROOT / "recipes").glob("*/*.yaml") if path.parent.name not in NO_RUNS)
 

@@ -17,7 +17,7 @@ from kinject.commands import options as option_source
 from kinject.commands.options import OBJECTIVES, class_options, evaluate_help, recipe_help
 from kinject.errors import ConfigurationError, KinjectError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "transformers", "trl", "datasets", "peft")
 
 
