@@ -179,9 +179,7 @@ def diverge(folder: Path, batch_size: int) -> dict[str, Any]:
     """Let the loss of one micro-step be nan in the second process alone; what every process says of it."""
     from kinject.errors import TrainingError
 
-    trainer = build_trainer(
-        folder / "diverged", "masked", "full", batch_size // 2, gradient_accumulation_steps=2, update_scale=1.0
-    )
+    trainer = build_trainer(folder / "diverged", "masked", "full", batch_size // 2, gradient_accumulation_steps=2)
     taken = iter(range(1_000))
     compute_loss = trainer.compute_loss
 
