@@ -187,9 +187,9 @@ def is_stateful(model: Any) -> bool:
 
 def checkpoints_activations(model: Any) -> bool:
     """Whether ``model`` computes activations again in the backward pass; the second name is that of older releases."""
-    return bool(
-        getattr(model, "is_activation_checkpointing", False) or getattr(model, "is_gradient_checkpointing", False)
-    )
+    if hasattr(model, "is_activation_checkpointing"):
+        return bool(model.is_activation_checkpointing)
+    return bool(getattr(model, "is_gradient_checkpointing", False))
 
 
 def counts_router_tokens(trainer: Any) -> bool:
