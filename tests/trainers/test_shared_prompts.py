@@ -10,8 +10,8 @@ import pytest
 import torch
 from datasets import Dataset
 
-import kinject.trainers.positions as positions
-from kinject.trainers import MaskedSFTConfig, MaskedSFTTrainer
+from kinject import compat
+from kinject.trainers import MaskedSFTConfig, MaskedSFTTrainer, positions
 from tests.conftest import build_tokenizer
 from tests.models.architectures import ARCHITECTURES, random_model
 from tests.trainers.conftest import DOCUMENTS, SMALL
@@ -21,13 +21,13 @@ from tests.trainers.conftest import DOCUMENTS, SMALL
 def lengths(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The lengths of the beginnings that were encoded."""
     encoded: list[int] = []
-    original = positions.encode_beginning
+    original = compat.encode_beginning
 
     def watched(model: Any, ids: torch.Tensor) -> Any:
         encoded.append(ids.shape[1])
         return original(model, ids)
 
-    monkeypatch.setattr(positions, "encode_beginning", watched)
+    monkeypatch.setattr(compat, "encode_beginning", watched)
     return encoded
 
 
