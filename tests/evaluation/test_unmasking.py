@@ -64,7 +64,7 @@ def test_ask_shows_diffusion_models_and_refuses_others(
 ) -> None:
     models: dict[str, Any] = {"diffusion": build_diffusion(), "ar": build_model(TOKENIZER)}
     monkeypatch.setattr(
-        "kinject.models.load_model", lambda name: LoadedModel(models[name], TOKENIZER, name=name, source="test")
+        "kinject.models.loading.load_model", lambda name: LoadedModel(models[name], TOKENIZER, name=name, source="test")
     )
     cli.main(["ask", "diffusion", "Who is Ada?", "Who is [b]Bob[/b]?", "--show", "--max_new_tokens", "8"])
     shown = capsys.readouterr().out
