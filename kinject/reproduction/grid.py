@@ -31,14 +31,13 @@ _SHAPES_NO_RESULT = (
     "reproduction",
     "hub",
     "cli.py",
-    "option_help.py",
-    "_version.py",
+    "__main__.py",
+    "commands/doctor.py",
+    "commands/output_dir.py",
     "evaluation/report.py",
     "evaluation/lm_eval.py",
-    "evaluation/unmasking.py",
     "evaluation/qa_metric.py",
-    "trainers/card_writing.py",
-    "trainers/hub_pushing.py",
+    "trainers/hub_hooks.py",
 )
 _COMPILED = (".pyc", ".pyo")
 
