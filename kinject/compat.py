@@ -269,8 +269,3 @@ def add_tokens(trainer: Any, mode: str, count: int) -> None:
 def tokenizer_of(trainer: Any) -> Any:
     """The tokenizer that trl took out of the processing class."""
     return trainer._tokenizer
-
-
-def call_first(trainer: Any, callback: Any) -> None:
-    """Add ``callback`` before all others."""
-    trainer.callback_handler.callbacks.insert(0, callback)
