@@ -93,12 +93,11 @@ NEEDED = {
     ),
     **dict.fromkeys(("lora_modules_to_save", "lora_task_type", "use_rslora", "use_dora"), _ADAPTER),
     **dict.fromkeys(("bnb_4bit_quant_type", "bnb_4bit_quant_storage", "use_bnb_nested_quant"), _FOUR_BITS),
-    **dict.fromkeys(("infill_unit", "infill_masks", "infill_ratio"), _INFILLING),
+    **dict.fromkeys(("infill_unit", "infill_ratio"), _INFILLING),
     "fsdp_config": ("fsdp", (None, ""), "it describes --fsdp"),
     "liger_kernel_config": ("use_liger_kernel", (None, False), "it describes --use_liger_kernel"),
-    "rehearsal_answers": ("rehearsal", (None, 0), "it describes --rehearsal above 0"),
     "shifted_logits": ("to_diffusion", (None, False), "it describes how --to_diffusion turns a model"),
-    "mask_token": ("corruption", ("random", "keep"), "no mask token is shown without --corruption mask"),
+    "mask_token": ("corruption", ("random",), "no mask token is shown without --corruption mask"),
 }
 """Settings that do something beside another only: which, the values of it under which they do nothing, and why."""
 

@@ -295,8 +295,3 @@ def random_tokens(
         raise ConfigurationError("random_tokens: candidate_ids is empty, expected the ids that may replace a token")
     drawn = candidates[torch.randint(len(candidates), ids.shape, generator=generator)]
     return torch.where(mask, drawn, ids)  # type: ignore[return-value]
-
-
-def keep_tokens(ids: torch.Tensor, mask: torch.Tensor) -> torch.LongTensor:
-    """``ids`` (length,) unchanged: the copy stays readable (mask ratio 0 of the paper's Fig. 4)."""
-    return ids.clone()  # type: ignore[return-value]

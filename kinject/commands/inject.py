@@ -88,13 +88,6 @@ class InjectionArguments(SamplingArguments):
             "before training (an autoregressive model learns what it predicted in them). They come on top of the documents."
         },
     )
-    rehearsal_answers: int = field(
-        default=4096,
-        metadata={
-            "help": "With rehearsal: at most so many answers are drawn, and come back in later epochs. Drawing them takes "
-            "its time with larger models."
-        },
-    )
     baselines: list[str] | None = field(
         default=None, metadata={"help": "Finished runs (their output_dir) to show beside this one in the model card."}
     )
@@ -284,7 +277,7 @@ def _to_rehearse(
 
     count = rehearsal_size(len(knowledge.documents), arguments.rehearsal)
     epochs = math.ceil(training_args.num_train_epochs) if training_args.max_steps <= 0 else training_args.max_steps
-    needed = answers_needed(count, epochs, arguments.rehearsal_answers)
+    needed = answers_needed(count, epochs)
     return rehearsal_prompts(arguments.documents, needed) if count else [], count
 
 
@@ -413,7 +406,7 @@ def _inputs(arguments: InjectionArguments, model_args: ModelConfig, knowledge: K
     from kinject.trainers.run_inputs import plain, row_tags
 
     named = {name: value for group in (arguments, model_args) for name, value in vars(group).items()}
-    free = {*_FREE_ARGUMENTS, *(() if arguments.rehearsal else ("question_batch_size", "rehearsal_answers"))}
+    free = {*_FREE_ARGUMENTS, *(() if arguments.rehearsal else ("question_batch_size",))}
     folder = Path(str(model_args.model_name_or_path)).expanduser()
     loaded = [path for path in sorted(folder.iterdir()) if path.suffix in _MODEL_FILES] if folder.is_dir() else []
     content = files_fingerprint(path for path in loaded if path.name != "results.json") if loaded else None

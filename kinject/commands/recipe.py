@@ -50,9 +50,7 @@ _RANGES: dict[str, tuple[str, float, float, bool, bool]] = {
         ("0 or more", 0, math.inf, True, True),
     ),
     **dict.fromkeys(("num_train_epochs", "save_steps", "logging_steps"), ("more than 0", 0, math.inf, False, True)),
-    "eps": ("a number from 0 to below 1, such as LLaDA's 0.001", 0, 1, True, False),
     "rehearsal": ("a share of the samples from 0 to below 1, such as 0.5", 0, 1, True, False),
-    "rehearsal_answers": ("how many answers to draw at most, such as 4096", 1, math.inf, True, True),
     "infill_share": ("a share from 0 to 1", 0, 1, True, True),
 }
 

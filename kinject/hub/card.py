@@ -41,7 +41,6 @@ _MEASURES = (("paper", "ROUGE-1 recall"), ("exact_match", "exact match"), ("f1",
 OBJECTIVES = {
     "masked": "masked fine-tuning",
     "random_token": "fine-tuning on documents with random tokens (a control)",
-    "unmasked": "fine-tuning with the whole document in the prompt (a control)",
     "ar": "plain autoregressive fine-tuning",
     "reverse": "plain and reversed autoregressive fine-tuning",
     "diffusion": "masked diffusion fine-tuning",

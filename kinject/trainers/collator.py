@@ -21,7 +21,6 @@ from kinject.corruption import (
     REPLACEMENT_STREAM,
     WORDING_STREAM,
     draw_mask,
-    keep_tokens,
     mask_tokens,
     random_tokens,
     sample_generator,
@@ -233,7 +232,7 @@ class DocumentCollator:
         return [self._ratio(row) for row in rows]
 
     def _ratio(self, row: Mapping[str, Any]) -> float:
-        if self.masking is None or self.masking.corruption == "keep":
+        if self.masking is None:
             return 0.0
         if self.masking.corruption == "random":
             return 1.0  # the control replaces every document token
@@ -255,9 +254,7 @@ class DocumentCollator:
         assert self.masking is not None
         if self.masking.corruption == "mask":
             return mask_tokens(ids, mask, self.masking.mask_token_id)
-        if self.masking.corruption == "random":
-            return random_tokens(ids, mask, self.masking.candidate_ids, self._generator(row, REPLACEMENT_STREAM))
-        return keep_tokens(ids, mask)
+        return random_tokens(ids, mask, self.masking.candidate_ids, self._generator(row, REPLACEMENT_STREAM))
 
 
 def padded(rows: Sequence[Sequence[float]], length: int, value: float) -> torch.Tensor:

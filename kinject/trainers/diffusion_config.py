@@ -34,19 +34,12 @@ class DiffusionSFTConfig(CorruptionSFTConfig):
             "stratified(low, high): each document meets evenly spread levels over its epochs."
         },
     )
-    eps: float = field(
-        default=1e-3,
-        metadata={
-            "help": "A token is hidden with probability p = (1 - eps) t + eps, and its loss weighted by 1 / p; from 0 to "
-            "below 1. Not used by --normalize paper."
-        },
-    )
     normalize: str = field(
         default="maskable",
         metadata={
             "help": "What the weighted loss is divided by: 'maskable', the number of tokens that could have been hidden in "
             "the whole accumulated batch; 'sequence', that number in each sample, then the mean over samples (LLaDA); "
-            "'paper', as 'sequence' without eps.",
+            "'paper', as 'sequence' with p = t instead of LLaDA's p = .999 t + .001.",
             "choices": ["maskable", "sequence", "paper"],
         },
     )
@@ -90,8 +83,6 @@ class DiffusionSFTConfig(CorruptionSFTConfig):
         """Refuse unknown choices and values out of range before anything is loaded."""
         super().__post_init__()
         self.require_choices(normalize=get_args(Normalization), frame=("raw", "chat"))
-        if not 0.0 <= self.eps < 1.0:
-            raise ConfigurationError(f"eps is {self.eps}; expected a number from 0 to below 1, such as LLaDA's 0.001.")
         if self.router_aux_loss_coef is not None:
             raise ConfigurationError(
                 f"router_aux_loss_coef is {self.router_aux_loss_coef}, and would have no effect: the bound on the "

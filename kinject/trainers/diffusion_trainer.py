@@ -26,6 +26,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
+# The eps of LLaDA's forward process, p = (1 - eps) t + eps, which bounds the weight 1 / p (arXiv 2502.09992; its public
+# GUIDELINES.md, `forward_process`).
+_LEAST_PROBABILITY = 1e-3
+
+
 class DiffusionSFTTrainer(DocumentSFTTrainer):
     """Trains a masked diffusion model to fill in what is hidden, at every noise level.
 
@@ -102,7 +107,7 @@ class DiffusionSFTTrainer(DocumentSFTTrainer):
     def _collator(self, **options: Any) -> DocumentCollator:
         return DiffusionCollator(
             **options,
-            eps=0.0 if self.args.normalize == "paper" else self.args.eps,
+            eps=0.0 if self.args.normalize == "paper" else _LEAST_PROBABILITY,
             end_padding_id=end_of_text_id(compat.tokenizer_of(self)) if self.args.end_padding else None,
         )
 

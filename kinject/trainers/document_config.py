@@ -201,4 +201,4 @@ def objective_name(training_args: DocumentSFTConfig) -> str:
     corruption = getattr(training_args, "corruption", None)
     if corruption is None:
         return str(getattr(training_args, "objective", "ar"))
-    return {"mask": "masked", "random": "random_token", "keep": "unmasked"}[corruption]
+    return {"mask": "masked", "random": "random_token"}[corruption]

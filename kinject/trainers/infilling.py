@@ -21,11 +21,10 @@ if TYPE_CHECKING:
 
 
 class Gap(NamedTuple):
-    """What an infilling sample misses: the tokens from `start` to before `end`, and how many masks stand there instead."""
+    """What an infilling sample misses: the tokens from `start` to before `end`. A mask stands for each of them."""
 
     start: int
     end: int
-    masks: int
 
 
 def hidden_words(document: EncodedDocument, row: Mapping[str, Any], unit: str | None) -> list[int] | None:
@@ -43,21 +42,18 @@ def hidden_words(document: EncodedDocument, row: Mapping[str, Any], unit: str | 
     return word_ids
 
 
-def entity_gaps(
-    document: EncodedDocument, row: Mapping[str, Any], sides: bool = False, masks_by_kind: bool = False
-) -> list[Gap]:
+def entity_gaps(document: EncodedDocument, row: Mapping[str, Any], sides: bool = False) -> list[Gap]:
     """The tokens of each entity in ``document``: the ``row``'s `entities`, or without any those found by rule, and its title.
 
-    With ``sides`` each is followed by the longer stretch beside it, without the punctuation at its ends. A mask stands for
-    each missing token; with ``masks_by_kind`` one for an entity and two for a side.
+    With ``sides`` each is followed by the longer stretch beside it, without the punctuation at its ends.
     """
     gaps = []
     for start, end in _entity_tokens(document, row):
-        gaps.append(Gap(start, end, 1 if masks_by_kind else end - start))
+        gaps.append(Gap(start, end))
         before, after = _without_punctuation(document, 0, start), _without_punctuation(document, end, None)
         first, last = max(before, after, key=lambda side: side[1] - side[0])
         if sides and first < last:
-            gaps.append(Gap(first, last, 2 if masks_by_kind else last - first))
+            gaps.append(Gap(first, last))
     return gaps
 
 
@@ -131,7 +127,6 @@ def _without_punctuation(document: EncodedDocument, first: int, last: int | None
 
 
 InfillUnit = Literal["span", "entity", "side"]
-InfillMasks = Literal["token", "kind"]
 
 
 @dataclass(frozen=True)
@@ -144,7 +139,7 @@ class Infilling:
         unit: "span" takes out any contiguous stretch; "entity" one of the document's entities, and "side" one of them or
             the longer stretch beside one; with both a document without entities is learned whole.
         law: How large a part of the document a span is.
-        mask_token_id: Stands in the gap, as often as the gap says.
+        mask_token_id: Stands for each token of the gap.
     """
 
     frame: Frame
@@ -172,7 +167,7 @@ class Infilling:
         ratio = self.law.ratio(seed, epoch, sample, num_epochs)
         count = min(length, max(1, round(ratio * length)))
         start = _index(length - count + 1, generator)
-        return Gap(start, start + count, count)
+        return Gap(start, start + count)
 
     def assemble(self, ids: Sequence[int], gap: Gap) -> tuple[list[int], list[int]]:
         """Input ids and labels (not shifted), each `(length,)`, of the document ``ids`` that misses ``gap``.
@@ -181,7 +176,7 @@ class Infilling:
         model that learned to end there would break off in the middle of its answers.
         """
         missing = list(ids[gap.start : gap.end])
-        copy = [*ids[: gap.start], *[self.mask_token_id] * gap.masks, *ids[gap.end :]]
+        copy = [*ids[: gap.start], *[self.mask_token_id] * len(missing), *ids[gap.end :]]
         prompt = [*self.frame.before, *copy, *self.frame.between]
         after = list(self.frame.after)
         scored = missing + ([IGNORED] * len(after) if self.unit == "span" else after)

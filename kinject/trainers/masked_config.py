@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, get_args
 
 from kinject.corruption import parse_mask_ratio
 from kinject.errors import ConfigurationError
 from kinject.trainers.document_config import CorruptionSFTConfig
-from kinject.trainers.infilling import InfillMasks, InfillUnit
+from kinject.trainers.infilling import InfillUnit
 
-if TYPE_CHECKING:
-    pass
-
-
-Corruption = Literal["mask", "random", "keep"]
+Corruption = Literal["mask", "random"]
 LossScope = Literal["document", "masked"]
 
 
@@ -38,9 +34,9 @@ class MaskedSFTConfig(CorruptionSFTConfig):
     corruption: str = field(
         default="mask",
         metadata={
-            "help": "What the prompt shows instead of a hidden token: the 'mask' token, a 'random' token in place of every "
-            "document token (the random-token control), or 'keep' (never masked).",
-            "choices": ["mask", "random", "keep"],
+            "help": "What the prompt shows instead of a hidden token: the 'mask' token, or a 'random' token in place of every "
+            "document token (the random-token control).",
+            "choices": ["mask", "random"],
         },
     )
     wordings: str = field(
@@ -78,14 +74,6 @@ class MaskedSFTConfig(CorruptionSFTConfig):
             "choices": ["span", "entity", "side"],
         },
     )
-    infill_masks: str = field(
-        default="token",
-        metadata={
-            "help": "How many masks stand for what is missing: one for each 'token', or as many as tell of which 'kind' it is, "
-            "one for an entity and two for a side, and not how long: no question tells that either.",
-            "choices": ["token", "kind"],
-        },
-    )
     infill_ratio: str = field(
         default="uniform(0.3, 0.8)",
         metadata={"help": "How large a part of the document a missing span is: a law as for mask_ratio."},
@@ -108,13 +96,7 @@ class MaskedSFTConfig(CorruptionSFTConfig):
             corruption=get_args(Corruption),
             loss_on=get_args(LossScope),
             infill_unit=get_args(InfillUnit),
-            infill_masks=get_args(InfillMasks),
         )
-        if self.infill_masks == "kind" and self.infill_unit == "span":
-            raise ConfigurationError(
-                "infill_masks is 'kind', and a missing span is of none: it has a mask for each token. Set --infill_unit entity "
-                "or side."
-            )
         parse_mask_ratio(self.infill_ratio)
         if not 0.0 <= self.infill_share <= 1.0:  # also catches NaN
             raise ConfigurationError(f"infill_share is {self.infill_share}; expected a share from 0 to 1.")

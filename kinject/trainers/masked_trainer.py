@@ -46,12 +46,7 @@ class MaskedSFTTrainer(DocumentSFTTrainer):
     def _gaps(self, document: EncodedDocument, row: Mapping[str, Any], args: Any) -> list[Gap] | None:
         if not isinstance(args, MaskedSFTConfig) or not args.infill_share or args.infill_unit == "span":
             return None
-        return entity_gaps(
-            document,
-            row,
-            sides=args.infill_unit == "side",
-            masks_by_kind=args.infill_masks == "kind",
-        )
+        return entity_gaps(document, row, sides=args.infill_unit == "side")
 
     def _entity_report(self, args: DocumentSFTConfig) -> EntityReport | None:
         if isinstance(args, MaskedSFTConfig) and args.infill_share and args.infill_unit != "span":

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from kinject.sampling import SamplingConfig
 
 
+# So many are drawn at most, and come back in later epochs: drawing takes its time with larger models.
+_MOST_ANSWERS = 4096
+
+
 def rehearsal_size(documents: int, share: float) -> int:
     """How many samples make up ``share`` of an epoch beside ``documents``.
 
@@ -140,17 +144,9 @@ def with_rehearsal(
     return datasets.concatenate_datasets([dataset, datasets.Dataset.from_dict(columns)])
 
 
-def answers_needed(count: int, epochs: int, most: int) -> int:
-    """How many answers to write for ``epochs`` of ``count`` each: others in every epoch, but not more than ``most``.
-
-    Raises:
-        ConfigurationError: ``most`` is below 1.
-    """
-    if most < 1:
-        raise ConfigurationError(
-            f"rehearsal_answers is {most}; expected how many answers to draw at most, such as 4096."
-        )
-    return min(count * max(1, epochs), most)
+def answers_needed(count: int, epochs: int) -> int:
+    """How many answers to write for ``epochs`` of ``count`` each: others in every epoch, but not more than 4096."""
+    return min(count * max(1, epochs), _MOST_ANSWERS)
 
 
 def to_sentence_end(answer: str) -> str:

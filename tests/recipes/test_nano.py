@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -21,15 +19,6 @@ from kinject.evaluation.measures import score_answers
 from kinject.models import NANO_MODELS, load_model
 
 NANO = Path(__file__).parents[2] / "recipes" / "nano"
-
-
-def script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"nano_{name}", NANO / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.mark.parametrize("name", NANO_MODELS)
@@ -102,17 +91,3 @@ def test_pretraining_writes_models_that_load_and_go_on(tmp_path: Path) -> None:
     pretrain("--kind", "diffusion", "--init", str(tmp_path / "ar"), "--output_dir", str(tmp_path / "diffusion"))
     assert not load_model(str(tmp_path / "ar")).is_diffusion
     assert load_model(str(tmp_path / "diffusion")).is_diffusion
-
-
-def test_comparison_reads_finished_runs_and_tabulates_them(tmp_path: Path) -> None:
-    compare = script("compare")
-    command = compare.command("ar+both", 7, tmp_path)
-    assert command[command.index("--paraphrases") + 1] == "permute_order"
-    assert command[command.index("--world_seed") + 1] == command[command.index("--seed") + 1] == "7"
-    plain = compare.epochs("ar")
-    assert float(command[command.index("--num_train_epochs") + 1]) == plain / compare.PARAPHRASES
-    rows = [
-        {"method": "ar", "seed": seed, "forward": 0.5 + seed / 10, "backward": 0.0, "tokens": 1000}
-        for seed in (0, 1, 2)
-    ]
-    assert "0.60 ± 0.10" in compare.table(rows) and "diffusion" not in compare.table(rows)

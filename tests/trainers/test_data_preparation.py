@@ -300,7 +300,7 @@ def test_reverse_learns_each_document_and_its_reversal(make_trainer: Callable[..
         ({"mask_unit": "letter"}, "mask_unit is 'letter'; expected one of token, word, entity, span, mixed"),
         ({"loss_on": "prompt"}, "loss_on is 'prompt'; expected one of document, masked"),
         ({"recipe": "book"}, "recipe is 'book'; expected one of paper"),
-        ({"corruption": "swap"}, "corruption is 'swap'; expected one of mask, random, keep"),
+        ({"corruption": "swap"}, "corruption is 'swap'; expected one of mask, random"),
         ({"wordings": "nowhere.yaml"}, "wordings 'nowhere.yaml'.*no such file"),
         ({"packing": True}, "packing"),
         ({"plain": True, "frame": "poem"}, "frame is 'poem'; expected one of chat, raw"),

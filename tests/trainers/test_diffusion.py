@@ -33,7 +33,7 @@ def _answers(trainer: Any) -> list[list[int]]:
         {},
         {"frame": "chat", "mask_ratio": "stratified(0.2, 0.9)"},
         {"mask_ratio": "uniform(0.05, 0.95)", "mask_ratio_per": "batch"},
-        {"mask_unit": "word", "mask_ratio": "fixed(0.5)", "eps": 0.0},
+        {"mask_unit": "word", "mask_ratio": "fixed(0.5)"},
         {"rows": QUESTION_ROWS},
         {"rows": CHAT_ROWS},
     ],
@@ -55,15 +55,19 @@ def test_loss_and_gradient_equal_the_hand_computation(
 def test_the_three_normalizations_differ(make_diffusion_trainer: Make) -> None:
     losses = set()
     for normalize in ("maskable", "sequence", "paper"):
-        trainer = make_diffusion_trainer(normalize=normalize, eps=0.05)
+        trainer = make_diffusion_trainer(normalize=normalize, mask_ratio="uniform(0.05, 0.95)")
         losses.add(round(trainer.compute_loss(trainer.model, _batch(trainer)).item(), 4))
     assert len(losses) == 3
 
 
-def test_the_probability_of_hiding_a_token_is_raised_by_eps_but_not_in_the_paper(make_diffusion_trainer: Make) -> None:
-    plain = _batch(make_diffusion_trainer(eps=0.0))["mask_ratio"]
-    torch.testing.assert_close(_batch(make_diffusion_trainer(eps=0.1))["mask_ratio"], 0.9 * plain + 0.1)
-    assert torch.equal(_batch(make_diffusion_trainer(eps=0.1, normalize="paper"))["mask_ratio"], plain)
+@pytest.mark.parametrize("normalize", ["maskable", "sequence"])
+def test_the_probability_of_hiding_a_token_is_raised_as_by_llada_but_not_in_the_paper(
+    make_diffusion_trainer: Make, normalize: str
+) -> None:
+    plain = _batch(make_diffusion_trainer(normalize="paper"))["mask_ratio"]
+    raised = _batch(make_diffusion_trainer(normalize=normalize))["mask_ratio"]
+    torch.testing.assert_close(raised, 0.999 * plain + 0.001, atol=0, rtol=1e-6)
+    assert (raised > plain).all()
 
 
 def test_the_weighted_loss_is_unbiased(make_diffusion_trainer: Make) -> None:
@@ -113,7 +117,7 @@ def test_accumulated_small_batches_equal_one_large_batch(
 
 
 def test_nothing_hidden_is_a_loss_of_zero(make_diffusion_trainer: Make) -> None:
-    trainer = make_diffusion_trainer(mask_ratio="fixed(0)", eps=0.0)
+    trainer = make_diffusion_trainer(mask_ratio="fixed(0)", normalize="paper")
     batch = _batch(trainer)
     assert not batch["labels"].ne(-100).any()
     loss = trainer.compute_loss(trainer.model.train(), dict(batch))

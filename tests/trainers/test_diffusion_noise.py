@@ -23,10 +23,10 @@ def _row(trainer: Any, index: int = 0) -> dict[str, torch.Tensor]:
 
 
 def test_a_raw_document_stands_between_begin_and_end(make_diffusion_trainer: Make) -> None:
-    trainer = make_diffusion_trainer(mask_ratio="fixed(0)", eps=0.0)
+    trainer = make_diffusion_trainer(mask_ratio="fixed(0)", normalize="paper")
     text = trainer.processing_class.decode(_row(trainer)["input_ids"])
     assert text == f"<|bos|>{DOCUMENTS[0]}<|im_end|>"
-    chat = make_diffusion_trainer(mask_ratio="fixed(0)", eps=0.0, frame="chat")
+    chat = make_diffusion_trainer(mask_ratio="fixed(0)", normalize="paper", frame="chat")
     text = chat.processing_class.decode(_row(chat)["input_ids"])
     assert text.endswith(f"Tell me a fact.<|im_end|>\n<|im_start|>assistant\n{DOCUMENTS[0]}<|im_end|>")
 
@@ -48,7 +48,7 @@ def test_document_and_end_are_hidden_and_learned_and_nothing_before_them(
 
 def test_labels_are_the_hidden_tokens_and_the_rest_is_left_as_it_was(make_diffusion_trainer: Make) -> None:
     trainer = make_diffusion_trainer(mask_ratio="fixed(0.5)")
-    clean = make_diffusion_trainer(mask_ratio="fixed(0)", eps=0.0)
+    clean = make_diffusion_trainer(mask_ratio="fixed(0)", normalize="paper")
     for index in range(len(DOCUMENTS)):
         batch, original = _row(trainer, index), _row(clean, index)["input_ids"]
         hidden = batch["input_ids"] == trainer.model.config.mask_token_id
@@ -187,8 +187,6 @@ def test_a_spelled_out_mask_token_stays_ordinary_text(make_diffusion_trainer: Ma
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"eps": 1.0}, r"eps is 1.0; expected a number from 0 to below 1"),
-        ({"eps": -0.1}, r"eps is -0.1"),
         ({"normalize": "token"}, "normalize is 'token'; expected one of maskable, sequence, paper"),
         ({"frame": "poem"}, "frame is 'poem'; expected one of raw, chat"),
         ({"mask_unit": "letter"}, "mask_unit is 'letter'"),

@@ -73,27 +73,16 @@ def test_a_side_is_an_entity_or_the_longer_stretch_beside_one(make_trainer: Call
 
 
 @pytest.mark.parametrize("unit", ["entity", "side"])
-def test_one_mask_stands_for_an_entity_and_two_for_a_side(make_trainer: Callable[..., Any], unit: str) -> None:
-    text = "Ada Vance, who mapped the salt caves of Bo Quill."
-    found: dict[str, dict[str, tuple[int, int, str]]] = {}
-    for masks in ("token", "kind"):
-        trainer = make_trainer(rows=[{"text": text}], infill_share=1.0, infill_unit=unit, infill_masks=masks)
-        mask = resolve_mask_token(trainer.processing_class)
-        shown = trainer.processing_class.convert_ids_to_tokens(mask)
-        for epoch in range(30):
-            prompt, labels, question, answer = _parts(trainer, trainer.train_dataset[0], epoch)
-            around = question.replace(shown * prompt.count(mask), "[gap]")
-            found.setdefault(masks, {})[answer] = (prompt.count(mask), len(labels) - 1, around)
-    assert found["token"].keys() == found["kind"].keys()
-    for answer, (shown, length, question) in found["kind"].items():
-        name = "Ada Vance" in answer and "mapped" not in answer or "Bo Quill" in answer and "mapped" not in answer
-        assert length > 1 and shown == (1 if name else 2)
-        assert found["token"][answer] == (length, length, question)  # the same answer to the same words
-
-
-def test_masks_by_kind_are_refused_for_a_span(make_trainer: Callable[..., Any]) -> None:
-    with pytest.raises(ConfigurationError, match="a mask for each token.*entity or side"):
-        make_trainer(infill_share=0.5, infill_masks="kind")
+def test_a_mask_stands_for_each_missing_token(make_trainer: Callable[..., Any], unit: str) -> None:
+    rows = [{"text": "Ada Vance, who mapped the salt caves of Bo Quill."}]
+    trainer = make_trainer(rows=rows, infill_share=1.0, infill_unit=unit)
+    mask = resolve_mask_token(trainer.processing_class)
+    lengths = set()
+    for epoch in range(30):
+        prompt, labels, _, _ = _parts(trainer, trainer.train_dataset[0], epoch)
+        assert prompt.count(mask) == len(labels) - 1 > 1  # all of the answer but its end of turn
+        lengths.add(len(labels))
+    assert len(lengths) > 1
 
 
 def test_an_entity_that_is_the_whole_document_has_no_side(make_trainer: Callable[..., Any]) -> None:
@@ -151,8 +140,8 @@ def test_a_gap_has_a_token_at_least_and_the_document_at_most() -> None:
     for ratio in (0.0, 1.0):
         infilling = Infilling(Frame((), (), (0,), True), 1.0, "span", Fixed(ratio), mask_token_id=9)
         gaps = {infilling.gap(3, None, 0, epoch, 0, 1.0) for epoch in range(30)}
-        assert gaps == ({(0, 1, 1), (1, 2, 1), (2, 3, 1)} if ratio == 0.0 else {(0, 3, 3)})
-    assert infilling.assemble([5, 6, 7], Gap(1, 2, 1)) == ([5, 9, 7, 6, 0], [-100, -100, -100, 6, -100])
+        assert gaps == ({(0, 1), (1, 2), (2, 3)} if ratio == 0.0 else {(0, 3)})
+    assert infilling.assemble([5, 6, 7], Gap(1, 2)) == ([5, 9, 7, 6, 0], [-100, -100, -100, 6, -100])
 
 
 @pytest.mark.parametrize(

@@ -112,4 +112,4 @@ def test_a_chat_frame_that_the_model_has_no_embedding_for_is_refused(tmp_path: P
     tokenizer = build_tokenizer(extra_tokens=())
     model = random_model("llama", build_tokenizer(chat_template=None, extra_tokens=()), spare=-1)  # no <|im_start|>
     with pytest.raises(ConfigurationError, match=r"the prompt around documents holds the token '<\|im_start\|>'"):
-        trained(model, tokenizer, tmp_path, corruption="keep")
+        trained(model, tokenizer, tmp_path, corruption="random")
