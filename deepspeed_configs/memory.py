@@ -1,6 +1,6 @@
 """Which launch configuration fits a model on so many GPUs: memory computed by plain arithmetic, not measured.
 
-    python deepspeed_configs/memory.py                                   # the table of the README
+    python deepspeed_configs/memory.py                                   # the table of docs/many_gpus.md
     python deepspeed_configs/memory.py --gpu_gigabytes 40 --tokens 8192  # other GPUs, larger batches
 
 Counted for every GPU, in GB (1e9 bytes): weights, gradients and AdamW states as the configuration shards them; one

@@ -254,13 +254,18 @@ def require_finite(model: torch.nn.Module, trained_only: bool = False) -> None:
     """Refuse weights that are not numbers: they answer nothing, and say so to nobody.
 
     Args:
-        model: Whole, or sharded over processes, of which each looks at its own part.
+        model: Whole, or sharded over processes, of which each looks at its own part. Weights that bitsandbytes packed
+            are left out: what is stored as floats there (`bnb_4bit_quant_storage`) are bytes of packed numbers.
         trained_only: Leave out the weights that take no gradient.
 
     Raises:
         ConfigurationError: a weight holds nan or an infinite number.
     """
-    weights = [(name, each) for name, each in model.named_parameters() if each.requires_grad or not trained_only]
+    weights = [
+        (name, each)
+        for name, each in model.named_parameters()
+        if (each.requires_grad or not trained_only) and getattr(each, "quant_state", None) is None
+    ]
     if all_finite(weight for _, weight in weights):
         return
     names = sorted(name for name, weight in weights if not all_finite([weight]))

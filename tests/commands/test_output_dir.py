@@ -168,6 +168,7 @@ def test_a_readme_of_the_users_is_not_ours(tmp_path: Path) -> None:
         (("runs/events", "log.txt", "train.log", ".gitignore"), {}),
         (("README.md", "accuracy.png", "runs/events"), {"before": {}}),  # stopped before its first checkpoint
         (("checkpoint-30/model.safetensors", "README.md"), {"before": {}}),  # killed while it was written
+        (("best.new/model.safetensors", "README.md"), {"before": {}}),
     ],
 )
 def test_a_directory_that_loses_nothing_is_taken(

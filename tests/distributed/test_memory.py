@@ -1,4 +1,4 @@
-"""The table of what fits: it is the README's, and more GPUs, or smaller batches, never need more of each."""
+"""The table of what fits: it is that of the documents, and more GPUs, or smaller batches, never need more of each."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def memory() -> Any:
     return module
 
 
-def test_the_table_in_the_readme_is_what_the_script_prints(memory: Any) -> None:
-    assert memory.table(80.0, 4096) in (ROOT / "README.md").read_text(encoding="utf-8")
+def test_the_table_in_the_documents_is_what_the_script_prints(memory: Any) -> None:
+    assert memory.table(80.0, 4096) in (ROOT / "docs" / "many_gpus.md").read_text(encoding="utf-8")
 
 
 def test_every_strategy_has_a_configuration_and_more_gpus_need_no_more_of_each(memory: Any) -> None:

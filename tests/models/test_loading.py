@@ -12,8 +12,10 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from kinject.errors import ConfigurationError
+from kinject.hub.staging import model_files, require_finite_files
 from kinject.models import EMBEDDED_MODEL, NANO_MODELS, load_model, loading, to_diffusion
-from tests.conftest import build_model, build_tokenizer
+from kinject.models.weights import require_finite
+from tests.conftest import build_model, build_tokenizer, nf4
 
 
 @pytest.fixture
@@ -153,3 +155,20 @@ def test_the_embedded_model_comes_from_the_package_and_saves_as_an_ordinary_one(
     assert again.model.dtype == torch.float32
     adapter = get_peft_model(loaded.model, LoraConfig(target_modules=["q_proj"], task_type="CAUSAL_LM"))
     assert adapter.peft_config["default"].base_model_name_or_path == "HuggingFaceTB/SmolLM2-135M-Instruct"
+
+
+def test_packed_weights_are_bytes_and_may_look_like_no_numbers(saved: Path, tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes")
+    options = nf4()
+    options["quantization_config"].bnb_4bit_quant_storage = torch.float32  # what ZeRO-3 shards has to be floats
+    model = load_model(str(saved), **options).model
+    packed = model.model.layers[0].mlp.up_proj.weight
+    packed.data.view(torch.uint8).fill_(255)
+    assert packed.isnan().all()
+    model.save_pretrained(tmp_path / "packed")
+    require_finite(model)
+    require_finite_files(model_files(tmp_path / "packed"))
+    with torch.no_grad():
+        model.model.norm.weight[0] = torch.nan
+    with pytest.raises(ConfigurationError, match=r"not finite numbers .*: 1 \(model.norm.weight\)"):
+        require_finite(model)
