@@ -3,39 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any
 
 from kinject.errors import ConfigurationError
-
-Remasking = Literal["low_confidence", "random", "entropy", "top_margin"]
 
 
 @dataclass(frozen=True)
 class SamplingConfig:
     """Settings of `sample` and `infill`.
 
-    An answer begins as masks. Every step predicts them all and commits the best-scored ones of the block in work; what
-    is committed is never masked again. `SamplingConfig.published` is LLaDA's algorithm to the letter,
-    `SamplingConfig.fast` what questions are asked with.
+    An answer begins as masks. Every step predicts them all and commits the most probable tokens of the block in work (LLaDA's
+    low-confidence remasking); what is committed is never masked again. `SamplingConfig.published` is LLaDA's algorithm to
+    the letter, `SamplingConfig.fast` what questions are asked with.
 
     Attributes:
         answer_length: Longest answer in tokens.
         steps: Steps for a whole answer, divided evenly among its blocks; None means one per token. A block of m masks
             and s steps commits m // s tokens a step, and one more in each of the first m % s.
         block_length: Blocks are filled from left to right, one after the other; None means one block.
-        canvas_length: Masks shown at first. An answer that has not ended on them is continued on as many more, up to
-            `answer_length`. None means all of them from the start.
-        remasking: What is committed first: tokens of high probability ("low_confidence" stays masked), random ones,
-            positions of low entropy, or of a large margin between the two best tokens ("top_margin").
         temperature: Of the Gumbel noise by which tokens are drawn; 0 takes the most probable.
-        guidance: Weight w of classifier-free guidance, (w + 1) * conditional - w * unconditional, where the
-            unconditional pass sees masks in place of the prompt. 0 turns it off; otherwise it doubles the evaluations.
         threshold: Also commit every token of the block whose probability is above this.
         stop_at_end: A row is finished once it holds an end token with nothing masked before it. That never changes
             what stands before the end token.
         exact: Follow the published code where it could show: logits of every position, ties as `torch.topk` breaks
             them, and no ban on predicting the mask token itself (such a position stays masked).
-        seed: Of the noise and of random remasking, together with the prompt; never of the batch.
+        seed: Of the noise, together with the prompt; never of the batch.
 
     Raises:
         ConfigurationError: a value out of range, or lengths that do not divide.
@@ -44,10 +36,7 @@ class SamplingConfig:
     answer_length: int = 128
     steps: int | None = None
     block_length: int | None = None
-    canvas_length: int | None = None
-    remasking: Remasking = "low_confidence"
     temperature: float = 0.0
-    guidance: float = 0.0
     threshold: float | None = None
     stop_at_end: bool = True
     exact: bool = False
@@ -55,25 +44,22 @@ class SamplingConfig:
 
     def __post_init__(self) -> None:
         """Check the field values."""
-        for name in ("answer_length", "steps", "block_length", "canvas_length"):
+        for name in ("answer_length", "steps", "block_length"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigurationError(f"{name} is {value}, expected at least 1")
-        self._check_division("answer_length", self.answer_length)
-        if self.canvas_length is not None:
-            self._check_division("canvas_length", self.canvas_length)
+        if self.block_length is not None and self.answer_length % self.block_length:
+            raise ConfigurationError(
+                f"answer_length is {self.answer_length}, expected a multiple of block_length {self.block_length}, such as "
+                f"{-(-self.answer_length // self.block_length) * self.block_length}"
+            )
         if self.steps is not None and self.steps % self.blocks:
             raise ConfigurationError(
                 f"steps is {self.steps}, expected a multiple of the {self.blocks} blocks that answer_length "
                 f"{self.answer_length} and block_length {self.block_length} make; each block takes equally many"
             )
-        if self.remasking not in get_args(Remasking):
-            raise ConfigurationError(
-                f"remasking is {self.remasking!r}, expected one of {', '.join(get_args(Remasking))}"
-            )
-        for name in ("temperature", "guidance"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ConfigurationError(f"{name} is {getattr(self, name)}, expected a number from 0 (off) up")
+        if not 0 <= self.temperature < float("inf"):
+            raise ConfigurationError(f"temperature is {self.temperature}, expected a number from 0 (off) up")
         if self.threshold is not None and not 0 < self.threshold <= 1:
             raise ConfigurationError(
                 f"threshold is {self.threshold}, expected a probability above 0 and up to 1, or None to commit by steps"
@@ -81,33 +67,20 @@ class SamplingConfig:
         if not 0 <= self.seed < 2**64:
             raise ConfigurationError(f"seed is {self.seed}, expected an integer from 0 to 2**64 - 1")
 
-    def _check_division(self, name: str, length: int) -> None:
-        if self.block_length is not None and length % self.block_length:
-            raise ConfigurationError(
-                f"{name} is {length}, expected a multiple of block_length {self.block_length}, such as "
-                f"{-(-length // self.block_length) * self.block_length}"
-            )
-
     @property
     def block(self) -> int:
         """Tokens of a block."""
-        return self.block_length or self.canvas_length or self.answer_length
+        return self.block_length or self.answer_length
 
     @property
     def blocks(self) -> int:
         """Blocks of a whole answer."""
-        return -(-self.answer_length // self.block)
+        return self.answer_length // self.block
 
     @property
     def steps_per_block(self) -> int:
         """Steps after which all of a block is committed."""
         return self.block if self.steps is None else self.steps // self.blocks
-
-    @property
-    def canvases(self) -> list[int]:
-        """Masks shown at first, and added one after the other to an answer that has not ended."""
-        canvas = self.canvas_length or self.answer_length
-        return [min(canvas, self.answer_length - start) for start in range(0, self.answer_length, canvas)]
 
     @classmethod
     def published(
@@ -128,10 +101,6 @@ class SamplingConfig:
 
         Whatever the model is sure of is committed at once, and a row stops at its end token. `answer_length` is rounded
         up to whole blocks.
-
-        All masks are shown from the start: a model may answer otherwise on a shorter canvas, and evaluations are saved
-        without it. Where that is known to be harmless, or the published answer is not the measure, `canvas_length=32`
-        makes each of them several times cheaper.
 
         There is no prefix cache across blocks: with attention in both directions its keys are stale as soon as a token
         is committed, and answers of 20-30 tokens take too few blocks for it to pay (Fast-dLLM, issue 81).

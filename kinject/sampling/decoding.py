@@ -11,7 +11,6 @@ import torch
 from kinject.models.diffusion import DiffusionSettings
 from kinject.sampling import remasking
 from kinject.sampling.config import SamplingConfig
-from kinject.sampling.remasking import guide
 
 # What a masked diffusion model says of the columns in work.
 
@@ -60,25 +59,16 @@ class Predictor:
         return logits
 
     def _call(self, rows: Rows, columns: torch.Tensor) -> torch.Tensor:
-        """Logits at ``columns``, guided if so configured."""
-        ids, visible, positions = rows.ids, rows.visible.long(), rows.positions
-        if self.config.guidance:
-            ids = torch.cat([ids, ids.masked_fill(rows.prompt, self.settings.mask_token_id)])
-            visible, positions = visible.repeat(2, 1), positions.repeat(2, 1)
+        """Logits at ``columns``."""
         output = self.model(
-            input_ids=ids,  # (rows or twice as many, width)
-            attention_mask=visible if self.padded else None,
-            position_ids=positions if self.padded else None,
+            input_ids=rows.ids,  # (rows, width)
+            attention_mask=rows.visible.long() if self.padded else None,
+            position_ids=rows.positions if self.padded else None,
             use_cache=False,
             **({} if self.config.exact else {"logits_to_keep": columns}),
         )
         logits = output.logits[:, columns] if self.config.exact else output.logits
-        if logits.dtype not in (torch.float32, torch.float64):
-            logits = logits.float()
-        if not self.config.guidance:
-            return logits
-        conditional, unconditional = logits.chunk(2)
-        return guide(conditional, unconditional, self.config.guidance)
+        return logits if logits.dtype in (torch.float32, torch.float64) else logits.float()
 
 
 # The rows of a batch in work: token ids, which are still masked, and how far each row has come.
@@ -94,7 +84,6 @@ class Rows:
         index: (rows,) where the row stands in the batch as it began.
         ids: (rows, width) token ids, padded on the left.
         visible: (rows, width) no padding.
-        prompt: (rows, width) what guidance hides in its unconditional pass.
         answer: (rows, width) masks at the beginning.
         open: (rows, width) masks still.
         block_of: (rows, width) number of the block.
@@ -108,7 +97,6 @@ class Rows:
     index: torch.Tensor
     ids: torch.Tensor
     visible: torch.Tensor
-    prompt: torch.Tensor
     answer: torch.Tensor
     open: torch.Tensor
     block_of: torch.Tensor
@@ -153,7 +141,6 @@ def batch_rows(
     *,
     block_length: int,
     origins: Sequence[int],
-    prompt_lengths: Sequence[int] | None,
     seeds: torch.Tensor,
     device: torch.device,
 ) -> Rows:
@@ -164,7 +151,6 @@ def batch_rows(
         mask_token_id: Stands for what is to be filled.
         block_length: Tokens of a block.
         origins: Position of each row at which its block 0 begins.
-        prompt_lengths: Tokens of each row that are its prompt, which guidance hides; None means all but the masks.
         seeds: (rows,) of the noise.
         device: Where the tensors go.
     """
@@ -177,16 +163,12 @@ def batch_rows(
     visible = padded([[1] * len(row) for row in sequences], 0).bool()
     masked = visible & (ids == mask_token_id)
     positions = (visible.cumsum(dim=1) - 1).clamp(min=0)
-    prompt = visible & ~masked
-    if prompt_lengths is not None:
-        prompt = visible & (positions < torch.tensor(prompt_lengths, device=device)[:, None])
     blocks = (positions - torch.tensor(origins, device=device)[:, None]).div(block_length, rounding_mode="floor")
     zeros = torch.zeros(len(sequences), dtype=torch.int64, device=device)
     rows = Rows(
         index=torch.arange(len(sequences), device=device),
         ids=ids,
         visible=visible,
-        prompt=prompt,
         answer=masked,
         open=masked.clone(),
         block_of=blocks.masked_fill(~masked, NO_BLOCK),
@@ -261,17 +243,14 @@ def _step(predict: Predictor, rows: Rows, columns: torch.Tensor, steps_per_block
     """Predict, commit and go on; returns where tokens were committed, (rows, width)."""
     config, positions = predict.config, rows.positions[:, columns]
     logits = predict(rows, columns)  # (rows, columns, vocabulary)
-    token_noise = score_noise = None
+    noise = None
     if config.temperature:
-        token_noise = remasking.uniform(rows.seeds, rows.taken, positions, logits.shape[-1])
-    if config.remasking == "random":
-        score_noise = remasking.uniform(rows.seeds, rows.taken, positions)
-    tokens = remasking.choose_tokens(logits, config.temperature, token_noise)  # (rows, columns)
+        noise = remasking.uniform(rows.seeds, rows.taken, positions, logits.shape[-1])
+    tokens = remasking.choose_tokens(logits, config.temperature, noise)  # (rows, columns)
     probabilities = logits.softmax(dim=-1)
     certainty = probabilities.gather(-1, tokens[..., None])[..., 0]  # (rows, columns)
     eligible = rows.in_work[:, columns]
-    ranking = remasking.remasking_scores(probabilities, certainty, config.remasking, score_noise)
-    ranking = ranking.masked_fill(~eligible, -torch.inf)
+    ranking = certainty.masked_fill(~eligible, -torch.inf)
     budgets = rows.masks // steps_per_block + (rows.step < rows.masks % steps_per_block)  # (rows,)
     if config.exact:
         selected = remasking.select_as_published(ranking, budgets, rows.first)

@@ -10,8 +10,6 @@ from hashlib import blake2b
 
 import torch
 
-from kinject.sampling.config import Remasking
-
 # Random numbers that depend on the seed, the row, the step and the place, and on nothing else.
 
 _STEP, _POSITION, _TOKEN = -0x61C8864680B583EB, -0x3D4D51C2D82B14B1, 0x165667B19E3779F9  # odd, of well mixed bits
@@ -23,24 +21,21 @@ def row_seeds(seed: int, rows: Sequence[Sequence[int]]) -> torch.Tensor:
     return torch.tensor([int.from_bytes(digest, "little", signed=True) for digest in digests], dtype=torch.int64)
 
 
-def uniform(
-    seeds: torch.Tensor, steps: torch.Tensor, positions: torch.Tensor, tokens: int | None = None
-) -> torch.Tensor:
+def uniform(seeds: torch.Tensor, steps: torch.Tensor, positions: torch.Tensor, tokens: int) -> torch.Tensor:
     """Numbers strictly between 0 and 1, in float64.
 
     Args:
         seeds: (rows,) from `row_seeds`.
         steps: (rows,) steps that the row has taken.
         positions: (rows, columns) of the column in the row itself, without padding.
-        tokens: Size of the vocabulary; None for one number a position.
+        tokens: Size of the vocabulary.
 
     Returns:
-        (rows, columns), or (rows, columns, tokens).
+        (rows, columns, tokens).
     """
     key = _mix(seeds + steps * _STEP)[:, None]  # (rows, 1)
     key = _mix(key + (positions + 1) * _POSITION)  # (rows, columns)
-    if tokens is not None:
-        key = _mix(key[..., None] + torch.arange(1, tokens + 1, device=key.device) * _TOKEN)  # (rows, columns, tokens)
+    key = _mix(key[..., None] + torch.arange(1, tokens + 1, device=key.device) * _TOKEN)  # (rows, columns, tokens)
     return (_shift(key, 11).double() + 0.5) * 2.0**-53
 
 
@@ -54,11 +49,6 @@ def _mix(bits: torch.Tensor) -> torch.Tensor:
     bits = (bits ^ _shift(bits, 30)) * -0x40A7B892E31B1A47
     bits = (bits ^ _shift(bits, 27)) * -0x6B2FB644ECCEEE15
     return bits ^ _shift(bits, 31)
-
-
-def guide(conditional: torch.Tensor, unconditional: torch.Tensor, guidance: float) -> torch.Tensor:
-    """Classifier-free guidance of logits, (..., vocabulary): away from what the model says without the prompt."""
-    return unconditional + (guidance + 1) * (conditional - unconditional)
 
 
 def choose_tokens(logits: torch.Tensor, temperature: float, uniform: torch.Tensor | None) -> torch.Tensor:
@@ -78,32 +68,6 @@ def choose_tokens(logits: torch.Tensor, temperature: float, uniform: torch.Tenso
     if temperature == 0 or uniform is None:
         return logits.argmax(dim=-1)
     return (logits.double() - temperature * torch.log(-torch.log(uniform))).argmax(dim=-1)
-
-
-def remasking_scores(
-    probabilities: torch.Tensor, chosen: torch.Tensor, remasking: Remasking, uniform: torch.Tensor | None
-) -> torch.Tensor:
-    """How early each position is committed: the higher, the earlier.
-
-    Args:
-        probabilities: (rows, columns, vocabulary), of float32 or more: in bf16 unequal positions would tie.
-        chosen: (rows, columns) probability of the token that would be committed.
-        remasking: "low_confidence": that probability; "entropy": minus the entropy; "top_margin": by how much the best
-            token's probability exceeds the second's; "random": ``uniform``.
-        uniform: (rows, columns) in (0, 1); used by "random" only.
-
-    Returns:
-        (rows, columns).
-    """
-    if remasking == "random":
-        assert uniform is not None
-        return uniform
-    if remasking == "entropy":
-        return torch.special.entr(probabilities).sum(dim=-1).neg()
-    if remasking == "top_margin":
-        best, second = probabilities.topk(2, dim=-1).values.unbind(dim=-1)
-        return best - second
-    return chosen
 
 
 def select_best(scores: torch.Tensor, budgets: torch.Tensor) -> torch.Tensor:

@@ -20,7 +20,7 @@ class Step:
     """What one step left behind in one row.
 
     Attributes:
-        ids: The answer (of `sample`, up to the last mask shown) or the row (of `infill`) after the step.
+        ids: The answer (of `sample`) or the row (of `infill`) after the step.
         committed: Places in ``ids`` that this step filled.
     """
 
@@ -34,7 +34,7 @@ class Sampled:
 
     Attributes:
         ids: One answer or row each, in the order given.
-        nfe: Forward evaluations that each row took part in; a step with guidance counts two.
+        nfe: Forward evaluations that each row took part in.
         calls: How often the model was called, a batch at a time.
         history: The steps of each row; empty unless asked for.
     """
@@ -87,30 +87,21 @@ def sample(
     ends = set(end_ids) if config.stop_at_end else set()
     answered = 0
     for batch in _batches(range(len(given)), given, batch_size):
-        going = batch
-        for canvas in config.canvases:
-            rows = batch_rows(
-                [given[row] + sampled.ids[row] + [settings.mask_token_id] * canvas for row in going],
-                settings.mask_token_id,
-                block_length=config.block,
-                origins=[len(given[row]) + len(sampled.ids[row]) for row in going],
-                prompt_lengths=[len(given[row]) for row in going],
-                seeds=seeds[going],
-                device=_device(model),
-            )
-            watch = _recorder(sampled, going, [len(given[row]) for row in going]) if history else None
-            ids, taken, calls = decode(
-                model, rows, config, settings, steps_per_block=config.steps_per_block, end_ids=end_ids, watch=watch
-            )
-            _add(sampled, going, taken, calls, config)
-            width = len(ids[0])
-            for row, decoded in zip(going, ids, strict=True):
-                sampled.ids[row] += decoded[width - canvas :]
-            going = [row for row in going if ends.isdisjoint(sampled.ids[row])]
-            if not going:
-                break
-        for row in batch:
-            sampled.ids[row] = _until_end(sampled.ids[row], ends)
+        rows = batch_rows(
+            [given[row] + [settings.mask_token_id] * config.answer_length for row in batch],
+            settings.mask_token_id,
+            block_length=config.block,
+            origins=[len(given[row]) for row in batch],
+            seeds=seeds[batch],
+            device=_device(model),
+        )
+        watch = _recorder(sampled, batch, [len(given[row]) for row in batch]) if history else None
+        ids, taken, calls = decode(
+            model, rows, config, settings, steps_per_block=config.steps_per_block, end_ids=end_ids, watch=watch
+        )
+        _add(sampled, batch, taken, calls)
+        for row, decoded in zip(batch, ids, strict=True):
+            sampled.ids[row] = _until_end(decoded[-config.answer_length :], ends)
         answered += len(batch)
         if progress is not None:
             progress(answered, len(given))
@@ -132,8 +123,8 @@ def infill(
         model: As for `sample`.
         rows: Token ids with masks among them. A row without masks comes back as it is.
         config: How to decode; default: one block, one token a step. Blocks are counted from the beginning of the row,
-            and ``steps`` are those of a block where ``block_length`` is None. Canvas, end tokens and thus
-            ``stop_at_end`` have no part in it.
+            and ``steps`` are those of a block where ``block_length`` is None. Rows do not end early, whatever
+            ``stop_at_end`` says.
         batch_size: Rows of a batch.
         history: Keep every step.
 
@@ -162,7 +153,6 @@ def infill(
             settings.mask_token_id,
             block_length=config.block_length or longest,
             origins=[0] * len(batch),
-            prompt_lengths=None,
             seeds=seeds[batch],
             device=_device(model),
         )
@@ -175,7 +165,7 @@ def infill(
             end_ids=(),
             watch=_recorder(sampled, batch, [0] * len(batch)) if history else None,
         )
-        _add(sampled, batch, taken, calls, config)
+        _add(sampled, batch, taken, calls)
         for number, decoded in zip(batch, ids, strict=True):
             sampled.ids[number] = decoded[len(decoded) - len(given[number]) :]
     return sampled
@@ -215,11 +205,11 @@ def _nothing_yet(rows: int, history: bool) -> Sampled:
     return Sampled([[] for _ in range(rows)], [0] * rows, history=[[] for _ in range(rows)] if history else [])
 
 
-def _add(sampled: Sampled, batch: Sequence[int], taken: Sequence[int], calls: int, config: SamplingConfig) -> None:
+def _add(sampled: Sampled, batch: Sequence[int], taken: Sequence[int], calls: int) -> None:
     """Count what ``batch`` took."""
     sampled.calls += calls
     for row, steps in zip(batch, taken, strict=True):
-        sampled.nfe[row] += steps * (2 if config.guidance else 1)
+        sampled.nfe[row] += steps
 
 
 def _until_end(answer: list[int], ends: set[int]) -> list[int]:

@@ -19,16 +19,10 @@ from kinject.sampling import SamplingConfig
             {"answer_length": 30, "block_length": 4},
             "answer_length is 30, expected a multiple of block_length 4, such as 32",
         ),
-        (
-            {"answer_length": 32, "block_length": 4, "canvas_length": 10},
-            "canvas_length is 10, expected a multiple of block",
-        ),
         ({"answer_length": 32, "block_length": 8, "steps": 6}, "steps is 6, expected a multiple of the 4 blocks"),
         ({"answer_length": 32, "block_length": 8, "steps": 2}, "steps is 2, expected a multiple of the 4 blocks"),
-        ({"remasking": "lowest"}, "remasking is 'lowest', expected one of low_confidence, random, entropy, top_margin"),
         ({"temperature": -0.1}, "temperature is -0.1, expected a number from 0"),
         ({"temperature": float("nan")}, "temperature is nan, expected a number from 0"),
-        ({"guidance": -1}, "guidance is -1, expected a number from 0"),
         ({"threshold": 0.0}, "threshold is 0.0, expected a probability"),
         ({"threshold": 90}, "threshold is 90, expected a probability"),
         ({"seed": -1}, "seed is -1, expected an integer from 0"),
@@ -40,23 +34,17 @@ def test_bad_settings_are_refused(settings: dict[str, Any], message: str) -> Non
     assert str(error.value).startswith(message)
 
 
-def test_canvases_add_up_to_the_answer() -> None:
-    assert SamplingConfig(100).canvases == [100]
-    assert SamplingConfig(96, block_length=4, canvas_length=40).canvases == [40, 40, 16]
-    assert SamplingConfig.published().canvases == [128]
-
-
 @pytest.mark.parametrize("answer_length", [1, 2, 7, 30, 33, 127, 128])
 @pytest.mark.parametrize("block_length", [1, 4, 5])
 def test_the_fast_mode_takes_any_length(answer_length: int, block_length: int) -> None:
     config = SamplingConfig.fast(answer_length, block_length)
     assert answer_length <= config.answer_length < answer_length + block_length
-    assert config.canvases == [config.answer_length]  # all masks, as in the published algorithm
+    assert config.answer_length % block_length == 0
 
 
 def test_the_named_modes_can_be_changed_but_not_past_the_checks() -> None:
-    config = SamplingConfig.fast(64, threshold=None, canvas_length=32, remasking="entropy")
-    assert (config.threshold, config.canvases, config.remasking) == (None, [32, 32], "entropy")
+    config = SamplingConfig.fast(64, threshold=None, steps=32)
+    assert (config.threshold, config.steps, config.block_length) == (None, 32, 4)
     assert SamplingConfig.published(8, 8, 4, stop_at_end=True).stop_at_end
     with pytest.raises(ConfigurationError, match="block_length is 0"):
         SamplingConfig.fast(64, 0)

@@ -15,14 +15,13 @@ from kinject.sampling.decoding import NO_BLOCK, Predictor, Rows, batch_rows
 M, N = 3, NO_BLOCK
 
 
-def rows_of(device: str = "cpu", prompt_lengths: list[int] | None = None) -> Rows:
+def rows_of(device: str = "cpu") -> Rows:
     """A whole row, whose masks are in three blocks, and one that is padded, whose block 0 begins at its second token."""
     return batch_rows(
         [[9, M, M, 8, M, M], [M, 7, M]],
         M,
         block_length=2,
         origins=[0, 1],
-        prompt_lengths=prompt_lengths,
         seeds=torch.tensor([11, 12]),
         device=torch.device(device),
     )
@@ -34,7 +33,6 @@ def test_rows_begin_with_their_first_block_of_masks() -> None:
         "index": [0, 1],
         "ids": [[9, M, M, 8, M, M], [0, 0, 0, M, 7, M]],
         "visible": [[True] * 6, [False] * 3 + [True] * 3],
-        "prompt": [[True, False, False, True, False, False], [False, False, False, False, True, False]],
         "answer": [[False, True, True, False, True, True], [False, False, False, True, False, True]],
         "open": [[False, True, True, False, True, True], [False, False, False, True, False, True]],
         "block_of": [[N, 0, 1, N, 2, 2], [N, N, N, -1, N, 0]],
@@ -45,7 +43,7 @@ def test_rows_begin_with_their_first_block_of_masks() -> None:
         "taken": [0, 0],
     }
     assert {name: value.tolist() for name, value in vars(rows).items()} == expected
-    booleans = {"visible", "prompt", "answer", "open"}
+    booleans = {"visible", "answer", "open"}
     assert {name for name, value in vars(rows).items() if value.dtype == torch.bool} == booleans
     assert {value.dtype for name, value in vars(rows).items() if name not in booleans} == {torch.int64}
     assert rows.positions.tolist() == [[0, 1, 2, 3, 4, 5], [0, 0, 0, 0, 1, 2]] and rows.first.tolist() == [0, 3]
@@ -57,14 +55,8 @@ def test_rows_begin_with_their_first_block_of_masks() -> None:
     assert rows.answer[0, 1]
 
 
-def test_a_prompt_that_is_told_may_hold_masks_and_leave_tokens_out() -> None:
-    prompt = rows_of(prompt_lengths=[3, 1]).prompt
-    assert prompt.tolist() == [[True, True, True, False, False, False], [False, False, False, True, False, False]]
-
-
 def test_rows_are_on_the_device_they_are_asked_for() -> None:
-    for lengths in (None, [3, 1]):
-        assert {value.device.type for value in vars(rows_of("meta", lengths)).values()} == {"meta"}
+    assert {value.device.type for value in vars(rows_of("meta")).values()} == {"meta"}
 
 
 def test_a_row_goes_on_to_its_next_block_and_ends_after_the_last() -> None:
@@ -137,24 +129,6 @@ def test_shifted_logits_are_read_one_column_before_but_for_the_first_token() -> 
     found = predicted(rows.take(torch.tensor([0])), model, [1, 5], shifted=True)  # its first token is not to be filled
     assert model.given["logits_to_keep"].tolist() == [0, 4]
     assert found[0].tolist() == [logit(0, 0, 9), logit(0, 4, M)]
-
-
-def test_guidance_hides_the_prompt_in_a_second_pass() -> None:
-    rows, model = rows_of(prompt_lengths=[1, 2]), Told()
-    found = predicted(rows, model, [0, 4], guidance=0.5)
-    hidden = [[M, M, M, 8, M, M], [0, 0, 0, M, M, M]]
-    assert model.given["input_ids"].tolist() == [*rows.ids.tolist(), *hidden]
-    for name, once in (("attention_mask", rows.visible.long()), ("position_ids", rows.positions)):
-        assert torch.equal(model.given[name], torch.cat([once, once]))
-    for row in range(2):
-        for place, column in enumerate((0, 4)):
-            with_prompt = torch.tensor(logit(row, column, int(rows.ids[row, column])))
-            without = torch.tensor(logit(row + 2, column, hidden[row][column]))
-            expected = without + 1.5 * (with_prompt - without)
-            expected[M] = -torch.inf
-            assert found[row, place].tolist() == expected.tolist()
-    thrice = predicted(rows.take(torch.tensor([0, 1, 0])), model, [0, 4], guidance=0.5)
-    assert thrice.shape == (3, 2, 5)
 
 
 def test_the_exact_mode_projects_all_columns_and_lets_the_mask_be_predicted() -> None:

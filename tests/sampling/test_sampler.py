@@ -14,14 +14,12 @@ from tests.sampling.models import MASK, Shifted, build_diffusion, random_prompts
 ENDS = (1, 2, 7, 12, 24)
 CONFIGS = {
     "fast": SamplingConfig.fast(24),
-    "fast_entropy": SamplingConfig.fast(24, remasking="entropy", threshold=0.5),
-    "short_canvas": SamplingConfig.fast(24, canvas_length=8, threshold=0.6),
+    "fast_unsure": SamplingConfig.fast(24, threshold=0.5),
     "one_block": SamplingConfig(12),
-    "margin": SamplingConfig(12, steps=6, block_length=6, remasking="top_margin"),
-    "random": SamplingConfig(12, block_length=6, remasking="random", stop_at_end=False),
+    "few_steps": SamplingConfig(12, steps=6, block_length=6),
+    "to_the_end": SamplingConfig(12, block_length=6, stop_at_end=False),
     "noise": SamplingConfig.fast(16, temperature=1.0, threshold=0.6),
-    "random_noise": SamplingConfig(12, temperature=0.7, remasking="random"),
-    "guided": SamplingConfig.fast(16, guidance=1.0),
+    "one_block_of_noise": SamplingConfig(12, temperature=0.7),
     "published": SamplingConfig.published(12, 6, 4),
 }
 
@@ -126,20 +124,6 @@ def test_steps_are_divided_with_the_remainder_first(model: Any) -> None:
     assert [len(step.committed) for step in steps] == [4, 4, 3, 3]
 
 
-def test_an_answer_without_end_is_continued_on_more_canvas(model: Any) -> None:
-    prompts = random_prompts(30, seed=4)
-    config = SamplingConfig(24, block_length=4, canvas_length=8)
-    sampled = sample(model, prompts, config, end_ids=ENDS, batch_size=7)
-    lengths = [len(answer) for answer in sampled.ids]
-    assert min(lengths) <= 8 and max(lengths) == 24
-    for prompt, answer in zip(prompts, sampled.ids, strict=True):
-        first = sample(model, [prompt], SamplingConfig(8, block_length=4), end_ids=ENDS).ids[0]
-        assert answer[:8] == first
-        if len(answer) > 8:
-            second = sample(model, [prompt + first], SamplingConfig(8, block_length=4), end_ids=ENDS).ids[0]
-            assert answer[8:16] == second
-
-
 @pytest.mark.parametrize("config", [SamplingConfig.fast(16), SamplingConfig.published(16, 8, 8)], ids=["fast", "exact"])
 def test_shifted_logits_are_read_one_place_before(model: Any, config: SamplingConfig) -> None:
     prompts = random_prompts(12, seed=6)
@@ -152,24 +136,6 @@ def test_only_the_block_in_work_is_projected(model: Any) -> None:
     sample(model, random_prompts(6), SamplingConfig(16, block_length=4))
     hook.remove()
     assert widths and max(widths) == 4
-
-
-def test_guidance_counts_two_evaluations_a_step(model: Any) -> None:
-    sampled = sample(model, [[5, 6], [7]], SamplingConfig(8, guidance=1.0))
-    assert sampled.nfe == [16, 16] and sampled.calls == 8
-
-
-def test_guidance_hides_the_prompt_and_nothing_of_the_answer(model: Any) -> None:
-    halves: list[torch.Tensor] = []
-    hook = model.register_forward_pre_hook(
-        lambda module, positional, named: halves.append(named["input_ids"].clone()), with_kwargs=True
-    )
-    sample(model, [[5, 6, 7]], SamplingConfig(8, block_length=4, canvas_length=4, guidance=1.0))
-    hook.remove()
-    assert len(halves) == 8 and halves[-1].shape == (2, 11)
-    for conditional, unconditional in halves:
-        assert conditional[:3].tolist() == [5, 6, 7] and unconditional[:3].tolist() == [MASK] * 3
-        assert torch.equal(conditional[3:], unconditional[3:])
 
 
 def test_history_holds_every_step(model: Any) -> None:

@@ -2,32 +2,15 @@
 
 from __future__ import annotations
 
-import math
-
-import pytest
 import torch
 
 from kinject.sampling.remasking import (
     choose_tokens,
-    guide,
-    remasking_scores,
     row_seeds,
     select_as_published,
     select_best,
     uniform,
 )
-
-
-def test_scores_by_hand() -> None:
-    probabilities = torch.tensor([[[0.5, 0.3, 0.2], [0.9, 0.1, 0.0]]])
-    chosen, noise = torch.tensor([[0.3, 0.9]]), torch.tensor([[0.7, 0.1]])
-    assert remasking_scores(probabilities, chosen, "low_confidence", None).tolist() == chosen.tolist()
-    assert remasking_scores(probabilities, chosen, "random", noise).tolist() == noise.tolist()
-    margins = remasking_scores(probabilities, chosen, "top_margin", None)
-    assert margins[0].tolist() == pytest.approx([0.2, 0.8])
-    entropies = remasking_scores(probabilities, chosen, "entropy", None)
-    by_hand = [sum(p * math.log(p) for p in row if p) for row in ([0.5, 0.3, 0.2], [0.9, 0.1])]
-    assert entropies[0].tolist() == pytest.approx(by_hand)
 
 
 def test_selection_equals_a_loop_over_rows() -> None:
@@ -94,9 +77,3 @@ def test_published_selection_takes_finite_scores_to_the_end_of_the_budget() -> N
     ranking = torch.tensor([[-torch.inf, 1.0, 1.0, 1.0], [-torch.inf, 3.0, 2.0, 1.0], [-torch.inf] * 4])
     selected = select_as_published(ranking, torch.tensor([0, 2, 2]), torch.tensor([1, 1, 0]))
     assert selected[:2].tolist() == [[False] * 4, [False, True, True, False]] and selected[2].sum() == 2
-
-
-def test_guidance_by_hand() -> None:
-    conditional, unconditional = torch.tensor([1.0, 3.0]), torch.tensor([0.5, 4.0])
-    assert guide(conditional, unconditional, 0.0).tolist() == conditional.tolist()
-    assert guide(conditional, unconditional, 2.0).tolist() == [0.5 + 3 * 0.5, 4.0 - 3 * 1.0]
