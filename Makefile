@@ -40,8 +40,9 @@ lint: environment
 typecheck: environment
 	$(BIN)/mypy
 
+# As many tests at a time as there are cores, up to four; torch itself takes one, since models of tests are too small for more.
 test: lint typecheck
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadgroup
 
 # A few minutes: what needs neither a long run nor another process.
 fast: environment
