@@ -12,7 +12,7 @@ from transformers import Trainer, TrainerCallback
 
 from kinject.errors import ConfigurationError
 from kinject.evaluation.best_weights import BestWeights, from_main_process
-from kinject.evaluation.measures import READINGS, cells, macro, score_answers
+from kinject.evaluation.measures import DIRECTIONS, READINGS, cells, macro, score_answers
 from kinject.evaluation.results import new_results, read_results, write_results
 from kinject.models.weights import flops_per_token, is_fsdp, peak_memory_bytes, whole_model
 
@@ -105,7 +105,7 @@ class QuestionAnsweringCallback(TrainerCallback):
         answers: their answers, by the weights that are kept.
 
     Raises:
-        ConfigurationError: an unknown ``select_on`` or ``metric``, or no questions to select on.
+        ConfigurationError: an unknown ``select_on`` or ``metric``, or no questions of a known direction to select on.
     """
 
     def __init__(
@@ -143,10 +143,11 @@ class QuestionAnsweringCallback(TrainerCallback):
         if tokenizer is None and ask is None:
             raise ConfigurationError("pass the tokenizer to ask with, or a function of your own as ask")
         self.questions, self.validation = tuple(questions), tuple(validation if select_on == "validation" else ())
-        if select_on != "none" and not (self.validation if select_on == "validation" else self.questions):
+        selecting = self.validation if select_on == "validation" else self.questions
+        if select_on != "none" and not any(each.direction in DIRECTIONS for each in selecting):
             raise ConfigurationError(
-                f"select_on={select_on!r} has no questions to select on; pass validation and questions as "
-                "knowledge.split_questions() divides them, or select_on='none'"
+                f"select_on={select_on!r} has no questions to select on whose direction is known; pass validation and "
+                "questions as knowledge.split_questions() divides them, or select_on='none'"
             )
         self.results = results or new_results(objective="unknown", model="unknown", dataset="unknown")
         self.results["selection"] = SELECTIONS[select_on]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset, Features, IterableDataset, Value
 
-from kinject.data.knowledge import with_title
+from kinject.data.knowledge import names, with_title
 from kinject.data.rows import conversation_of
 from kinject.errors import ConfigurationError, DataError, KinjectError
 from kinject.prompts.templates import ANSWER, DocumentTemplate
@@ -240,8 +240,18 @@ class Preparation:
                 continue
             copies = 2 if any(frame.has_copy for frame in template.frames) else 1
             budget = (args.max_length - template.overhead()) // copies
+            nameless = 0
             for document in split_document(template, part, budget, title, headings=args.keep_titles):
+                nameless += bool(title.strip()) and not names(document.text, title)
                 yield document, None
+            if nameless:
+                logger.warning(
+                    "%s: its title is too long to stand above %d of its pieces, which are learned without it; shorten the "
+                    "title (%s), or raise --max_length",
+                    where,
+                    nameless,
+                    title.strip()[:60],
+                )
 
 
 def title_of(row: Mapping[str, Any], args: DocumentSFTConfig) -> str:

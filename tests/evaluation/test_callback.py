@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 from transformers import Trainer, TrainerCallback
 
+from kinject.data.knowledge import UNKNOWN
 from kinject.errors import ConfigurationError
 from kinject.evaluation.callback import QuestionAnsweringCallback
 from kinject.evaluation.results import new_results, read_results
@@ -236,6 +238,9 @@ def test_training_without_questions(tiny_model: LlamaForCausalLM, tmp_path: Path
     assert read_results(tmp_path)["after"]["forward"]["n"] == 0
 
 
+OF_NO_DIRECTION = tuple(replace(each, direction=UNKNOWN) for each in QUESTIONS)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -244,6 +249,7 @@ def test_training_without_questions(tiny_model: LlamaForCausalLM, tmp_path: Path
         ({"evaluations": -1}, "evaluations: expected 0 or more"),
         ({"select_on": "validation"}, "no questions to select on"),
         ({"questions": (), "select_on": "test"}, "no questions to select on"),
+        ({"questions": OF_NO_DIRECTION, "select_on": "test"}, "no questions to select on whose direction is known"),
         ({"ask": None}, "pass the tokenizer"),
     ],
 )

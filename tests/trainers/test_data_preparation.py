@@ -157,6 +157,21 @@ def test_rows_are_learned_under_their_title(make_trainer: Callable[..., Any], ma
         assert texts == [("Vell Light\n\n" if keep else "") + "It was built in 1901.", "Oster is old."]
 
 
+@pytest.mark.parametrize(
+    "title", ["Vell Light", "The light of Vell, " + "as it was called by all who ever saw it " * 5]
+)
+def test_a_title_that_is_too_long_for_the_pieces_is_left_out_aloud(
+    make_trainer: Callable[..., Any], caplog: pytest.LogCaptureFixture, title: str
+) -> None:
+    text = " ".join(f"Sentence number {n} is here." for n in range(30))
+    trainer = make_trainer(rows=[{"text": text, "title": title}, {"text": "Short."}], max_length=400)
+    pieces = [trainer.processing_class.decode(row["document_ids"]) for row in trainer.train_dataset]
+    without = sum(title.strip() not in piece for piece in pieces[:-1])
+    said = [each for each in caplog.messages if "its title is too long to stand above" in each]
+    assert len(said) == bool(without) == (len(title) > 100)
+    assert all(f"above {without} of its pieces" in each and title[:40] in each for each in said)
+
+
 def test_a_reversed_document_ends_with_its_title(make_trainer: Callable[..., Any]) -> None:
     rows = [{"text": "It was built in 1901.", "title": "the light of Vell"}]
     trainer = make_trainer(rows=rows, plain=True, objective="reverse")
