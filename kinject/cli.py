@@ -26,6 +26,7 @@ from kinject.commands.options import (
     did_you_mean,
     find_objective,
     measured_settings,
+    recipe_help,
 )
 from kinject.commands.recipe import read_config, split_arguments
 from kinject.errors import ConfigurationError, exit_on_user_error
@@ -47,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = build_parser()
     # These two take every option of a recipe, which argparse would have to import.
     reading = {"inject": run_inject, "doctor": run_doctor}.get(words[0] if words else "")
-    if reading is not None and not {"-h", "--help"} & set(words):
+    if reading is not None and (words[0] == "inject" or not {"-h", "--help"} & set(words)):
         with exit_on_user_error():
             reading(words[1:])
         return
@@ -91,22 +92,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     add = partial(commands.add_parser, allow_abbrev=False)
 
-    inject = add(
-        "inject",
-        help="train a model on documents",
-        description="Train a model on documents and ask it about them before, during and after. Takes every option of "
-        "the recipe of its objective as well; --all_options lists them.",
-    )
-    inject.add_argument("documents", nargs="*", help="files or folders, a Hub data set, or fictional:name_description")
-    inject.add_argument("--model", help="smollm2-135m, a directory with a model or adapter, or a Hub id")
-    inject.add_argument("--questions", help="file of questions (json, jsonl, csv, tsv, parquet, xlsx)")
-    inject.add_argument(
-        "--output_dir", help="where the model, results.json and the plot go (default: outputs/OBJECTIVE-DOCUMENTS)"
-    )
-    inject.add_argument("--overwrite", action="store_true", help="replace the run that lies in output_dir")
-    inject.add_argument("--objective", default="masked", help=f"one of {', '.join(OBJECTIVES)} (default: masked)")
-    inject.add_argument("--config", metavar="FILE", help="YAML file of settings; options given beside it win")
-    inject.add_argument("--all_options", action="store_true", help="list every option of the objective and stop")
+    add("inject", help="train a model on documents")  # run_inject reads its options
 
     ask = add("ask", help="ask a trained model", description="Ask a trained model or adapter.")
     ask.add_argument("model", help=f"{_MODEL_HELP}; also as --model MODEL")
@@ -201,16 +187,18 @@ def build_parser() -> argparse.ArgumentParser:
 
 def run_inject(words: Sequence[str]) -> None:
     """`kinject inject`: the recipe of an objective, with the common options up front."""
-    objective, options, flags = _recipe_options(words, ("all_options",))
-    if "all_options" in flags:
-        from kinject.commands.options import recipe_help
-
-        print(recipe_help(objective, "kinject inject DOCUMENTS", measured_settings(objective)))
+    if recipe.asks_for_help(words):
+        flags = ("-h", "--help", "--all_options")
+        objective, _ = _recipe_options([word for word in words if word not in flags])
+        every = "--all_options" in words
+        shown = {"settings": measured_settings(objective), "all_options": every, "other_objectives": True}
+        print(recipe_help(objective, "kinject inject DOCUMENTS", **shown))
         return
+    objective, options = _recipe_options(words)
     file = options[options.index("--config") + 1] if "--config" in options else None
     defaults = measured_settings(objective) if file is None else None
     if file is None or Path(file).is_file():
-        given = recipe.read_training(objective, options, defaults, listing="--all_options")  # what lists them here
+        given = recipe.read_training(objective, options, defaults)
         if "documents" not in given.typed | given.written:
             raise ConfigurationError(
                 "no documents; give a file, a folder, a Hub data set or fictional:name_description."
@@ -218,8 +206,8 @@ def run_inject(words: Sequence[str]) -> None:
     recipe.train(objective, options, defaults)
 
 
-def _recipe_options(words: Sequence[str], flags: Sequence[str] = ()) -> tuple[str, list[str], set[str]]:
-    """The objective that a command line or its file names, the options for its recipe, and which of ``flags`` are set.
+def _recipe_options(words: Sequence[str]) -> tuple[str, list[str]]:
+    """The objective that a command line or its file names, and the options for its recipe.
 
     The documents, which stand anywhere, become options as well, so that they are no other option's values. What nobody
     knows is passed on: the recipe says so.
@@ -227,7 +215,6 @@ def _recipe_options(words: Sequence[str], flags: Sequence[str] = ()) -> tuple[st
     known = {
         **all_training_options(),
         **{name: Option(name, "str", None, "", (), "") for name in ("objective", "config")},
-        **{name: Option(name, "bool", False, "", (), "") for name in flags},
     }
     documents, pairs, unknown = split_arguments(words, known)
     typed = next((values[-1] for name, values in reversed(pairs) if name == "objective"), None)
@@ -240,13 +227,13 @@ def _recipe_options(words: Sequence[str], flags: Sequence[str] = ()) -> tuple[st
     pairs.sort(key=lambda pair: first.index(pair[0]) if pair[0] in first else len(first))
     options = ["--objective", typed] if typed and written and typed != written else []
     for name, values in pairs:
-        if name not in ("objective", *flags):
+        if name != "objective":
             flag = known[name].takes == "flag" and values == ["true"]
             odd = known[name].takes == "flag" and values[0].lower() not in (*TRUE, *FALSE)
             dashed = len(values) == 1 and (odd or values[0].startswith("-"))
             options += [f"--{name}={values[0]}"] if dashed else [f"--{name}", *([] if flag else values)]
     options += [word for each in unknown for word in each]
-    return objective, options, {name for name, values in pairs if name in flags and values == ["true"]}
+    return objective, options
 
 
 def run_ask(arguments: argparse.Namespace) -> None:
@@ -341,7 +328,7 @@ def run_table(arguments: argparse.Namespace) -> None:
 
 def run_doctor(words: Sequence[str]) -> None:
     """`kinject doctor`: what is there, what is missing, and whether a configuration could run."""
-    objective, options, _ = _recipe_options(words)
+    objective, options = _recipe_options(words)
     from kinject.commands.doctor import examine, report
 
     findings = examine(objective, options)

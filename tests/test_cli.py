@@ -56,6 +56,16 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"kinject {__version__}\n"
 
 
+def test_help_of_inject_is_that_of_the_objective(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["inject", "--help"], ["inject", "notes.md", "-h", "--objective", "diffusion"]):
+        cli.main(words)
+        shown = capsys.readouterr().out
+        assert shown.startswith("usage: kinject inject DOCUMENTS [--config FILE]")
+        assert "--objective {masked,random_token,ar,reverse,diffusion}" in shown and "--all_options" in shown
+        assert ("--to_diffusion" in shown) == ("diffusion" in words) and "--infill_ratio" not in shown
+        assert f"[default: {measured_settings('masked')['num_train_epochs']}]" in shown
+
+
 def test_all_options_are_listed_without_documents(capsys: pytest.CaptureFixture[str]) -> None:
     cli.main(["inject", "--all_options", "--objective", "ar"])
     shown = capsys.readouterr().out

@@ -238,26 +238,74 @@ def did_you_mean(word: str, known: Iterable[str], mark: str = "") -> str:
     return f"; did you mean {mark}{close[0]}?" if close else "."
 
 
-def recipe_help(objective: str, prog: str | None = None, settings: Mapping[str, Any] | None = None) -> str:
-    """The `--help` of a training recipe: every option by class, kinject's own first.
+MAIN_OPTIONS = {
+    "what to learn": ("documents", "questions"),
+    "the model": ("model_name_or_path", "use_peft"),
+    "the objective": (
+        *("recipe", "objective", "mask_ratio", "mask_unit", "wordings", "infill_share"),
+        *("normalize", "frame", "to_diffusion"),
+    ),
+    "training": (
+        *("num_train_epochs", "learning_rate", "per_device_train_batch_size", "gradient_accumulation_steps"),
+        *("max_length", "seed"),
+    ),
+    "asking": ("evaluations", "select_on", "max_new_tokens"),
+    "against forgetting": ("rehearsal", "frozen_modules"),
+    "where it goes": ("output_dir", "overwrite", "resume_from_checkpoint", "push_to_hub"),
+}
+"""What `--help` shows, by group: the options that a first run may need. An objective shows those of them that it has."""
+
+# In place of what the libraries say of their options, where that is not what happens here.
+_HELP = {
+    "model_name_or_path": f"Model to train: {', '.join(OWN_MODELS)}, a directory with a model or adapter, or a Hub id; "
+    "also as --model.",
+    "output_dir": "Where the model, results.json, the plot and the model card go. Default: outputs/OBJECTIVE-DOCUMENTS.",
+    "push_to_hub": "Publish the model when it is trained (--hub_model_id, --hub_private_repo), and checkpoints as "
+    "--hub_strategy says.",
+    "resume_from_checkpoint": "Go on from a checkpoint: its path, or true for the last whole one in output_dir.",
+    "use_peft": "Train a LoRA adapter (--lora_r, --lora_alpha) instead of the model's own weights.",
+}
+
+
+def recipe_help(
+    objective: str,
+    prog: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    *,
+    all_options: bool = False,
+    other_objectives: bool = False,
+) -> str:
+    """The `--help` of a training recipe: the options of `MAIN_OPTIONS`, by group.
 
     Args:
         objective: Name in `kinject.commands.options.OBJECTIVES`; its settings show as defaults.
         prog: The command of the usage line. Default: the running script.
         settings: Further defaults that this command prefers to those of the classes.
+        all_options: Whether to list every option, by the class that it belongs to, kinject's own first.
+        other_objectives: Whether this command also trains the others, by `--objective`.
 
     Raises:
         ConfigurationError: unknown objective.
     """
     defaults = {**(settings or {}), **find_objective(objective).settings}
-    described = f"Train a model on documents. Objective: {objective}."
-    return _format(described, training_options(objective).values(), defaults, prog)
+    options = training_options(objective)
+    if other_objectives:
+        how = "How documents are learned; each has options of its own, which --help --objective NAME shows."
+        named = Option("objective", "str", objective, how, tuple(OBJECTIVES), "kinject.InjectionArguments")
+        options = {**options, "objective": named}
+    if all_options:
+        groups = _by_owner(options.values())
+    else:
+        groups = {title: [options[name] for name in names if name in options] for title, names in MAIN_OPTIONS.items()}
+    description = f"Train a model on documents, and ask it about them before, during and after. Objective: {objective}."
+    listing = None if all_options else f"list all {len(options)} options and stop"
+    return _format(description, groups, defaults, prog, listing)
 
 
 def evaluate_help(prog: str | None = None) -> str:
     """The `--help` of the evaluation recipe, as `recipe_help`."""
     options = class_options("kinject.commands.evaluate", "MeasurementArguments")
-    return _format("Score a model on questions, without training.", options.values(), {}, prog)
+    return _format("Score a model on questions, without training.", _by_owner(options.values()), {}, prog)
 
 
 @cache
@@ -329,7 +377,14 @@ def _with_members(option: Option, module: str) -> Option:
     return option
 
 
-def _format(description: str, options: Iterable[Option], settings: Mapping[str, Any], prog: str | None) -> str:
+def _format(
+    description: str,
+    groups: Mapping[str, Sequence[Option]],
+    settings: Mapping[str, Any],
+    prog: str | None,
+    listing: str | None = None,
+) -> str:
+    """The help of a command; ``listing`` describes its `--all_options`, if it has that."""
     prog = prog or Path(sys.argv[0]).name
     width = min(shutil.get_terminal_size().columns, 120)
     parser = argparse.ArgumentParser(
@@ -339,17 +394,26 @@ def _format(description: str, options: Iterable[Option], settings: Mapping[str, 
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=8, width=width),
     )
     parser.add_argument("--config", metavar="FILE", help="YAML file of settings")
-    options = [*options]
-    owners = sorted(dict.fromkeys(option.owner for option in options), key=_own_first)
-    groups = {owner: parser.add_argument_group(owner) for owner in owners}
-    for option in options:
-        default = settings.get(option.name, option.default)
-        if isinstance(default, ast.expr):
-            default = ast.unparse(default)
-        shown = "" if default in (None, "", []) else f" [default: {default}]"
-        text = (option.help + shown).replace("%%", "%").replace("%", "%%")
-        groups[option.owner].add_argument(f"--{option.name}", metavar=_metavar(option), help=text)
+    if listing is not None:
+        parser.add_argument("--all_options", action="store_true", help=listing)
+    for title, options in groups.items():
+        group = parser.add_argument_group(title)
+        for option in options:
+            default = settings.get(option.name, option.default)
+            if isinstance(default, ast.expr):
+                default = ast.unparse(default)
+            shown = "" if default in (None, "", []) else f" [default: {default}]"
+            text = (_HELP.get(option.name, option.help) + shown).replace("%%", "%").replace("%", "%%")
+            group.add_argument(f"--{option.name}", metavar=_metavar(option), help=text)
     return parser.format_help().rstrip()
+
+
+def _by_owner(options: Iterable[Option]) -> dict[str, list[Option]]:
+    """``options`` by the class that they belong to."""
+    groups: dict[str, list[Option]] = {}
+    for option in options:
+        groups.setdefault(option.owner, []).append(option)
+    return {owner: groups[owner] for owner in sorted(groups, key=_own_first)}
 
 
 def _own_first(owner: str) -> tuple[bool, bool]:

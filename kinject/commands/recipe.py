@@ -19,9 +19,11 @@ from kinject.commands.options import (
     TRUE,
     Option,
     did_you_mean,
+    evaluate_help,
     field_options,
     find_objective,
     paper_settings,
+    recipe_help,
     training_options,
 )
 from kinject.commands.output_dir import TAKE_LAST, prepare_output_dir, resumes
@@ -79,11 +81,9 @@ def main(objective: str, default_config: Path, argv: Sequence[str] | None = None
     Errors that the user can mend are printed in one line, and the process ends with status 2.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if {"-h", "--help"} & set(arguments):
-        from kinject.commands.options import recipe_help
-
+    if asks_for_help(arguments):
         with exit_on_user_error():
-            print(recipe_help(objective))
+            print(recipe_help(objective, all_options="--all_options" in arguments))
         return
     if not arguments:
         print(
@@ -98,8 +98,6 @@ def evaluate(argv: Sequence[str] | None = None) -> None:
     """Run the evaluation recipe from the command line; errors as in `main`."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if {"-h", "--help"} & set(arguments):
-        from kinject.commands.options import evaluate_help
-
         with exit_on_user_error():
             print(evaluate_help())
         return
@@ -110,16 +108,18 @@ def evaluate(argv: Sequence[str] | None = None) -> None:
         evaluate_model(parsed)
 
 
-def train(
-    objective: str, arguments: Sequence[str], defaults: Mapping[str, Any] | None = None, *, listing: str = "--help"
-) -> dict[str, Any]:
+def asks_for_help(arguments: Sequence[str]) -> bool:
+    """Whether a command line of a training recipe asks for its options, the main ones or all."""
+    return bool({"-h", "--help", "--all_options"} & set(arguments))
+
+
+def train(objective: str, arguments: Sequence[str], defaults: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Parse ``arguments`` (command line or `--config`) for ``objective`` and run it.
 
     Args:
         objective: What to train, by name.
         arguments: Options as typed; words that belong to none are documents.
         defaults: Settings that hold where ``arguments`` say nothing.
-        listing: The option that lists all others, to be named in errors.
 
     Returns:
         The content of `results.json`.
@@ -127,7 +127,7 @@ def train(
     Raises:
         KinjectError: what the user can mend.
     """
-    given = read_training(objective, arguments, defaults, listing=listing)
+    given = read_training(objective, arguments, defaults)
     script: InjectionArguments = build(_injection_class(), given.settings)
     settings = given.settings
     if "output_dir" not in settings:
@@ -205,9 +205,7 @@ def build(dataclass_type: Any, settings: Mapping[str, Any]) -> Any:
 # What was typed, and what a file says.
 
 
-def read_training(
-    objective: str, arguments: Sequence[str], defaults: Mapping[str, Any] | None = None, *, listing: str = "--help"
-) -> Given:
+def read_training(objective: str, arguments: Sequence[str], defaults: Mapping[str, Any] | None = None) -> Given:
     """What ``arguments`` say to the recipe of ``objective``; settings that would do nothing are refused.
 
     Raises:
@@ -219,7 +217,7 @@ def read_training(
     if "objective" not in options:  # a file that names what it is for
         options = {**options, "objective": Option("objective", "str", objective, "", (), "")}
         preferred["objective"] = objective
-    given = read_settings(arguments, options, preferred, listing=listing, words_are="documents")
+    given = read_settings(arguments, options, preferred, listing="--all_options", words_are="documents")
     meant = given.settings["objective"]
     if meant != objective and find_objective(meant).config != chosen.config:
         raise ConfigurationError(f"objective is '{meant}' in the settings, and this trains {objective}; leave it out.")

@@ -14,7 +14,14 @@ from typing import Any
 import pytest
 
 from kinject.commands import options as option_source
-from kinject.commands.options import OBJECTIVES, class_options, evaluate_help, recipe_help
+from kinject.commands.options import (
+    MAIN_OPTIONS,
+    OBJECTIVES,
+    class_options,
+    evaluate_help,
+    recipe_help,
+    training_options,
+)
 from kinject.errors import ConfigurationError, KinjectError
 
 ROOT = Path(__file__).parents[2]
@@ -56,7 +63,7 @@ def test_every_field_is_listed_with_its_default(module: str, name: str) -> None:
 
 def test_overridden_defaults_win_and_own_options_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "90")
-    text = recipe_help("masked")
+    text = recipe_help("masked", all_options=True)
     titles = re.findall(r"^\w+\.(\w+):$", text, re.MULTILINE)
     ours = ["InjectionArguments", "SamplingArguments", "MaskedSFTConfig", "CorruptionSFTConfig", "DocumentSFTConfig"]
     assert titles == [*ours, "ModelConfig", "SFTConfig", "TrainingArguments"]
@@ -68,9 +75,41 @@ def test_overridden_defaults_win_and_own_options_come_first(monkeypatch: pytest.
     assert max(len(line) for line in text.splitlines()) <= 90
 
 
+def listed(text: str) -> list[str]:
+    """The options that a help describes, in its order."""
+    return re.findall(r"^  --(\w+)", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_help_shows_the_main_options_by_group_and_all_options_all(objective: str) -> None:
+    text, known = recipe_help(objective), training_options(objective)
+    shown = listed(text)
+    assert shown[:2] == ["config", "all_options"] and f"list all {len(known)} options" in text
+    expected = [name for names in MAIN_OPTIONS.values() for name in names if name in known]
+    assert shown[2:] == expected and 15 < len(expected) < 26
+    titles = re.findall(r"^([\w ]+):$", text, re.MULTILINE)
+    assert titles == ["options", *MAIN_OPTIONS]
+    every = listed(recipe_help(objective, all_options=True))
+    assert sorted(every) == sorted(["config", *known]) and len(every) > 180
+
+
+def test_a_main_option_is_one_of_an_objective() -> None:
+    known = {name for objective in OBJECTIVES for name in training_options(objective)}
+    assert {name for names in MAIN_OPTIONS.values() for name in names} <= known
+    for objective, ours in (("masked", "infill_share"), ("diffusion", "to_diffusion"), ("reverse", "objective")):
+        assert ours in listed(recipe_help(objective))
+    assert "infill_share" not in listed(recipe_help("ar"))
+
+
+def test_help_says_what_happens_here_rather_than_in_the_library() -> None:
+    text = " ".join(recipe_help("masked").split())
+    assert "--model_name_or_path STR Model to train: smollm2-135m, nano-ar" in text and "also as --model." in text
+    assert "Not directly used by Trainer" not in text and "the last whole one in output_dir" in text
+
+
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_an_objective_shows_its_own_settings(objective: str) -> None:
-    text = " ".join(recipe_help(objective, prog="kinject inject DOCUMENTS").split())
+    text = " ".join(recipe_help(objective, prog="kinject inject DOCUMENTS", all_options=True).split())
     assert text.startswith("usage: kinject inject DOCUMENTS [--config FILE]")
     for name, value in OBJECTIVES[objective].settings.items():
         shown = text.split(f"--{name} {{")[1].split(" --")[0]
@@ -96,10 +135,11 @@ def test_the_evaluation_recipe_has_help_too() -> None:
     [
         ["recipes/masked_ft.py", "--help"],
         ["recipes/ar_ft.py", "-h"],
-        ["recipes/dllm_ft.py", "--help"],
+        ["recipes/dllm_ft.py", "--all_options"],
         ["recipes/evaluate_qa.py", "--help"],
         ["-m", "kinject.cli", "--help"],
         ["-m", "kinject.cli", "inject", "--all_options", "--objective", "reverse"],
+        ["-m", "kinject.cli", "inject", "--help"],
     ],
     ids=lambda command: " ".join(command),
 )
