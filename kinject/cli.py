@@ -190,9 +190,8 @@ def run_inject(words: Sequence[str]) -> None:
     if recipe.asks_for_help(words):
         flags = ("-h", "--help", "--all_options")
         objective, _ = _recipe_options([word for word in words if word not in flags])
-        every = "--all_options" in words
-        shown = {"settings": measured_settings(objective), "all_options": every, "other_objectives": True}
-        print(recipe_help(objective, "kinject inject DOCUMENTS", **shown))
+        prog, settings, every = "kinject inject DOCUMENTS", measured_settings(objective), "--all_options" in words
+        print(recipe_help(objective, prog, settings, all_options=every, other_objectives=True))
         return
     objective, options = _recipe_options(words)
     file = options[options.index("--config") + 1] if "--config" in options else None
