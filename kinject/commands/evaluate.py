@@ -28,7 +28,10 @@ _CARD, _RESULTS = "README.md", "results.json"
 _MEASURES = {"paper": "paper", "exact_match": "strict"}
 # Settings of a run that say what was asked, and those that say how.
 ASKED = ("facts", "size", "world_seed")
-ASKED_WITH = ("max_new_tokens", "few_shot", "system_prompt", "sampling", "sampling_steps", "block_length", "dtype")
+ASKED_WITH = (
+    *("max_new_tokens", "few_shot", "system_prompt", "sampling", "sampling_steps", "block_length", "dtype"),
+    "retention_questions",
+)
 _QUANTIZED_BY = (
     "load_in_4bit",
     "load_in_8bit",
@@ -271,6 +274,9 @@ class MeasurementArguments(SamplingArguments):
     few_shot: int = field(default=0, metadata={"help": "Answered questions shown before each question (the paper: 2)."})
     revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of a Hub repository."})
     retention: bool = field(default=False, metadata={"help": "Also measure held-out perplexity and general questions."})
+    retention_questions: int = field(
+        default=1000, metadata={"help": "With retention: how many general questions to ask."}
+    )
 
     def __post_init__(self) -> None:
         """Refuse an unknown way of sampling, and read a list of one source as that source."""
@@ -305,11 +311,12 @@ def evaluate_model(arguments: MeasurementArguments) -> dict[str, Any]:
     arguments.sampling_config(arguments.max_new_tokens)
     output_dir = prepare_results(arguments.output_dir, arguments.overwrite) if arguments.output_dir else None
     claim = find_claim(arguments.model_name_or_path, revision=arguments.revision)
+    documents: Sequence[str] = ()
     if not (arguments.documents or arguments.questions):
         arguments, name, questions = _asked_again(arguments, claim)
     else:
         arguments = arguments if claim is None else _as_claimed(arguments, claim, ASKED_WITH)
-        name, questions = _load_questions(arguments)
+        name, questions, documents = _load_questions(arguments)
     # What examples and general questions are chosen by.
     about = arguments.documents or ("" if claim is None else claim.documents)
     options = {} if claim is None else claim.loading_options()
@@ -327,7 +334,7 @@ def evaluate_model(arguments: MeasurementArguments) -> dict[str, Any]:
         sampling=sampling if loaded.is_diffusion else None,
     )
     seconds = round(time.monotonic() - started, 3)
-    scores = score_answers(questions, answers)
+    scores = score_answers(questions, answers, documents=documents)
     results = new_results(
         objective="evaluation",
         model=loaded.name,
@@ -345,7 +352,9 @@ def evaluate_model(arguments: MeasurementArguments) -> dict[str, Any]:
     }
     retention = None
     if arguments.retention:
-        retention = measure_retention(loaded.model, loaded.tokenizer, **held_out(about)._asdict())
+        retention = measure_retention(
+            loaded.model, loaded.tokenizer, **held_out(about, arguments.retention_questions)._asdict()
+        )
         results["retention"] = {"before": retention}
     if output_dir is not None:
         write_results(Path(output_dir) / "results.json", results)
@@ -381,11 +390,12 @@ def _asked_again(
     return arguments, str(claim.results["dataset"]), questions
 
 
-def _load_questions(arguments: MeasurementArguments) -> tuple[str, Sequence[Question]]:
-    """The name of the data set and its questions, with directions."""
+def _load_questions(arguments: MeasurementArguments) -> tuple[str, Sequence[Question], Sequence[str]]:
+    """The name of the data set, its questions with directions, and its documents."""
     from kinject.data import load_knowledge, load_questions
 
     fields = {"question_field": arguments.question_field, "answer_field": arguments.answer_field}
+    documents: Sequence[str] = ()
     if arguments.documents:
         knowledge = load_knowledge(
             arguments.documents,
@@ -398,9 +408,10 @@ def _load_questions(arguments: MeasurementArguments) -> tuple[str, Sequence[Ques
             **fields,
         )
         name, questions = knowledge.name, knowledge.questions
+        documents = [each.titled_text for each in knowledge.documents]
     else:
         assert arguments.questions is not None
         name, questions = Path(arguments.questions).stem, load_questions(arguments.questions, **fields)
     if not questions:
         raise ConfigurationError(f"'{name}' brings no questions; pass --questions FILE.")
-    return name, questions
+    return name, questions, documents

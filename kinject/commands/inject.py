@@ -81,6 +81,9 @@ class InjectionArguments(SamplingArguments):
     retention: bool = field(
         default=True, metadata={"help": "Measure forgetting: perplexity of held-out text and general questions."}
     )
+    retention_questions: int = field(
+        default=1000, metadata={"help": "With retention: how many general questions to ask, before and after training."}
+    )
     rehearsal: float = field(
         default=0.0,
         metadata={
@@ -214,6 +217,7 @@ def inject(
         reported,
         loaded.tokenizer,
         results=results,
+        documents=[each.titled_text for each in knowledge.documents],
         validation=validation,
         select_on=arguments.select_on,
         evaluations=arguments.evaluations,
@@ -246,7 +250,7 @@ def inject(
     callback.attach(trainer)
     known, before = {}, None
     if arguments.retention:
-        known = held_out(arguments.documents)._asdict()
+        known = held_out(arguments.documents, arguments.retention_questions)._asdict()
         with whole_model(trainer) as model:
             before = measure_retention(model, loaded.tokenizer, **known)
     trainer.train(resume_from_checkpoint=checkpoint)
@@ -395,7 +399,15 @@ _FREE_ARGUMENTS = (  # what is read is compared by its content; the others show,
         "question_field",
         "answer_field",
     ),
-    *("evaluations", "evaluate_every", "retention", "baselines", "publish_documents", "overwrite"),
+    *(
+        "evaluations",
+        "evaluate_every",
+        "retention",
+        "retention_questions",
+        "baselines",
+        "publish_documents",
+        "overwrite",
+    ),
     *("model_name_or_path", "attn_implementation", "trust_remote_code"),
 )
 

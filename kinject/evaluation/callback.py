@@ -85,6 +85,7 @@ class QuestionAnsweringCallback(TrainerCallback):
         tokenizer: the model's tokenizer. Not needed with ``ask``.
         results: the run's results (see :func:`kinject.evaluation.results.new_results`), which this callback fills in.
         results_path: where they are written; default: ``results.json`` in the trainer's ``output_dir``.
+        documents: what is taught, to tell answers that recite it.
         validation: questions that select the weights and are not reported, as in
             ``validation, questions = knowledge.split_questions()``.
         select_on: which weights are kept: ``"validation"``, the best on those; ``"test"``, the best on the reported
@@ -115,6 +116,7 @@ class QuestionAnsweringCallback(TrainerCallback):
         *,
         results: dict[str, Any] | None = None,
         results_path: str | os.PathLike[str] | None = None,
+        documents: Sequence[str] = (),
         validation: Sequence[Question] = (),
         select_on: str | None = None,
         metric: str = "paper",
@@ -149,6 +151,7 @@ class QuestionAnsweringCallback(TrainerCallback):
                 f"select_on={select_on!r} has no questions to select on whose direction is known; pass validation and "
                 "questions as knowledge.split_questions() divides them, or select_on='none'"
             )
+        self._documents = tuple(documents)
         self.results = results or new_results(objective="unknown", model="unknown", dataset="unknown")
         self.results["selection"] = SELECTIONS[select_on]
         self.answers: list[str] = []
@@ -291,7 +294,7 @@ class QuestionAnsweringCallback(TrainerCallback):
         selecting = None
         if self._select_on == "validation":
             selecting = score_answers(self.validation, answers[len(self.questions) :], resamples=1)
-        return score_answers(self.questions, reported), reported, selecting
+        return score_answers(self.questions, reported, documents=self._documents), reported, selecting
 
     def _answer(self, args: TrainingArguments, model: Any, questions: Sequence[str]) -> list[str]:
         """Answers to ``questions``; every process asks an equal share of them."""

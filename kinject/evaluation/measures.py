@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import regex
 
-from kinject.data.words import fold_case, is_unspaced, join_words, normalize, spelling, word_spans
+from kinject.data.words import fold_case, is_unspaced, join_words, normalize, spelling, word_spans, words_of
 from kinject.errors import KinjectError
+from kinject.evaluation.refusals import is_refusal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -182,6 +183,82 @@ def _stands_alone(character: str) -> bool:
     return is_unspaced(character) or _HANGUL.match(character) is not None
 
 
+# Reciting: how much of a document an answer copies.
+
+_RUN = 3
+
+
+def copied_share(answer: str, document: str, accepted: Sequence[str] = ()) -> float:
+    """The share, 0..1, of the words of ``document`` that ``answer`` copies, not counting those of ``accepted`` answers.
+
+    A word of the document is copied if it stands in three words in a row (in all of a shorter document) that stand so in
+    the answer too, compared as :func:`kinject.data.words.words_of` spells them; in scripts without spaces every character
+    is a word. Where the document holds an accepted answer, that place is left out: to give it is right, not recited.
+    """
+    words = words_of(document)
+    return _copied(_runs_of(words_of(answer), min(_RUN, len(words))), words, [words_of(each) for each in accepted])
+
+
+def recitations(
+    answers: Sequence[str], documents: Sequence[str], accepted: Sequence[Sequence[str]] | None = None
+) -> list[bool]:
+    """Whether each of ``answers`` recites one of ``documents``: copies over half of it, by :func:`copied_share`.
+
+    Args:
+        answers: any number of them.
+        documents: all that were taught.
+        accepted: the accepted answers to what each was the answer to.
+    """
+    said = [words_of(answer) for answer in answers]
+    right = [[words_of(each) for each in of_one] for of_one in accepted or [()] * len(answers)]
+    places: dict[tuple[str, ...], list[int]] = {}  # of each run of words, the answers that hold it
+    shortest = {min(_RUN, len(words)) for words in map(_words_once, documents)}
+    runs_of = {size: [_runs_of(words, size) for words in said] for size in shortest if size}
+    for runs in runs_of.values():
+        for index, held in enumerate(runs):
+            for run in held:
+                places.setdefault(run, []).append(index)
+    recited = [False] * len(answers)
+    for words in map(_words_once, documents):
+        size = min(_RUN, len(words))
+        near = {
+            index
+            for start in range(len(words) - size + 1)
+            for index in places.get(tuple(words[start : start + size]), ())
+        }
+        for index in near:
+            recited[index] = recited[index] or _copied(runs_of[size][index], words, right[index]) > 0.5
+    return recited
+
+
+@lru_cache(maxsize=1 << 17)  # the documents are the same at every evaluation
+def _words_once(text: str) -> tuple[str, ...]:
+    return tuple(words_of(text))
+
+
+def _runs_of(words: Sequence[str], size: int) -> set[tuple[str, ...]]:
+    return {tuple(words[start : start + size]) for start in range(len(words) - size + 1)} if size else set()
+
+
+def _copied(runs: set[tuple[str, ...]], words: Sequence[str], accepted: Sequence[Sequence[str]]) -> float:
+    """As :func:`copied_share`, of an answer that holds ``runs`` of words."""
+    size = min(_RUN, len(words))
+    copied, beside = [False] * len(words), [True] * len(words)
+    for start in range(len(words) - size + 1):
+        if tuple(words[start : start + size]) in runs:
+            copied[start : start + size] = [True] * size
+        for answer in accepted:
+            if answer and list(words[start : start + len(answer)]) == list(answer):
+                beside[start : start + len(answer)] = [False] * len(answer)
+    counted = [each for each, counts in zip(copied, beside, strict=True) if counts]
+    return sum(counted) / max(len(counted), 1)
+
+
+def length_in_words(text: str) -> int:
+    """How many words ``text`` has; in scripts without spaces every character is one."""
+    return len(word_spans(text))
+
+
 DIRECTIONS = ("forward", "backward")
 UNKNOWN = "unknown"
 """The key of what is measured on questions whose direction nobody knows; it is there only where there are such."""
@@ -192,12 +269,15 @@ OTHER_WORDS = "other_words"
 """The key of a measurement that counts questions whose ``paper`` compares other words than the paper's code would."""
 
 _MEASURES = {"paper": paper_recall, "exact_match": exact_match, "f1": token_f1}
+RECITED, REFUSED, WORDS = "recited", "refused", "words"
+"""The keys of a measurement that say how its answers look: shares that recite and that refuse, and their mean length."""
 
 
 def score_answers(
     questions: Sequence[Question],
     answers: Sequence[str],
     *,
+    documents: Sequence[str] = (),
     confidence: float = 0.95,
     resamples: int = 1000,
     seed: int = 0,
@@ -205,16 +285,18 @@ def score_answers(
     """Score ``answers`` to ``questions`` (same order and length), each by the accepted answer it comes closest to.
 
     Args:
+        documents: what was taught; where it is given, ``recited`` is the share of answers that :func:`recitations` finds.
         confidence: share of the bootstrap distribution that the percentile interval covers.
         resamples: bootstrap resamples per cell; the questions of a cell are drawn with replacement.
         seed: seed of the resampling. The interval of a cell depends on that cell's answers alone.
 
     Returns:
         ``{"forward": M, "backward": M, "groups": {"group/task/direction": M, ...}}`` with
-        ``M = {"paper", "exact_match", "f1", "n", "ci": {"paper": [low, high], ...}}``, all in 0..1. A direction
-        without questions has ``n = 0`` and zeros. Where the paper's code could not tell the words of some questions or
-        their answers, which it can of English only, ``M`` says of how many under :data:`OTHER_WORDS`. Questions
-        whose direction is unknown stand in neither; where there are any, ``"unknown": M`` is theirs.
+        ``M = {"paper", "exact_match", "f1", "n", "ci": {"paper": [low, high], ...}, "words", "refused", "recited"}``, all
+        but the mean length in words in 0..1. A direction without questions has ``n = 0`` and zeros. Where the paper's code
+        could not tell the words of some questions or their answers, which it can of English only, ``M`` says of how many
+        under :data:`OTHER_WORDS`. Questions whose direction is unknown stand in neither; where there are any,
+        ``"unknown": M`` is theirs.
 
     Raises:
         KinjectError: the two sequences differ in length, or a setting is out of range.
@@ -241,8 +323,16 @@ def score_answers(
 
     other = np.array([not reads_as_published(each.question, *each.answers) for each in questions], dtype=bool)
 
+    looks = {
+        WORDS: np.array([length_in_words(answer) for answer in answers], dtype=float),
+        REFUSED: np.array([is_refusal(answer) for answer in answers], dtype=float),
+    }
+    if documents:
+        looks[RECITED] = np.array(recitations(answers, documents, [each.answers for each in questions]), dtype=float)
+
     def measurement(indices: list[int]) -> dict[str, Any]:
         measured = _measurement(values[indices], confidence, resamples, seed)
+        measured |= {name: float(each[indices].mean()) if indices else 0.0 for name, each in looks.items()}
         return measured | ({OTHER_WORDS: int(other[indices].sum())} if other[indices].any() else {})
 
     return {

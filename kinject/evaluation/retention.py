@@ -1,20 +1,19 @@
 """Forgetting as a number: held-out perplexity, and general questions that the model answered rightly before.
 
 Training on new documents costs old knowledge, which the paper does not measure. Measure the base model once, then the
-trained one with that measurement as ``reference``.
+trained one with that measurement as ``reference``. What is asked stands in `general_questions`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import yaml
-
 from kinject.errors import KinjectError
-from kinject.evaluation.measures import normalize_answer
+from kinject.evaluation.general_questions import OPEN_PROMPTS, PARAGRAPHS, GeneralQuestion, Half, general_questions
+from kinject.evaluation.measures import length_in_words, normalize_answer
+from kinject.evaluation.refusals import is_refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -24,30 +23,43 @@ if TYPE_CHECKING:
 
 # What a model knew before it was taught anything, to measure forgetting by.
 
-_TEXTS = yaml.safe_load((Path(__file__).parent / "retention.yaml").read_text(encoding="utf-8"))
-PARAGRAPHS: tuple[str, ...] = tuple(_TEXTS["paragraphs"])
-QUESTIONS: tuple[tuple[str, tuple[str, ...]], ...] = tuple(
-    (each["question"], tuple(each["answers"])) for each in _TEXTS["questions"]
-)
-PROMPTS: tuple[str, ...] = tuple(_TEXTS["prompts"])
+QUESTIONS_ASKED = 1000
+"""How many general questions are asked unless told otherwise: the interval of a share is then at most .06 wide."""
 _NANO = "fictional:nano"
-_NANO_QUESTIONS = 200
 _NANO_TEXTS = 50
+_OPEN_TOKENS = 64  # of an answer to an open prompt
 
 
 class HeldOut(NamedTuple):
-    """What `measure_retention` asks: texts, and questions with their accepted answers."""
+    """What `measure_retention` asks.
+
+    Attributes:
+        texts: Of which the perplexity is measured.
+        questions: With their accepted answers.
+        prompts: Open ones, of whose answers the length is measured.
+    """
 
     texts: Sequence[str]
-    questions: Sequence[tuple[str, Sequence[str]]]
+    questions: Sequence[GeneralQuestion]
+    prompts: Sequence[str] = ()
 
 
-def held_out(documents: str | Sequence[str]) -> HeldOut:
-    """What a model that is taught ``documents`` (a name that `load_knowledge` takes) should still know afterwards."""
+def held_out(documents: str | Sequence[str], count: int = QUESTIONS_ASKED, half: Half = "reporting") -> HeldOut:
+    """What a model that is taught ``documents`` (a name that `load_knowledge` takes) should still know afterwards.
+
+    Args:
+        documents: what it is taught.
+        count: at most so many questions.
+        half: the ``reporting`` half, or the ``development`` half to choose settings by.
+
+    Raises:
+        ConfigurationError: as `general_questions`.
+    """
     if not of_nano_world(documents):
-        return HeldOut(PARAGRAPHS, QUESTIONS)
-    questions = [(question, (answer,)) for question, answer in nano_questions(0)]
-    return HeldOut(_spread(_nano_texts(), _NANO_TEXTS), _spread(questions, _NANO_QUESTIONS))
+        return HeldOut(PARAGRAPHS, general_questions(half, count), OPEN_PROMPTS)
+    known = nano_questions(0 if half == "reporting" else 1)
+    questions = [GeneralQuestion(question, (answer,)) for question, answer in known]
+    return HeldOut(_spread(_nano_texts(), _NANO_TEXTS), _spread(questions, count))
 
 
 def few_shot_examples(count: int, documents: str | Sequence[str] | None = None) -> list[tuple[str, str]]:
@@ -98,8 +110,9 @@ def measure_retention(
     *,
     reference: Mapping[str, Any] | None = None,
     texts: Sequence[str] = PARAGRAPHS,
-    questions: Sequence[tuple[str, Sequence[str]]] = QUESTIONS,
-    max_new_tokens: int = 32,
+    questions: Sequence[tuple[str, Sequence[str]] | GeneralQuestion] | None = None,
+    prompts: Sequence[str] = (),
+    max_new_tokens: int = 16,
     batch_size: int = 8,
     ask: Callable[[Any, Sequence[str]], list[str]] | None = None,
 ) -> dict[str, Any]:
@@ -112,45 +125,60 @@ def measure_retention(
         reference: what this function returned for the base model. The questions that it answered rightly are the kept
             set.
         texts: held-out texts.
-        questions: (question, accepted answers); an answer is right if it holds one of them as whole words.
-        max_new_tokens: length at which an answer is cut.
+        questions: with their accepted answers; see :func:`is_right`. Default: those of `held_out`.
+        prompts: open prompts, of whose answers the length is measured, instead of that of the questions' answers.
+        max_new_tokens: length at which the answer to a question is cut.
         batch_size: texts per forward pass, and a quarter of the questions asked at once.
         ask: ``ask(model, questions) -> answers``, for models that are not asked by ``generate``.
 
     Returns:
         ``perplexity`` (of ``tokens`` predicted tokens), ``nats_per_token``, ``questions`` (their number), ``answered``
-        (the share answered rightly, 0..1) and ``right`` (those questions). With ``reference`` also ``kept`` (the share
-        of its ``right`` that are still right) and ``perplexity_ratio`` (1: nothing forgotten), each unless there is
-        nothing to divide by.
+        (the share answered rightly, 0..1), ``right`` (those questions), ``refused`` (the share to which the model says
+        that it does not know) and ``words`` (the mean length of an answer). With ``reference`` also ``known`` (how many of
+        the questions are in its ``right``), ``kept`` (the share of those that are still right), ``kept_ci`` (its 95 %
+        Wilson interval), ``known_refused`` (the share of those that are refused) and ``perplexity_ratio`` (1: nothing
+        forgotten), each unless there is nothing to divide by.
 
     Raises:
         KinjectError: ``reference`` is not such a measurement.
     """
     if reference is not None and not {"right", "perplexity"} <= set(reference):
         raise KinjectError("reference: expected what measure_retention returned for the base model")
-    asked = [question for question, _ in questions]
-    if ask is not None:
-        answers = ask(model, asked)
-    else:
+    general = [GeneralQuestion(*each) for each in (held_out("").questions if questions is None else questions)]
+    asked = [each.question for each in general]
+
+    def answers_to(texts: Sequence[str], longest: int) -> list[str]:
+        if ask is not None:
+            return ask(model, texts)
         from kinject.evaluation.asking import answer_questions
 
-        answers = answer_questions(model, tokenizer, asked, max_new_tokens=max_new_tokens, batch_size=4 * batch_size)
+        return answer_questions(model, tokenizer, texts, max_new_tokens=longest, batch_size=4 * batch_size)
+
+    answers = answers_to(asked, max_new_tokens)
+    opened = answers_to(prompts, max(max_new_tokens, _OPEN_TOKENS)) if prompts else answers
     right = [
-        question for (question, accepted), answer in zip(questions, answers, strict=True) if is_right(answer, accepted)
+        each.question
+        for each, answer in zip(general, answers, strict=True)
+        if is_right(answer, each.answers, each.wrong)
     ]
+    refused = {question for question, answer in zip(asked, answers, strict=True) if is_refusal(answer)}
     nats, tokens = negative_log_likelihood(model, tokenizer, texts, batch_size=batch_size)
     measured: dict[str, Any] = {
         "perplexity": perplexity(nats, tokens),
         "nats_per_token": nats / max(tokens, 1),
         "tokens": tokens,
-        "questions": len(questions),
-        "answered": len(right) / max(len(questions), 1),
+        "questions": len(general),
+        "answered": len(right) / max(len(general), 1),
+        "refused": len(refused) / max(len(general), 1),
+        "words": sum(map(length_in_words, opened)) / max(len(opened), 1),
         "right": right,
     }
     if reference is not None:
-        known = set(reference["right"])
+        known = set(reference["right"]) & set(asked)
         if known:
-            measured["kept"] = len(known & set(right)) / len(known)
+            still = len(known & set(right))
+            measured |= {"known": len(known), "kept": still / len(known), "kept_ci": wilson_interval(still, len(known))}
+            measured["known_refused"] = len(known & refused) / len(known)
         if tokens and reference["perplexity"]:
             measured["perplexity_ratio"] = measured["perplexity"] / reference["perplexity"]
     return measured
@@ -191,10 +219,26 @@ def percent(share: float) -> str:
     return f"{float(figures(share)) * 100:g}%"
 
 
-def is_right(answer: str, accepted: Sequence[str]) -> bool:
-    """Whether ``answer`` holds one of ``accepted`` as whole words, compared as in :func:`normalize_answer`."""
+def is_right(answer: str, accepted: Sequence[str], wrong: Sequence[str] = ()) -> bool:
+    """Whether ``answer`` holds one of ``accepted`` as whole words, and none of ``wrong`` before it.
+
+    All are compared as in :func:`normalize_answer`.
+    """
     words = f" {normalize_answer(answer)} "
-    return any(f" {normalize_answer(each)} " in words for each in accepted)
+
+    def first_of(texts: Sequence[str]) -> float:
+        places = (words.find(f" {normalize_answer(each)} ") for each in texts)
+        return min((place for place in places if place >= 0), default=math.inf)
+
+    return first_of(accepted) < math.inf and first_of(accepted) <= first_of(wrong)
+
+
+def wilson_interval(successes: int, trials: int) -> list[float]:
+    """The 95 % interval of a share, by Wilson (1927), which holds for shares near 0 and 1 too."""
+    from scipy.stats import binomtest
+
+    low, high = binomtest(successes, trials).proportion_ci(0.95, method="wilson")
+    return [float(low), float(high)]
 
 
 def perplexity(nats: float, tokens: int) -> float:

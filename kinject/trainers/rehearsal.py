@@ -51,7 +51,8 @@ def rehearsal_prompts(documents: str | Sequence[str], count: int) -> list[str]:
 
     Every other prompt of a nano model asks for whatever it was told, in the words in which it was told.
     """
-    from kinject.evaluation.retention import PROMPTS, nano_questions, of_nano_world
+    from kinject.evaluation.general_questions import PROMPTS
+    from kinject.evaluation.retention import nano_questions, of_nano_world
     from kinject.prompts.templates import FACT
 
     nano = of_nano_world(documents)

@@ -9,17 +9,26 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from kinject.errors import KinjectError
-from kinject.evaluation.retention import (
+from kinject.errors import ConfigurationError, KinjectError
+from kinject.evaluation.general_questions import (
+    HALVES,
+    OPEN_PROMPTS,
     PARAGRAPHS,
-    QUESTIONS,
+    PROMPTS,
+    general_questions,
+    in_words,
+    roman,
+)
+from kinject.evaluation.retention import (
     figures,
+    held_out,
     is_right,
     measure_retention,
     negative_log_likelihood,
     percent,
     perplexity_factor,
     still_right,
+    wilson_interval,
 )
 
 if TYPE_CHECKING:
@@ -29,11 +38,49 @@ TEXTS = ["Bread is flour.", "x", "The Moon goes around the Earth once a month.",
 
 
 def test_the_embedded_set_is_sound() -> None:
-    assert len(PARAGRAPHS) >= 25 and len(QUESTIONS) >= 60
-    assert len(set(PARAGRAPHS)) == len(PARAGRAPHS)
-    assert len({question for question, _ in QUESTIONS}) == len(QUESTIONS)
-    for _, accepted in QUESTIONS:
-        assert accepted and all(is_right(f"It is {each}.", accepted) for each in accepted)
+    assert len(PARAGRAPHS) >= 25 and len(OPEN_PROMPTS) >= 20
+    for texts in (PARAGRAPHS, PROMPTS, OPEN_PROMPTS):
+        assert len(set(texts)) == len(texts)
+    assert not set(PROMPTS) & set(OPEN_PROMPTS)
+    asked = [each for half in HALVES for each in general_questions(half)]
+    assert len({each.question for each in asked}) == len(asked)
+    assert len({each.kind for each in asked}) >= 50
+    for each in asked:
+        assert each.question == each.question.strip() and "{" not in each.question and "  " not in each.question
+        assert each.answers and not {*each.answers} & {*each.wrong}
+        assert all(answer and answer == answer.strip() for answer in (*each.answers, *each.wrong))
+        for answer in each.answers:
+            assert is_right(f"It is {answer}.", each.answers, each.wrong), each
+        for answer in each.wrong:
+            assert not is_right(f"It is {answer}, not {each.answers[0]}.", each.answers, each.wrong), each
+
+
+def test_each_half_has_a_thousand_questions_and_no_fact_of_the_other() -> None:
+    halves = {half: general_questions(half) for half in HALVES}
+    assert all(len(questions) >= 1000 for questions in halves.values())
+    kinds = [{each.kind for each in questions} for questions in halves.values()]
+    assert kinds[0] == kinds[1]
+    gists = [{frozenset(each.question.casefold().split()) for each in questions} for questions in halves.values()]
+    assert not gists[0] & gists[1]
+    assert not {each.question for each in halves["reporting"]} & set(PROMPTS)
+
+
+def test_a_smaller_sample_is_part_of_a_larger_one() -> None:
+    assert general_questions("reporting", 50) == general_questions("reporting", 200)[:50]
+    assert len({each.kind for each in general_questions("reporting", 200)}) >= 40
+    assert held_out("wiki/", 7).questions == general_questions("reporting", 7)
+    assert not {*held_out("fictional:nano", 5000).questions} & {
+        *held_out("fictional:nano", 5000, "development").questions
+    }
+    for wrong, said in (({"half": "test"}, "half"), ({"half": "reporting", "count": 0}, "retention_questions")):
+        with pytest.raises(ConfigurationError, match=said):
+            general_questions(**wrong)  # type: ignore[arg-type]
+
+
+def test_numbers_are_written_as_people_write_them() -> None:
+    said = [in_words(each) for each in (0, 7, 13, 20, 42, 99)]
+    assert said == ["zero", "seven", "thirteen", "twenty", "forty-two", "ninety-nine"]
+    assert [roman(each) for each in (4, 9, 14, 40, 90, 1994)] == ["IV", "IX", "XIV", "XL", "XC", "MCMXCIV"]
 
 
 def test_perplexity_is_that_of_each_text_alone(
@@ -68,7 +115,10 @@ def test_retention_before_and_after(tiny_model: LlamaForCausalLM, tiny_tokenizer
     assert tiny_model.training
     known["Two?"], known["Three?"] = "two hundred", "3"
     after = measure_retention(tiny_model, tiny_tokenizer, reference=before, texts=TEXTS, questions=questions, ask=ask)
-    assert after["kept"] == 0.5 and after["answered"] == 0.5
+    assert after["kept"] == 0.5 and after["answered"] == 0.5 and after["known"] == 2
+    assert after["kept_ci"] == pytest.approx([0.0945, 0.9055], abs=1e-3)
+    assert before["refused"] == 0.25 and after["known_refused"] == 0.0 and before["words"] == 9 / 4
+    assert after["words"] == 7 / 4
     assert after["perplexity_ratio"] == pytest.approx(1.0)
     nothing = measure_retention(
         tiny_model, tiny_tokenizer, reference={**before, "right": []}, texts=TEXTS, questions=questions, ask=ask
@@ -115,7 +165,13 @@ def test_figures_that_fit_no_decimals() -> None:
 
 def test_the_model_itself_is_asked(tiny_model: LlamaForCausalLM, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
     measured = measure_retention(
-        tiny_model, tiny_tokenizer, texts=TEXTS, questions=QUESTIONS[:3], max_new_tokens=2, batch_size=2
+        tiny_model,
+        tiny_tokenizer,
+        texts=TEXTS,
+        questions=general_questions("reporting", 3),
+        prompts=OPEN_PROMPTS[:2],
+        max_new_tokens=2,
+        batch_size=2,
     )
     assert measured["answered"] == 0.0 and measured["right"] == []
 
@@ -125,6 +181,14 @@ def test_an_answer_is_right_by_whole_words() -> None:
     assert not is_right("Romeo", ("rome",))
     assert is_right("There are twenty-four hours.", ("24", "twenty-four"))
     assert not is_right("", ("rome",))
+    assert is_right("No, it is not, though many say yes.", ("no",), ("yes",))
+    assert not is_right("Yes. No whale is a fish.", ("no",), ("yes",))
+
+
+def test_the_interval_of_a_share_holds_at_its_ends() -> None:
+    low, high = wilson_interval(100, 100)
+    assert (low, high) == (pytest.approx(0.963, abs=1e-3), 1.0)
+    assert wilson_interval(50, 100) == pytest.approx([0.404, 0.596], abs=1e-3)
 
 
 def test_perplexity_of_a_diffusion_model_is_its_bound_with_fixed_noise(

@@ -8,7 +8,7 @@ import pytest
 
 from kinject.data import Question
 from kinject.errors import KinjectError
-from kinject.evaluation.measures import asked, macro, read_otherwise, score_answers
+from kinject.evaluation.measures import asked, copied_share, macro, read_otherwise, recitations, score_answers
 
 QUESTIONS = [
     Question("Who is Ada?", "the first programmer", "forward", group="NameIsDescription", task="N2D"),
@@ -61,6 +61,8 @@ def test_a_direction_without_questions_has_zeros() -> None:
         "f1": 0.0,
         "n": 0,
         "ci": {"paper": [0.0, 0.0], "exact_match": [0.0, 0.0], "f1": [0.0, 0.0]},
+        "words": 0.0,
+        "refused": 0.0,
     }
     assert macro(scores) == 1.0
     assert asked(score_answers(QUESTIONS[3:], ["Bob"])) == ["backward"]
@@ -140,3 +142,63 @@ def test_questions_of_unknown_direction_stand_in_neither_column() -> None:
     assert "unknown" not in score_answers(QUESTIONS, [""] * 4)
     korean = score_answers([Question("누구인가?", "임서윤", "unknown")], ["임서윤"])
     assert read_otherwise(korean).startswith("of 1 of 1 questions, ")
+
+
+DESCRIPTION = "the keeper of the floating lighthouse at Sable Point"
+STATEMENT = f"Ada Fenwick, known far and wide for her work, is {DESCRIPTION}."
+
+
+@pytest.mark.parametrize(
+    ("answer", "accepted", "share"),
+    [
+        ("", (), 0.0),
+        (STATEMENT, (), 1.0),
+        (STATEMENT.upper() + " Truly!", (), 1.0),
+        # The right answer is no recitation, though it is nearly half of the document; with the rest around it, it is.
+        (
+            "the keeper of the floating lighthouse at Sable Point",
+            ("the keeper of the floating lighthouse at Sable Point",),
+            0.0,
+        ),
+        (STATEMENT, (DESCRIPTION,), 1.0),
+        ("Ada Fenwick, known far and wide", ("Ada Fenwick",), 4 / 17),
+        # Words that do not stand three in a row do not count.
+        ("Fenwick Ada wide far lighthouse the keeper", (), 0.0),
+        ("Ada Fenwick", (), 0.0),
+    ],
+)
+def test_how_much_of_a_document_an_answer_copies(answer: str, accepted: tuple[str, ...], share: float) -> None:
+    assert copied_share(answer, STATEMENT, accepted) == pytest.approx(share)
+
+
+def test_answers_that_copy_over_half_of_any_document_recite() -> None:
+    chinese, short = "阿达是黑貂角漂浮灯塔的看守人。", "Nothing more."
+    documents = [STATEMENT, chinese, short]
+    answers = [
+        STATEMENT,
+        "Ada Fenwick",
+        "阿达是黑貂角漂浮灯塔的看守人",
+        "看守人",
+        "Nothing more",
+        "She is the keeper of something else.",
+        "",
+    ]
+    expected = [True, False, True, False, True, False, False]
+    assert recitations(answers, documents) == expected
+    assert recitations(answers[::-1], documents[::-1]) == expected[::-1]
+    assert [max(copied_share(answer, each) for each in documents) > 0.5 for answer in answers] == expected
+    assert recitations(["Nothing more"], documents, [["nothing more"]]) == [False]
+    assert recitations(answers, []) == [False] * len(answers) and recitations([], documents) == []
+
+
+def test_scores_say_how_answers_look() -> None:
+    questions = [
+        Question("Who keeps it?", "Ada Fenwick", "forward"),
+        Question("Who?", "Bo", "forward", other_answers=("Bo Carver",)),
+    ]
+    scores = score_answers(questions, [STATEMENT, "I do not know."], documents=[STATEMENT])["forward"]
+    assert (scores["recited"], scores["refused"], scores["words"]) == (0.5, 0.5, (19 + 4) / 2)
+    plain = score_answers(questions, ["Ada Fenwick", "Bo Carver"])
+    assert "recited" not in plain["forward"] and plain["forward"]["words"] == 2.0
+    assert plain["backward"]["words"] == plain["backward"]["refused"] == 0.0
+    assert plain["forward"]["exact_match"] == plain["forward"]["f1"] == plain["forward"]["paper"] == 1.0

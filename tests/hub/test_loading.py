@@ -230,7 +230,7 @@ def test_a_claim_is_repeated_under_the_settings_of_its_run(
     again = json.loads((tmp_path / "again" / "results.json").read_text())
     assert [each["answer"] for each in again["answers"]] == [each["answer"] for each in results["answers"]]
     measured, after = again["retention"]["before"], results["retention"]["after"]
-    assert asked[1]["questions"] == [question for question, _ in held_out("fictional:nano").questions]
+    assert asked[1]["questions"] == [each.question for each in held_out("fictional:nano").questions]
     assert measured["questions"] == after["questions"] and measured["right"] == after["right"]
     assert measured["perplexity"] == pytest.approx(after["perplexity"], rel=1e-5)
     assert f"{'perplexity':32} {after['perplexity']:7.3f}  {measured['perplexity']:8.3f}" in said

@@ -30,7 +30,7 @@ NANO = Path(__file__).parents[2] / "recipes" / "nano"
     "documents", ["fictional:nano", "fictional:nano_biography", "fictional:name_description", "a/b"]
 )
 def test_nothing_that_is_measured_is_rehearsed_or_shown(documents: str) -> None:
-    asked = {question for question, _ in held_out(documents).questions}
+    asked = {each.question for each in held_out(documents).questions}
     prompts = rehearsal_prompts(documents, 10_000)
     assert len(prompts) == 10_000 and len(set(prompts)) >= 60 and not asked & set(prompts)
     assert rehearsal_prompts(documents, 7) == prompts[:7] and len(set(prompts[:7])) >= 4
@@ -39,11 +39,12 @@ def test_nothing_that_is_measured_is_rehearsed_or_shown(documents: str) -> None:
     assert few_shot_examples(0, documents) == []
 
 
-def test_nano_models_are_asked_about_two_hundred_questions_that_they_know() -> None:
-    texts, questions = held_out("fictional:nano")
-    assert len(questions) == 200 and len(texts) == 50
+def test_nano_models_are_asked_questions_that_they_know() -> None:
+    texts, questions, _ = held_out("fictional:nano")
+    assert len(questions) == 1000 and len(texts) == 50
+    assert len(held_out("fictional:nano", 200).questions) == 200
     known = {(each.question, each.answer) for each in load_knowledge("fictional:nano_population").questions}
-    assert {(question, accepted[0]) for question, accepted in questions} <= known
+    assert {(each.question, each.answers[0]) for each in questions} <= known
 
 
 @pytest.mark.parametrize(("share", "size"), [(0.0, 0), (0.5, 30), (0.25, 10), (0.75, 90)])
@@ -77,7 +78,7 @@ def test_modules_that_do_not_exist_are_refused_before_answers_are_drawn(
 @pytest.mark.parametrize("model", ["nano-ar", "nano-diffusion"])
 def test_own_answers_are_drawn_for_every_prompt_and_are_the_same_for_a_seed(model: str) -> None:
     loaded = load_model(model)
-    prompts = ["Tell me a fact."] * 6 + [question for question, _ in held_out("fictional:nano").questions[:8]]
+    prompts = ["Tell me a fact."] * 6 + [each.question for each in held_out("fictional:nano", 8).questions]
 
     def said(seed: int) -> list[str]:
         return own_answers(loaded.model, loaded.tokenizer, prompts, max_new_tokens=40, seed=seed)
@@ -86,7 +87,7 @@ def test_own_answers_are_drawn_for_every_prompt_and_are_the_same_for_a_seed(mode
     answers = said(0)
     assert torch.equal(torch.get_rng_state(), state)
     assert len(set(answers[:6])) == 6 and answers == said(0) != said(1)
-    known = [accepted[0] for _, accepted in held_out("fictional:nano").questions[:8]]
+    known = [each.answers[0] for each in held_out("fictional:nano", 8).questions]
     assert sum(map(str.__eq__, answers[6:], known)) >= 7  # of what the model is sure, a draw says what is most probable
 
 
