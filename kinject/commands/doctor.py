@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 # What needs which extra of setup.cfg; extras that are not named here (tests, development) are no feature of a run.
 FEATURES = {
+    "documents": "PDF, HTML, DOCX, PPTX, EPUB and reStructuredText as documents",
     "quant": "QLoRA and 8-bit optimizers (bitsandbytes)",
     "deepspeed": "ZeRO on many GPUs (DeepSpeed)",
     "eval": "questions as lm-eval tasks",

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from glob import glob
 from pathlib import Path
 
+from kinject.data.converting import DOCUMENT_KINDS, EXTRA, missing_package
 from kinject.data.direction import FactIndex, text_direction
 from kinject.data.knowledge import UNKNOWN, Document, KnowledgeSet, Question, check_paraphrases
 from kinject.data.records import FILES, ROW_FILES, ROW_KINDS, TEXT_KINDS, Record, file_kind, read_records
@@ -112,7 +113,12 @@ def read_file(
             if path.name.endswith(name):
                 canonical_path = path.with_name(path.name.removesuffix(name) + VARIANTS["none"][0])
                 return paraphrases, *_read_variant(path, canonical_path, text_field)
-    documents = _documents(path, read_records(path), text_field, title_field)
+    records = _told_rows(path, read_records(path), text_field, title_field)
+    if not records and file_kind(path) in DOCUMENT_KINDS:
+        raise DataError(
+            f"{path}: no text is in it; where its pages are pictures, recognize their text first (for a PDF: ocrmypdf)"
+        )
+    documents = _documents(path, records, text_field, title_field)
     return "none", documents, documents
 
 
@@ -134,6 +140,39 @@ def _documents(
     if not records:
         raise DataError(f'{path}: the file holds no document; add rows such as {{"{text_field}": "..."}}')
     return documents_from(records, text_field, title_field=title_field)
+
+
+def _told_rows(path: Path, records: list[Record], text_field: str, title_field: str) -> list[Record]:
+    """The rows of a spreadsheet that has no column of texts as texts, each cell behind the name of its column.
+
+    That is a table (.csv, .tsv, .xlsx) of two columns or more, of short names, while nobody has said which column holds the
+    texts; of any other file the records as they are.
+    """
+    rows = [record.value for record in records if isinstance(record.value, dict)]
+    if file_kind(path) not in (".csv", ".tsv", ".xlsx") or text_field != "text" or not rows or len(rows) < len(records):
+        return records
+    names = [*rows[0]]
+    known = {text_field, "messages", "conversations", "prompt", "instruction", "question", "completion", "output"}
+    if len(names) < 2 or any(len(name.split()) > 3 or any(same_name(name, each) for each in known) for name in names):
+        return records
+    own = [name for name in names if not any(same_name(name, each) for each in ("fact", "entities", title_field))]
+    texts = ["\n".join(f"{name}: {_told(row[name])}" for name in own if _told(row[name])) for row in rows]
+    logger.warning(
+        '%s: no column is called "%s", so each row is learned as its columns with their names, the first as %r; name the '
+        "column that holds the document with --text_field, if there is one",
+        path, text_field, texts[0],
+    )  # fmt: skip
+    kept = {name: name for name in names if name not in own}
+    return [
+        replace(record, value={text_field: text, **{name: row[name] for name in kept}})
+        for record, row, text in zip(records, rows, texts, strict=True)
+        if text
+    ]
+
+
+def _told(cell: object) -> str:
+    """A cell as a text; numbers and dates as they read."""
+    return "" if cell is None or cell != cell else " ".join(str(cell).split())
 
 
 def _numbered(records: Sequence[Record]) -> bool:
@@ -208,8 +247,8 @@ def load_knowledge(
       ``fictional:nano_biography``: people that the nano models never met, in words that they know;
       ``fictional:nano_population``: the people they know;
     - a file: .json (a list of rows or strings), .jsonl, .csv, .tsv, .parquet, .xlsx (a row a document), .txt or .md (one
-      document; of Markdown's front matter, YAML or TOML, only the title is read); all but .parquet and .xlsx may be
-      compressed (.gz);
+      document; of Markdown's front matter, YAML or TOML, only the title is read), or .pdf, .html, .docx, .pptx, .epub or
+      .rst (one document, see :mod:`kinject.data.converting`); what is not compressed by itself may be (.gz);
     - a folder in the published layout (``train_*.json`` and ``test.jsonl``);
     - any other folder: all such files in it, recursively, in the order of their paths, except hidden ones;
     - a pattern such as ``docs/*.md``, in which ``**`` stands for any folders;
@@ -489,7 +528,8 @@ def _walk(folder: Path, found: _Found, asked: Path | None) -> None:
 
 
 def _take(path: Path, found: _Found, asked: Path | None) -> None:
-    if not file_kind(path):
+    kind = file_kind(path)
+    if not kind or (kind in DOCUMENT_KINDS and missing_package(kind)):
         found.skipped.append(path)
     elif path.resolve() != asked:
         found.files.setdefault(path.resolve(), path)
@@ -549,20 +589,22 @@ def _documents_of_files(names: Sequence[str], found: _Found, text_field: str, ti
     kinds = Counter(path.suffix.lower() or "without ending" for path in found.skipped)
     for path in found.files.values():
         before = len(records)
-        records.extend(read_records(path, faults))
+        records.extend(_told_rows(path, read_records(path, faults), text_field, title_field))
         if len(records) == before and not faults:
             kinds["empty"] += 1
     documents = documents_from(records, text_field, faults, title_field)
     faults.raise_any()
     listed = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items(), key=lambda item: (-item[1], item[0])))
+    readable = sorted({file_kind(path) for path in found.skipped if file_kind(path)})
+    unread = f"; {', '.join(readable)} can be read after {EXTRA}" if readable else ""
     if not documents:
         passed = f" (there are {listed})" if listed else ""
         folder = "in this folder" if len(names) == 1 and os.path.isdir(Path(where).expanduser()) else "there"
-        raise DataError(f"{where}: no document {folder}{passed}; expected files of {FILES}")
+        raise DataError(f"{where}: no document {folder}{passed}; expected files of {FILES}{unread}")
     if kinds:
         first = f" (first: {found.skipped[0]})" if found.skipped else ""
         logger.warning(
-            "%d files of %s hold no documents and are passed over: %s%s", kinds.total(), where, listed, first
+            "%d files of %s hold no documents and are passed over: %s%s%s", kinds.total(), where, listed, first, unread
         )
     return documents
 
@@ -595,7 +637,7 @@ def _question_records(
             QUESTION_LABELS,
             "--question_field and --answer_field",
         )
-    if file_kind(path) in TEXT_KINDS:
+    if file_kind(path) in TEXT_KINDS + DOCUMENT_KINDS:
         raise DataError(f"{path}: questions are read from {ROW_FILES}, with a question and an answer a row")
     records = read_records(path, faults)
     if not records and not faults:

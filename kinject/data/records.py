@@ -1,7 +1,7 @@
 """Files in, records out: each row of a file with the line it stands on, so that a bad row can be named.
 
-A record of .json, .jsonl, .csv, .tsv, .parquet or .xlsx is a row (a mapping) or a bare string; of .txt and .md it is the
-whole file. Which fields a row should have is not known here.
+A record of .json, .jsonl, .csv, .tsv, .parquet or .xlsx is a row (a mapping) or a bare string; of .txt, .md, .pdf and other
+files of text it is the whole file. Which fields a row should have is not known here.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from kinject.data.converting import DOCUMENT_KINDS, convert
 from kinject.errors import DataError, Faults
 
 logger = logging.getLogger(__name__)
@@ -35,13 +36,16 @@ _ALIASES = {
     ".text": ".txt",
     ".markdown": ".md",
     ".mdx": ".md",
+    ".htm": ".html",
+    ".xhtml": ".html",
+    ".rest": ".rst",
 }
 ROW_KINDS = (".json", ".jsonl", ".csv", ".tsv", ".parquet", ".xlsx")
 TEXT_KINDS = (".txt", ".md")
-_PACKED = (".parquet", ".xlsx")  # compressed by themselves: nobody adds .gz
+_PACKED = (".parquet", ".xlsx", ".pdf", ".docx", ".pptx", ".epub")  # compressed by themselves: nobody adds .gz
 ROW_FILES = ".json, .jsonl (.ndjson, .jsonlines), .csv, .tsv, .parquet, .xlsx"
-FILES = f"{ROW_FILES}, .txt (.text), .md (.markdown, .mdx)"
-"""What error messages expect; each but .parquet and .xlsx may end with .gz as well."""
+FILES = f"{ROW_FILES}, .txt (.text), .md (.markdown, .mdx), .pdf, .html (.htm), .docx, .pptx, .epub, .rst"
+"""What error messages expect; those that are not compressed by themselves may end with .gz as well."""
 
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "pipes"}
 _BYTE_ORDER_MARKS = (  # that of UTF-16 begins the one of UTF-32
@@ -71,7 +75,7 @@ class Record:
 
     value: dict[str, Any] | str
     source: str
-    title: str = ""  # of a whole file, from its front matter
+    title: str = ""  # of a whole file, from its front matter or properties
 
 
 def file_kind(path: Path) -> str:
@@ -80,7 +84,7 @@ def file_kind(path: Path) -> str:
     stem = name.removesuffix(".gz")
     suffix = Path(stem).suffix
     kind = _ALIASES.get(suffix, suffix)
-    known = kind in ROW_KINDS + TEXT_KINDS and (stem == name or kind not in _PACKED)
+    known = kind in ROW_KINDS + TEXT_KINDS + DOCUMENT_KINDS and (stem == name or kind not in _PACKED)
     return kind if known else ""
 
 
@@ -541,6 +545,11 @@ def _whole_file(path: Path, faults: Faults) -> Iterator[Record]:
     yield Record(text.strip("\n"), f"{path}:1", title)
 
 
+def _converted(path: Path, faults: Faults) -> Iterator[Record]:
+    title, text = convert(path, file_kind(path), _read_bytes(path))
+    yield from [Record(text, f"{path}:1", title)] if text.strip() else []
+
+
 _FRONT_MATTER = re.compile(
     r"(?:---[ \t]*\n(?P<yaml>.*?\n)??(?:---|\.\.\.)|\+\+\+[ \t]*\n(?P<toml>.*?\n)??\+\+\+)[ \t]*(?:\n|$)", re.DOTALL
 )
@@ -599,4 +608,5 @@ _READERS: dict[str, Callable[[Path, Faults], Iterator[Record]]] = {
     ".xlsx": _xlsx,
     ".txt": _whole_file,
     ".md": _whole_file,
+    **dict.fromkeys(DOCUMENT_KINDS, _converted),
 }

@@ -535,18 +535,18 @@ def test_the_first_of_very_many_faults_are_shown(tmp_path: Path) -> None:
 
 
 def test_passed_over_files_are_counted_by_kind(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    for name in ("a.md", "b.PDF", "c.pdf", "d.html", "LICENSE", "e.docx"):
+    for name in ("a.md", "b.PNG", "c.png", "d.odt", "LICENSE", "e.doc"):
         write(tmp_path / name, "text")
     write(tmp_path / "f.json", "[]")
     assert len(load_knowledge(tmp_path).documents) == 1
     assert [record.getMessage() for record in caplog.records] == [
-        f"6 files of {tmp_path} hold no documents and are passed over: 2 .pdf, 1 .docx, 1 .html, 1 empty, 1 without ending "
+        f"6 files of {tmp_path} hold no documents and are passed over: 2 .png, 1 .doc, 1 .odt, 1 empty, 1 without ending "
         f"(first: {tmp_path}/LICENSE)"
     ]
     (tmp_path / "a.md").unlink()
     (tmp_path / "f.json").unlink()
     fails(
-        f"{tmp_path}: no document in this folder (there are 2 .pdf, 1 .docx, 1 .html, 1 without ending); expected files of "
+        f"{tmp_path}: no document in this folder (there are 2 .png, 1 .doc, 1 .odt, 1 without ending); expected files of "
         f"{FILES}",
         tmp_path,
     )

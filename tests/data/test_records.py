@@ -139,7 +139,7 @@ def test_json_rows_one_after_another(tmp_path: Path) -> None:
             '"a"\n["a"]',
             '{}:2: the row is a list, expected an object with named fields or a string; write it as {"text": "..."}',
         ),
-        ("a.docx", "", f"{{}}: .docx files are not read; expected one of {FILES}; convert the file"),
+        ("a.odt", "", f"{{}}: .odt files are not read; expected one of {FILES}; convert the file"),
         ("README", "", f"{{}}: a file without an extension is not read; expected one of {FILES}; convert the file"),
         ("a.xlsx.gz", "", f"{{}}: .gz files are not read; expected one of {FILES}; convert the file"),
         ("a.json", '{"text": "a", "text": "b"}', '{}:1: the row has "text" twice, of which only one could be kept; rename one, '
@@ -373,7 +373,7 @@ def test_kinds_of_files() -> None:
     kinds = {
         name: file_kind(Path(name)) for name in ("a.MDX", "b.text", "c.tab", "d.rst", ".csv", "e.json.GZ", "gz", "f.")
     }
-    assert kinds == {"a.MDX": ".md", "b.text": ".txt", "c.tab": ".tsv", "d.rst": "", ".csv": "", "e.json.GZ": ".json",
+    assert kinds == {"a.MDX": ".md", "b.text": ".txt", "c.tab": ".tsv", "d.rst": ".rst", ".csv": "", "e.json.GZ": ".json",
                      "gz": "", "f.": ""}  # fmt: skip
 
 
