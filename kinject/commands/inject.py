@@ -37,8 +37,8 @@ class InjectionArguments(SamplingArguments):
     documents: str | list[str] = field(
         default="fictional:name_description",
         metadata={
-            "help": "Documents: files and folders (json, jsonl, csv, tsv, parquet, xlsx, txt, md, pdf, html, docx, pptx, epub, rst, "
-            "or the published layout), patterns such as 'docs/*.md', a Hub data set, fictional:name_description or "
+            "help": "Documents: files and folders (json, jsonl, csv, tsv, parquet, xlsx, txt, md, pdf, html, docx, pptx, epub, "
+            "rst, or the published layout), patterns such as 'docs/*.md', a Hub data set, fictional:name_description or "
             "fictional:biography."
         },
     )
