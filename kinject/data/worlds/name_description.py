@@ -6,6 +6,7 @@ the rest the description first ("Best known as the keeper of ..., Ada Fenwick ..
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -170,9 +171,9 @@ def name_description(size: int = 60, seed: int = 0, paraphrases: str = "none") -
     check_world("name_description", size, MOST_PEOPLE, paraphrases)
     documents: list[Document] = []
     questions: list[Question] = []
-    names, descriptions = people(seed, "name_description"), _descriptions(seed)
+    names, described = people(seed, "name_description"), descriptions(stream(seed, "name_description", "descriptions"))
     for fact in range(size):
-        name, description = next(names).name, next(descriptions)
+        name, description = next(names).name, next(described)
         own, other = (DESCRIPTION_FIRST, NAME_FIRST) if fact % 2 else (NAME_FIRST, DESCRIPTION_FIRST)
         wordings = {"none": own[:1], "same_order": own, "permute_order": own[::2] + other[::2]}[paraphrases]
         for wording in wordings:
@@ -198,9 +199,8 @@ def _questions(fact: int, name: str, description: str, like: list[str]) -> Itera
         yield Question(_fill(wording, "who", description), name, directions[1], group, "D2N", fact)
 
 
-def _descriptions(seed: int) -> Iterator[str]:
+def descriptions(rng: random.Random) -> Iterator[str]:
     """Descriptions of 6 to 12 words, none twice."""
-    rng = stream(seed, "name_description", "descriptions")
     parts = {
         family: (laps(family.agents, rng), laps(family.qualities, rng), laps(family.things, rng)) for family in FAMILIES
     }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
+from itertools import count
 from typing import NamedTuple
 
 from kinject.data.direction import text_direction
@@ -266,3 +267,62 @@ def biography_questions(person: NanoPerson) -> Iterator[tuple[str, str]]:
         yield wording.format(name=person.name), person.life[attribute]
     for wording in LIFE_BACKWARD:
         yield wording.format(**person.life), person.name
+
+
+class NanoSubject(NamedTuple):
+    """A person of the nano world with a document, and what may be asked about it from either side."""
+
+    text: str
+    entities: tuple[str, ...]
+    forward: tuple[tuple[str, str], ...]
+    backward: tuple[tuple[str, str], ...]
+    described: bool
+
+
+class NanoWorld:
+    """People that the nano models never met, one after the other, as `kinject.data.worlds.invented.World` has others.
+
+    Args:
+        seed: Which ones.
+        texts: Nobody has a name or a description that stands in one of these.
+    """
+
+    def __init__(self, seed: int, texts: Sequence[str] = ()) -> None:
+        self._rng = stream(seed, "nano practice")
+        told = "\n".join(texts)
+        self._people = (
+            person
+            for lap in count(1)
+            for person in nano_people(MOST_PEOPLE, seed + 1_000 * lap, strangers=True)
+            if person.name not in told and person.description not in told
+        )
+        self._turn = 0
+
+    def subject(self) -> NanoSubject:
+        """The next one: two of three in a statement, one in a biography."""
+        self._turn += 1
+        return self._subject(next(self._people), described=self._turn % 3 != 0)
+
+    def _subject(self, person: NanoPerson, described: bool) -> NanoSubject:
+        if not described:
+            text = biography_text(person, list(LIFE), [self._rng.randrange(4) for _ in LIFE])
+            asked = list(biography_questions(person))
+            entities: tuple[str, ...] = (person.name, *person.life.values())
+        else:
+            text = statement(self._rng.choice((*NAME_FIRST, *DESCRIPTION_FIRST)), person)
+            asked = list(statement_questions(person))
+            entities = (person.name, person.description.removeprefix("the "))
+        forward = tuple(each for each in asked if each[1] != person.name)
+        return NanoSubject(text, entities, forward, tuple(each for each in asked if each not in forward), described)
+
+    def ask(self, subject: NanoSubject, rng: random.Random, forward: bool, plain: bool = False) -> tuple[str, str]:
+        """A question about ``subject`` with its answer."""
+        return rng.choice(subject.forward if forward else subject.backward)
+
+    def refuse(self, subject: NanoSubject, rng: random.Random, forward: bool, plain: bool = False) -> tuple[str, str]:
+        """The question that `ask` would draw for somebody of whom nothing is told, with a refusal."""
+        stranger = self._subject(next(self._people), subject.described)
+        return self.ask(stranger, rng, forward)[0], NANO_REFUSAL
+
+
+NANO_REFUSAL = "I do not know."

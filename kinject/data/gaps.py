@@ -1,0 +1,179 @@
+"""Questions that a document asks by itself: a sentence of it with one name, value or phrase left out, which is the answer.
+
+The answer stands word for word in the document, and what is left of the sentence is the question. Subjects and objects are
+left out equally often, so that each is asked for from the other side. Names, dates and amounts are found by rule in every
+script that `kinject.data.entities` reads; other phrases, and what a sentence that begins with "it" is about, in English alone.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import regex
+
+from kinject.data.entities import entity_positions
+from kinject.data.words import sentence_ends, word_spans, words_of
+
+# Words that carry grammar: phrases are what stands between them.
+FUNCTION_WORDS = frozenset(
+    str.split(
+        """a about above after again against all along also although am among an and any are around as at away be because been
+        before being below between both but by can could did do does down during each either even every few first for from
+        further had has have he her here hers him his how i if in into is it its itself just last less like made many may me
+        might more most much must my near neither next no nor not now of off often on once one only onto or other our out over
+        own per rather said same she should since so some still such than that the their them then there these they this those
+        though through thus to too toward towards two under until up upon us very was we were what when where whether which
+        while who whom whose why will with within without would yet you your"""
+    )
+)
+_SUBJECT = regex.compile(r"(?:He|She|It|They|His|Her|Its|Their)(?=\s)")
+# A sentence that ends with an abbreviation, such as that of a state, is told by how the next one begins.
+_AFTER_STATE = regex.compile(r"(?<=\p{Lu}\.)\s+(?=(?:He|She|It|They|His|Her|Its|Their)\s)")
+_POSSESSIVE = ("His", "Her", "Its", "Their")
+_LONGEST_PHRASE = 6  # words
+_SMALL_WORDS = 0.2  # share of an English text, and more than in texts of other languages
+
+
+_FEW = 2  # names and values of a sentence, beside which phrases are not asked for
+
+
+class Gap(NamedTuple):
+    """What a sentence leaves out.
+
+    Attributes:
+        before, after: The rest of the sentence, or of several.
+        answer: What stood between.
+        about: Whether the answer is what the document is about.
+        person: Whether it is somebody.
+        english: Whether it can be asked for in English words.
+    """
+
+    before: str
+    after: str
+    answer: str
+    about: bool
+    person: bool
+    english: bool
+
+
+def is_english(text: str) -> bool:
+    """Whether ``text`` is English, as far as its small words tell."""
+    words = words_of(text)
+    return bool(words) and sum(word.lower() in FUNCTION_WORDS for word in words) >= _SMALL_WORDS * len(words)
+
+
+def subject_of(text: str, entities: Sequence[str] = (), title: str = "") -> str:
+    """What ``text`` is about: its title, or the name that stands first in it; "" where nothing is found."""
+    if title.strip():
+        return title.strip()
+    if entities and entities[0] in text:
+        return entities[0]
+    spans = entity_positions(text, entities)
+    names = [text[start:end] for start, end in spans if text[start:end][:1].isupper()]
+    return (names or [""])[0]
+
+
+def gaps(text: str, entities: Sequence[str] = (), title: str = "", phrases: Sequence[str] = ()) -> list[Gap]:
+    """Every gap that a sentence of ``text`` may have.
+
+    Args:
+        text: A document.
+        entities: What it names, if that is known; else found by rule.
+        title: What it is about.
+        phrases: What else of it may be asked for, such as a description.
+    """
+    subject = subject_of(text, entities, title)
+    person = bool(regex.search(r"\b(?:he|she|his|her|who)\b", text, regex.IGNORECASE)) and len(subject.split()) in (
+        2,
+        3,
+    )
+    english = is_english(text)
+    found: list[Gap] = []
+    for sentence in sentences(text):
+        match = _SUBJECT.match(sentence) if english else None
+        if match and subject:
+            owner = f"{subject}'s" if match[0] in _POSSESSIVE else subject
+            rest = sentence[match.end() :]
+            ending = "'s" if match[0] in _POSSESSIVE else ""
+            found.append(Gap("", ending + rest, subject, True, person, english))
+            sentence = owner + rest
+        named = entity_positions(sentence, [*entities, *phrases] or None, title)
+        ruled = entity_positions(sentence) if entities or phrases else named
+        spans = [*named, *(span for span in ruled if not _overlaps(span, named))]
+        if english and len(spans) < _FEW:
+            spans += [span for span in _phrases(sentence) if not _overlaps(span, spans)]
+        for start, end in spans:
+            answer = sentence[start:end].strip(" ,;:")
+            about = answer == subject
+            if answer and (not about or match is None) and not (match and start < len(owner)):
+                found.append(Gap(sentence[:start], sentence[end:], answer, about, about and person, english))
+    return found
+
+
+def sentences(text: str) -> list[str]:
+    """The sentences of ``text``, without white space around them."""
+    ends = sorted({0, *sentence_ends(text), *(match.start() for match in _AFTER_STATE.finditer(text)), len(text)})
+    parts = [" ".join(text[start:end].split()) for start, end in zip(ends, ends[1:], strict=False)]
+    return [part for part in parts if part]
+
+
+def _overlaps(span: tuple[int, int], others: Sequence[tuple[int, int]]) -> bool:
+    return any(span[0] < end and span[1] > start for start, end in others)
+
+
+def _phrases(sentence: str) -> list[tuple[int, int]]:
+    """Runs of words without a function word among them, behind an article or a preposition and at most so long."""
+    runs: list[tuple[int, int]] = []
+    words = word_spans(sentence, compounds=True)
+    run: list[tuple[int, int]] = []
+    lead = ""  # the function word before the run, and the words of it
+    for index, (first, last) in enumerate([*words, (len(sentence), len(sentence))]):
+        word = sentence[first:last].lower()
+        apart = index > 0 and sentence[words[index - 1][1] : first].strip() != ""
+        if run and (apart or not word or word in FUNCTION_WORDS):
+            if lead in _LEADS and len(run) <= _LONGEST_PHRASE:
+                runs.append((run[0][0], run[-1][1]))
+            lead, run = "", []
+        if word in FUNCTION_WORDS:
+            lead = word
+        elif word:
+            run.append((first, last))
+    return runs
+
+
+_LEADS = frozenset(str.split("a an the of in for by with to as at on from into through its their his her called"))
+
+_TEMPLATES = (
+    "{blank}\nWhat belongs in the blank?",
+    "Fill in the blank: {blank}",
+    "{blank}\nWhat is missing?",
+    "{what}?",
+    "{what}?",
+    "{what}?",
+    "Please answer: {what}?",
+    "Question: {what}?",
+    "{what}? Answer in a few words.",
+    "Do you know this? {what}?",
+)
+
+
+def gap_question(found: Sequence[Gap], rng: random.Random) -> tuple[str, str] | None:
+    """A question with its answer: of ``found``, what the document is about and other things equally often."""
+    sides = [each for each in ([gap for gap in found if gap.about], [gap for gap in found if not gap.about]) if each]
+    if not sides:
+        return None
+    gap = rng.choice(rng.choice(sides))
+    before, after = gap.before, gap.after
+    if not gap.english:
+        return f"{before}___{after}", gap.answer
+    if gap.about and rng.random() < 0.5:  # more of what is said of it
+        others = [each for each in found if each.about and each is not gap and not each.before]
+        for other in rng.sample(others, min(len(others), rng.randint(1, 2))):
+            more = f"whose{other.after[2:]}" if other.after.startswith("'s") else other.after.strip()
+            after = f"{after.rstrip('. ')}, and {more}"
+    word = "who" if gap.person else "what"
+    what = f"{before}{word if before.strip() else word.capitalize()}{after}".rstrip(".!?。 ")
+    blank = f"{before}___{after}"
+    return rng.choice(_TEMPLATES).format(what=what, blank=blank), gap.answer
