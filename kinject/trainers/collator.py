@@ -200,7 +200,8 @@ class DocumentCollator:
             batch = packed(samples, self.packing == "boundaries", pad)
         if self.masking is not None:
             batch["mask_ratio"] = torch.tensor(ratios)
-        return batch | batch_predictions(rows, [labels for _, labels in samples])
+        labels = [targets for _, targets in samples]
+        return batch | batch_predictions(rows, labels) | batch_weights(rows, labels)
 
     def _padded_length(self, lengths: Sequence[int]) -> int:
         multiple = self.pad_to_multiple_of or 1
@@ -317,6 +318,26 @@ class DiffusionCollator(DocumentCollator):
         if words is not None:  # the end of the turn is a word of its own
             words = [*words, *range(words[-1] + 1, words[-1] + 1 + length - len(words))]
         return draw_mask(length, ratio, self._generator(row, MASK_STREAM), masking.unit, words).tolist()
+
+
+WEIGHTS = "loss_weights"
+"""What a batch holds besides, in which every row counts alike; see `batch_weights`."""
+
+
+def batch_weights(rows: Sequence[Mapping[str, Any]], labels: Sequence[Sequence[int]]) -> dict[str, torch.Tensor]:
+    """By how much the loss of each supervised token counts, `(supervised,)`: a row's weight is shared by its tokens.
+
+    A short answer then weighs as much as a long document. Nothing where the rows have no weights.
+    """
+    if not any(row.get("weight") for row in rows):
+        return {}
+    counts = [sum(label != IGNORED for label in targets[1:]) for targets in labels]
+    weights = [
+        weight
+        for row, count in zip(rows, counts, strict=True)
+        for weight in [(row.get("weight") or 0.0) / count] * count
+    ]
+    return {WEIGHTS: torch.tensor(weights)}
 
 
 PREDICTED = ("rehearsed", "predicted_ids", "predicted_log_probs")

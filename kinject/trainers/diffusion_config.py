@@ -88,6 +88,11 @@ class DiffusionSFTConfig(CorruptionSFTConfig):
                 f"router_aux_loss_coef is {self.router_aux_loss_coef}, and would have no effect: the bound on the "
                 "likelihood has no such term. Leave it out."
             )
+        if self.anchor:
+            raise ConfigurationError(
+                f"anchor is {self.anchor}, and is not supported: a diffusion model's predictions depend on what is hidden. "
+                "Leave it out; --rehearsal keeps what was known."
+            )
         if self.label_smoothing_factor or self.loss_type == "dft":
             raise ConfigurationError(
                 "label_smoothing_factor and loss_type dft are not supported: they would change the bound on the "

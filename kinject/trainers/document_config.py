@@ -76,6 +76,13 @@ class DocumentSFTConfig(SFTConfig):
     system_prompt: str | None = field(
         default=None, metadata={"help": "System message of every prompt. Default: the chat template's own."}
     )
+    anchor: float = field(
+        default=0.0,
+        metadata={
+            "help": "Against forgetting: how much the untrained model's predictions of other words than the right one count in "
+            "all that is learned; 0: not at all. Takes another forward pass, and without an adapter a copy of the weights."
+        },
+    )
     frozen_modules: list[str] | None = field(
         default=None,
         metadata={

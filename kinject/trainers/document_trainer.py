@@ -35,14 +35,14 @@ from kinject.trainers.checkpointing import (
     universal_folder,
     written_whole,
 )
-from kinject.trainers.collator import PREDICTED, DocumentCollator, Masking, check_isolation, document_of_each
+from kinject.trainers.collator import PREDICTED, WEIGHTS, DocumentCollator, Masking, check_isolation, document_of_each
 from kinject.trainers.document_config import CorruptionSFTConfig, DocumentSFTConfig, set_deepspeed_rate
 from kinject.trainers.hub_hooks import HubHooks
 from kinject.trainers.infilling import EntityReport
 from kinject.trainers.order import EpochCallback, LengthGroupedSampler, TurnSampler
 from kinject.trainers.positions import SharedPrompts, SupervisedPositions, log_by_ratio, log_scores, scores_of
 from kinject.trainers.preparation import PREPARED, Preparation, check_dataset, title_of
-from kinject.trainers.rehearsal import distilled, has_predictions
+from kinject.trainers.rehearsal import distilled, has_own_loss, other_divergence
 from kinject.trainers.run_inputs import INPUTS, inputs_of, recorded_state, require_same_inputs
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from kinject.trainers.collator import Packing
     from kinject.trainers.infilling import Gap
 
-_EXACT = ("mask_ratio", "predicted_log_probs")  # of a batch, what DeepSpeed must not round
+_EXACT = ("mask_ratio", "predicted_log_probs", WEIGHTS)  # of a batch, what DeepSpeed must not round
 
 
 class DocumentSFTTrainer(SFTTrainer):
@@ -161,8 +161,14 @@ class DocumentSFTTrainer(SFTTrainer):
             args.learning_rate = 1e-4 if small else self._large_learning_rate
             if self.is_deepspeed_enabled:  # which read its file when there was none
                 set_deepspeed_rate(self.accelerator.state.deepspeed_plugin.hf_ds_config, None, args.learning_rate)
-        self._distills = has_predictions(self)
+        self._has_own_loss = has_own_loss(self)
         self._supervised = SupervisedPositions(base)
+        self._untrained: PreTrainedModel | None = (
+            None  # the weights before training, where no adapter leaves them as they are
+        )
+        if args.anchor and base is self.model:
+            self._untrained = untrained_copy(base)
+            self._untrained_supervised = SupervisedPositions(self._untrained)
         self._shared_prompts = SharedPrompts(self, base)
         # The loss is summed over supervised tokens and divided by their number in the whole accumulated batch, whatever
         # the model's own forward accepts; this makes accumulation exact for every architecture.
@@ -269,8 +275,9 @@ class DocumentSFTTrainer(SFTTrainer):
         collator: Any = self.data_collator
         # The order's epoch is the masks'. The library's `set_epoch` does not reach a sampler of several processes after a
         # resume in the middle of an epoch.
-        if max(dataset["turn"]) > 0:
-            return TurnSampler(dataset["turn"], collator.seed, lambda: collator.epoch, lengths, group_size)
+        planned = dataset["epochs"]
+        if max(dataset["turn"]) > 0 or any(planned):
+            return TurnSampler(dataset["turn"], collator.seed, lambda: collator.epoch, lengths, group_size, planned)
         if lengths is None:
             return super()._get_train_sampler(train_dataset)
         return LengthGroupedSampler(lengths, group_size, collator.seed, lambda: collator.epoch)
@@ -300,16 +307,18 @@ class DocumentSFTTrainer(SFTTrainer):
         """
         mask_ratio = inputs.pop("mask_ratio", None)
         predictions = {name: inputs.pop(name) for name in PREDICTED if name in inputs}
+        weights = inputs.pop(WEIGHTS, None)
         if return_outputs or self.label_smoother is not None:  # both need the logits of every position
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         position_ids = inputs.get("position_ids")  # only a packed batch has them
         targets = inputs.pop("labels")[:, 1:]  # (batch, length - 1); the last position predicts nothing
         rows, positions = (targets != IGNORED).nonzero(as_tuple=True)
         inputs["shift_labels"] = targets[rows, positions][None]
-        positions = positions - self._shared_prompts.take_out(inputs, positions)
+        if not self.args.anchor:  # what is taken out was encoded by the model as it is
+            positions = positions - self._shared_prompts.take_out(inputs, positions)
         with self._supervised.at(rows, positions):
-            if self._distills and model.training:
-                loss = self._distilling_loss(model, inputs, predictions, num_items_in_batch)
+            if self._has_own_loss and model.training:
+                loss = self._own_loss(model, inputs, rows, positions, predictions, weights, num_items_in_batch)
             else:
                 loss = super().compute_loss(model, inputs, num_items_in_batch=num_items_in_batch)
         if mask_ratio is not None:
@@ -319,29 +328,61 @@ class DocumentSFTTrainer(SFTTrainer):
             log_by_ratio(self, mode, mask_ratio, rows, self._supervised.log_probs)
         return loss
 
-    def _distilling_loss(
+    def _own_loss(
         self,
         model: torch.nn.Module,
         inputs: dict[str, Any],
+        rows: torch.Tensor,
+        positions: torch.Tensor,
         predictions: dict[str, torch.Tensor],
+        weights: torch.Tensor | None,
         num_items_in_batch: torch.Tensor | int | None,
     ) -> torch.Tensor:
-        """The loss of a batch in which the tokens that are rehearsed have ``predictions`` for targets.
+        """The loss of a batch in which the tokens that are rehearsed have ``predictions`` for targets, each with its weight.
 
-        All batches of a run that rehearses take this way, with predictions or without: processes that share a model have to
-        make the same calls.
+        All batches of a run that rehearses or practices take this way, with predictions or without: processes that share a
+        model have to make the same calls.
         """
         targets = inputs.pop("shift_labels")[0]  # (supervised,)
         log_probs = model(**inputs, use_cache=False).logits[0].float().log_softmax(-1)  # (supervised, vocabulary)
         scores = scores_of(log_probs, targets)
         self._supervised.log_probs = scores.log_probs.detach()
         losses = distilled(log_probs, scores.log_probs, predictions)
-        loss = losses.sum() / (max(1, len(losses)) if num_items_in_batch is None else num_items_in_batch)
+        if self.args.anchor:
+            before = self._untrained_log_probs(inputs, rows, positions)
+            anchored = self.args.anchor * other_divergence(log_probs, before, targets)
+            rehearsed = predictions.get(PREDICTED[0])
+            losses = losses + (
+                anchored if rehearsed is None else anchored.masked_fill(rehearsed.to(anchored.device), 0.0)
+            )
+        if weights is not None:
+            losses = losses * weights
+        counted = max(1, len(losses)) if weights is None else weights.sum()
+        loss = losses.sum() / (counted if num_items_in_batch is None else num_items_in_batch)
         if self.args.average_tokens_across_devices and num_items_in_batch is not None:
             loss = loss * self.accelerator.num_processes  # the processes' gradients are averaged
         shown = inputs.get("attention_mask", torch.ones_like(inputs["input_ids"]))  # a packed batch has no padding
         log_scores(self, "train", scores, shown.sum())
         return loss
+
+    @torch.no_grad()
+    def _untrained_log_probs(self, inputs: dict[str, Any], rows: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """What the untrained model says at ``positions`` of ``rows``, `(supervised, vocabulary)`."""
+        if self._untrained is None:
+            model: Any = self.accelerator.unwrap_model(self.model)
+            with model.disable_adapter():
+                return model(**inputs, use_cache=False).logits[0].float().log_softmax(-1)
+        with self._untrained_supervised.at(rows, positions):
+            return self._untrained(**inputs, use_cache=False).logits[0].float().log_softmax(-1)
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
+        """What the loss of the whole accumulated batch is divided by: its supervised tokens, or the weights of its rows."""
+        if not any(WEIGHTS in batch for batch in batch_samples):
+            return super()._get_num_items_in_batch(batch_samples, device)
+        total = torch.stack([batch[WEIGHTS].to(device).sum() for batch in batch_samples]).sum()
+        if self.args.average_tokens_across_devices and self.args.world_size > 1:
+            total = self.accelerator.gather(total).sum()
+        return total
 
     # Steps.
 
@@ -516,6 +557,13 @@ class DocumentSFTTrainer(SFTTrainer):
     def _unwrapped(self) -> PreTrainedModel:
         model: Any = self.model
         return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def untrained_copy(model: PreTrainedModel) -> PreTrainedModel:
+    """A frozen copy of ``model``, without what trl has put over its forward pass."""
+    copied: Any = type(model)(model.config)
+    copied.load_state_dict(model.state_dict())
+    return copied.to(device=model.device, dtype=model.dtype).eval().requires_grad_(False)
 
 
 def _vocabulary_size(model: str | PreTrainedModel | PeftModel, args: DocumentSFTConfig) -> int:

@@ -26,6 +26,9 @@ ALWAYS = -1
 class TurnSampler(Sampler[int]):
     """Yields the indices of an epoch's samples, as a pure function of (seed, epoch).
 
+    All epochs are equally long, as the libraries count their steps before the first: one that has fewer samples than another
+    shows some of them twice.
+
     Args:
         turns: `ALWAYS`, or the turn of each sample, counted from 0; epochs go through the turns again and again. As many
             samples have each turn.
@@ -33,6 +36,8 @@ class TurnSampler(Sampler[int]):
         epoch: Tells the epoch whose samples are shown, counted from 0.
         lengths: Length of each sample in tokens, to group those of similar length; else the order is random.
         group_size: Samples in such a group.
+        epochs: The epochs that show each sample; all of them where none is named. After the last that is named they come
+            again.
     """
 
     def __init__(
@@ -42,13 +47,22 @@ class TurnSampler(Sampler[int]):
         epoch: Callable[[], int],
         lengths: Sequence[int] | None = None,
         group_size: int = 1,
+        epochs: Sequence[Sequence[int] | None] | None = None,
     ) -> None:
         self._turns = torch.tensor(turns)
+        self._in_epoch: dict[int, list[int]] = {}
+        self._unplanned = torch.tensor([not each for each in epochs or [()] * len(turns)])
+        for index, each in enumerate(epochs or ()):
+            for planned in each or ():
+                self._in_epoch.setdefault(planned, []).append(index)
+        self._planned = max(self._in_epoch, default=-1) + 1
+        most = max((len(each) for each in self._in_epoch.values()), default=0)
+        self._length = most + len(self._of_turn(0))
         self._seed, self._epoch, self._lengths, self._group_size = seed, epoch, lengths, group_size
 
     def __len__(self) -> int:
         """The number of samples of an epoch."""
-        return len(self._shown())
+        return self._length
 
     def __iter__(self) -> Iterator[int]:
         """The order of the epoch."""
@@ -63,8 +77,22 @@ class TurnSampler(Sampler[int]):
 
     def _shown(self) -> torch.Tensor:
         """The samples of this epoch, `(samples,)`."""
-        turn = self._epoch() % (int(self._turns.max()) + 1) if self._turns.max() >= 0 else ALWAYS
-        return ((self._turns == ALWAYS) | (self._turns == turn)).nonzero()[:, 0]
+        epoch = self._epoch()
+        planned = torch.tensor(
+            self._in_epoch.get(epoch % self._planned, []) if self._planned else [], dtype=torch.int64
+        )
+        shown = torch.cat([planned, self._of_turn(epoch)])
+        missing = self._length - len(shown)
+        if missing and len(shown):
+            generator = sample_generator(self._seed, epoch, 1, ORDER_STREAM)
+            laps = [torch.randperm(len(shown), generator=generator) for _ in range(-(-missing // len(shown)))]
+            shown = torch.cat([shown, shown[torch.cat(laps)[:missing]]])
+        return shown
+
+    def _of_turn(self, epoch: int) -> torch.Tensor:
+        """The samples that no epoch is planned for: those of every epoch, and those whose turn it is."""
+        turn = epoch % (int(self._turns.max()) + 1) if self._turns.max() >= 0 else ALWAYS
+        return (self._unplanned & ((self._turns == ALWAYS) | (self._turns == turn))).nonzero()[:, 0]
 
 
 _POOL = 50  # batches' worth of random samples that are sorted together

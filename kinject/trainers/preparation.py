@@ -40,6 +40,8 @@ PREPARED = Features(
         "sample": _INTEGER,
         "fixed_masks": Value("bool"),
         "turn": _INTEGER,
+        "epochs": _INTEGERS,
+        "weight": Value("float32"),
         "predictions": {"ids": [_INTEGERS], "log_probs": [[Value("float32")]]},
     }
 )
@@ -60,12 +62,17 @@ def question_and_answer(
     Raises:
         DataError: a conversation without an answer, or with what cannot be learned.
     """
-    if row.get("rehearsal"):  # what the model said is learned as it was said
+    if is_spoken(row):  # what the model said, or practices, is learned as it is
         return row["prompt"], row["completion"]
     if row.get(text_field) is not None and not row.get("messages") and not row.get("prompt"):
         return None
     messages = conversation_of(row, where)
     return None if messages is None else (messages[:-1], messages[-1]["content"])
+
+
+def is_spoken(row: Mapping[str, Any]) -> bool:
+    """Whether ``row`` is a question with an answer that every objective learns as it is: rehearsed or practiced."""
+    return bool(row.get("rehearsal") or (row.get("practice") and row.get("prompt")))
 
 
 def check_dataset(dataset: Any, name: str) -> None:
@@ -112,6 +119,7 @@ class Preparation:
         self.template = DocumentTemplate(tokenizer, trainer._document_wordings(args), args.system_prompt)
         self.reports: dict[str, EntityReport] = {}
         self.told: str | None = None
+        self._by_row = False
 
     @cached_property
     def _row_template(self) -> DocumentTemplate:
@@ -131,9 +139,10 @@ class Preparation:
             name: `train`, or what the data set is called in messages.
         """
         columns = list(dataset.features or next(iter(dataset)))
+        self._by_row = "practice" in columns
         if name == "train" and isinstance(dataset, Dataset):
             given = dataset.select_columns([column for column in columns if column != "predictions"])
-            self.told = row_tags(row for row in given if not row.get("rehearsal"))
+            self.told = row_tags(_as_given(row) for row in given if not (row.get("rehearsal") or row.get("practice")))
         if "document_ids" in columns:
             return dataset
         report = self._trainer._entity_report(self._args)
@@ -201,6 +210,8 @@ class Preparation:
                 "length": max(sample_length(frame, len(document.ids)) for frame in frames),
                 "sample": 0,
                 "turn": row["turn"] if row.get("rehearsal") else ALWAYS,
+                "epochs": row.get("epochs"),
+                "weight": 1.0 if self._by_row else None,
                 "predictions": row.get("predictions") if row.get("rehearsal") else None,
             }
 
@@ -211,7 +222,7 @@ class Preparation:
         conversation = question_and_answer(row, where, args.dataset_text_field)
         if conversation is not None:
             prompt, answer = conversation
-            if row.get("rehearsal"):  # what the model said itself is said again as it is, whatever the objective
+            if is_spoken(row):  # said as it is, whatever the objective
                 row_template = self._rehearsal_template
             try:
                 row_template.require_spoken(answer)
@@ -264,6 +275,10 @@ def sample_length(frame: Frame, document_length: int) -> int:
     """The tokens of a sample of ``document_length`` tokens in ``frame``."""
     copies = 2 if frame.has_copy else 1
     return len(frame.before) + len(frame.between) + len(frame.after) + copies * document_length
+
+
+def _as_given(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name not in ("practice", "epochs")}
 
 
 def _number_samples(batch: dict[str, list[Any]], indices: list[int]) -> dict[str, list[int]]:

@@ -145,6 +145,29 @@ def with_rehearsal(
     return datasets.concatenate_datasets([dataset, datasets.Dataset.from_dict(columns)])
 
 
+def with_practice(dataset: datasets.Dataset, rows: Sequence[Mapping[str, Any]]) -> datasets.Dataset:
+    """``dataset`` of documents with what is practiced beside them.
+
+    Args:
+        dataset: The documents.
+        rows: What `kinject.data.practice.Practice.rows` makes: first the epochs of each document, then other rows.
+    """
+    count = len(dataset)
+    planned = {
+        "practice": datasets.Dataset.from_dict(
+            {"practice": [False] * count, "epochs": [row["epochs"] for row in rows[:count]]}
+        )
+    }
+    documents = datasets.concatenate_datasets([dataset, planned["practice"]], axis=1)
+    others = rows[count:]
+    columns: dict[str, list[Any]] = {
+        name: [row.get(name) for row in others] for name in ("text", "entities", "prompt", "completion", "epochs")
+    }
+    columns["practice"] = [True] * len(others)
+    kept = {name: values for name, values in columns.items() if any(value is not None for value in values)}
+    return datasets.concatenate_datasets([documents, datasets.Dataset.from_dict(kept)]) if others else documents
+
+
 def answers_needed(count: int, epochs: int) -> int:
     """How many answers to write for ``epochs`` of ``count`` each: others in every epoch, but not more than 4096."""
     return min(count * max(1, epochs), _MOST_ANSWERS)
@@ -201,13 +224,44 @@ def distilled(
     return (-of_targets).index_put((rehearsed,), divergence(log_probs[rehearsed], *predicted))
 
 
-def has_predictions(trainer: Any) -> bool:
-    """Whether ``trainer`` rehearses predictions, which takes the loss that trl has by default."""
+def other_divergence(log_probs: torch.Tensor, untrained: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """KL(untrained || model) of each token over all tokens but its target, in nats, `(supervised,)`.
+
+    The target is taken out of both and the rest renormalized, so that learning it costs nothing ("Mask the Target").
+
+    Args:
+        log_probs: What the model says, `(supervised, vocabulary)`.
+        untrained: What the untrained model says, `(supervised, vocabulary)`.
+        targets: `(supervised,)`.
+    """
+    column = targets.to(log_probs.device)[:, None]
+    said, before = (
+        values.scatter(-1, column, float("-inf")).log_softmax(-1).scatter(-1, column, 0.0)
+        for values in (log_probs, untrained)
+    )
+    share = before.exp().scatter(-1, column, 0.0)
+    return (share * (before - said)).sum(-1)
+
+
+def has_own_loss(trainer: Any) -> bool:
+    """Whether ``trainer`` rehearses predictions, weighs rows or is anchored, which takes the loss that trl has by default."""
     data = trainer.train_dataset.data if isinstance(trainer.train_dataset, datasets.Dataset) else None
-    if data is None or data.column("predictions").null_count == len(data):
+    columns = [] if data is None else [data.column(name) for name in ("predictions", "weight")]
+    if not trainer.args.anchor and all(each.null_count == len(each) for each in columns):
         return False
+    if trainer.args.anchor and (trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled):
+        raise ConfigurationError(
+            "anchor compares with the untrained model, which sharded training does not keep. Set --anchor 0, or train on one "
+            "process or with plain DDP."
+        )
     plain = trainer.label_smoother is None and not compat.counts_router_tokens(trainer)
-    return bool(plain and trainer.args.loss_type == "nll" and trainer.compute_loss_func is None)
+    plain = plain and trainer.args.loss_type == "nll" and trainer.compute_loss_func is None
+    if trainer.args.anchor and not plain:
+        raise ConfigurationError(
+            "anchor stands beside the plain loss only. Leave out label_smoothing_factor, loss_type, compute_loss_func and "
+            "router_aux_loss_coef, or set --anchor 0."
+        )
+    return bool(plain)
 
 
 def _rest(log_probs: torch.Tensor) -> torch.Tensor:

@@ -254,9 +254,10 @@ def inputs_of(trainer: Any, base: PreTrainedModel, documents_told: str | None) -
     documents, rehearsed = hashlib.sha256(), hashlib.sha256()
     prepared = trainer.train_dataset if isinstance(trainer.train_dataset, Dataset) else None
     if prepared is not None:
-        for row in prepared.select_columns(["document_ids", "word_ids", "gaps", "frames", "turn"]):
+        for row in prepared.select_columns(["document_ids", "word_ids", "gaps", "frames", "turn", "epochs"]):
+            planned = row.pop("epochs")
             digest_of, told = (documents, row) if row["turn"] == ALWAYS else (rehearsed, row["frames"])
-            digest_of.update(json.dumps([row["turn"], told]).encode())
+            digest_of.update(json.dumps([row["turn"], told, *([planned] if planned else [])]).encode())
     collator = trainer.data_collator
     infilling, masking = collator.infilling, collator.masking
     documents.update(repr((collator.frames, infilling and infilling.frame, masking and masking.mask_token_id)).encode())
