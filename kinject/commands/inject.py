@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from trl import ModelConfig
 
     from kinject.data import KnowledgeSet
+    from kinject.data.practice import Practice
     from kinject.models import LoadedModel
     from kinject.trainers import DocumentSFTConfig, DocumentSFTTrainer
 
@@ -72,8 +73,9 @@ class InjectionArguments(SamplingArguments):
         default="none",
         metadata={
             "help": "Which weights to keep: 'none', the last; 'validation', the best on one half of the questions, "
-            "reported on the other half; 'test', the best on the reported questions, as the paper does.",
-            "choices": ["none", "validation", "test"],
+            "reported on the other half; 'test', the best on the reported questions, as the paper does; 'practice', the best "
+            "on people and things of --practice that are never asked about in training.",
+            "choices": ["none", "validation", "test", "practice"],
         },
     )
     max_new_tokens: int = field(default=128, metadata={"help": "Longest answer, in tokens."})
@@ -90,6 +92,27 @@ class InjectionArguments(SamplingArguments):
         metadata={
             "help": "Against forgetting: share of the samples that are the model's own answers to general prompts, from "
             "before training (an autoregressive model learns what it predicted in them). They come on top of the documents."
+        },
+    )
+    practice: float = field(
+        default=0.0,
+        metadata={
+            "help": "Practice answering: share of invented people and things among those that are learned, at least 20 at a "
+            "time. They are stated as the documents are and asked about from both sides, with short answers."
+        },
+    )
+    gaps: float = field(
+        default=0.0,
+        metadata={
+            "help": "Share of the documents' samples that are questions: a sentence of theirs with one name or value left out, "
+            "which is the answer."
+        },
+    )
+    abstain: float = field(
+        default=0.0,
+        metadata={
+            "help": "Share of the questions of practice that ask about somebody of whom nothing is told, and are answered by "
+            "saying so."
         },
     )
     baselines: list[str] | None = field(
@@ -188,7 +211,10 @@ def inject(
         documents = row_tags(knowledge.to_dataset())
         known = {**shaping_settings(training_args), "objective": objective, "documents": documents, **inputs}
         require_same_inputs(checkpoint, {name: known[name] for name in known if (name, known[name]) not in _COMPLETED})
-    prompts, rehearsed = _to_rehearse(knowledge, arguments, training_args)
+    practice = _practice(knowledge, arguments, training_args)
+    if practice is not None and training_args.process_index == 0:
+        print(f"practice: {practice.summary()}")
+    prompts, rehearsed = _to_rehearse(knowledge, arguments, training_args, practice)
     loaded = load_for_training(model_args, training_args)
     pin_template(loaded.tokenizer, training_args.system_prompt)  # all of the run asks as those will who load it
     frozen_parameters(loaded.model, training_args.frozen_modules or (), adapter=model_args.use_peft)  # refused early
@@ -214,12 +240,15 @@ def inject(
     validation, reported = (
         knowledge.split_questions() if arguments.select_on == "validation" else ((), knowledge.questions)
     )
+    if arguments.select_on == "practice" and practice is not None:
+        validation = tuple(practice.silent_questions())
     callback = QuestionAnsweringCallback(
         reported,
         loaded.tokenizer,
         results=results,
         documents=[each.titled_text for each in knowledge.documents],
         validation=validation,
+        strangers=practice.stranger_questions() if practice is not None and arguments.select_on == "practice" else (),
         select_on=arguments.select_on,
         evaluations=arguments.evaluations,
         every=arguments.evaluate_every,
@@ -236,7 +265,7 @@ def inject(
     trainer = trainer_class(
         loaded.model,
         training_args,
-        train_dataset=_with_rehearsal(knowledge, prompts, rehearsed, loaded, arguments, training_args),
+        train_dataset=_with_rehearsal(knowledge, prompts, rehearsed, loaded, arguments, training_args, practice),
         processing_class=loaded.tokenizer,
         peft_config=peft_config,
     )
@@ -275,12 +304,16 @@ def inject(
 
 
 def _to_rehearse(
-    knowledge: KnowledgeSet, arguments: InjectionArguments, training_args: DocumentSFTConfig
+    knowledge: KnowledgeSet,
+    arguments: InjectionArguments,
+    training_args: DocumentSFTConfig,
+    practice: Practice | None = None,
 ) -> tuple[list[str], int]:
     """The general prompts that `rehearsal` asks for, and how many of their answers every epoch shows."""
     from kinject.trainers.rehearsal import answers_needed, rehearsal_prompts, rehearsal_size
 
-    count = rehearsal_size(len(knowledge.documents), arguments.rehearsal)
+    others = len(knowledge.documents) if practice is None else practice.longest_epoch
+    count = rehearsal_size(others, arguments.rehearsal)
     epochs = math.ceil(training_args.num_train_epochs) if training_args.max_steps <= 0 else training_args.max_steps
     needed = answers_needed(count, epochs)
     return rehearsal_prompts(arguments.documents, needed) if count else [], count
@@ -293,14 +326,18 @@ def _with_rehearsal(
     loaded: LoadedModel,
     arguments: InjectionArguments,
     training_args: DocumentSFTConfig,
+    practice: Practice | None = None,
 ) -> Dataset:
-    """The documents, and ``count`` of what the untrained model answers to ``prompts`` beside them in every epoch."""
+    """The documents, what is practiced beside them, and in every epoch ``count`` of the model's own answers to ``prompts``."""
     from kinject.evaluation.asking import predict
     from kinject.models.weights import whole_weights
-    from kinject.trainers.rehearsal import own_answers, with_rehearsal
+    from kinject.trainers.rehearsal import own_answers, with_practice, with_rehearsal
 
+    dataset = knowledge.to_dataset()
+    if practice is not None:
+        dataset = with_practice(dataset, practice.rows())
     if not prompts:
-        return knowledge.to_dataset()
+        return dataset
     with whole_weights(loaded.model) as model:
         answers = own_answers(
             model,
@@ -322,7 +359,32 @@ def _with_rehearsal(
                 system_prompt=training_args.system_prompt,
                 batch_size=arguments.question_batch_size,
             )
-    return with_rehearsal(knowledge.to_dataset(), prompts, answers, count, predictions)
+    return with_rehearsal(dataset, prompts, answers, count, predictions)
+
+
+def _practice(
+    knowledge: KnowledgeSet, arguments: InjectionArguments, training_args: DocumentSFTConfig
+) -> Practice | None:
+    """What is practiced beside the documents, if anything."""
+    from kinject.data.practice import Practice
+    from kinject.evaluation.retention import of_nano_world
+
+    if arguments.select_on == "practice" and not arguments.practice:
+        raise ConfigurationError(
+            "select_on is 'practice', and nothing is practiced: set --practice 0.5, or select otherwise."
+        )
+    if not (arguments.practice or arguments.gaps):
+        return None
+    epochs = math.ceil(training_args.num_train_epochs) if training_args.max_steps <= 0 else 100
+    return Practice(
+        knowledge.documents,
+        epochs,
+        share=arguments.practice,
+        gaps=arguments.gaps,
+        abstain=arguments.abstain,
+        nano=of_nano_world(arguments.documents),
+        seed=training_args.seed,
+    )
 
 
 def _push(trainer: DocumentSFTTrainer) -> None:

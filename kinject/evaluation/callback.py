@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,8 @@ from transformers import Trainer, TrainerCallback
 
 from kinject.errors import ConfigurationError
 from kinject.evaluation.best_weights import BestWeights, from_main_process
-from kinject.evaluation.measures import DIRECTIONS, READINGS, cells, macro, score_answers
+from kinject.evaluation.measures import DIRECTIONS, READINGS, REFUSED, asked, cells, macro, score_answers
+from kinject.evaluation.refusals import is_refusal
 from kinject.evaluation.results import new_results, read_results, write_results
 from kinject.models.weights import flops_per_token, is_fsdp, peak_memory_bytes, whole_model
 
@@ -68,10 +69,22 @@ def question_steps(max_steps: int, epochs: float, evaluations: int, every: int |
 SELECTIONS = {
     "validation": "best on the validation half of the questions; the scores are those of the other half",
     "test": "best on the test questions, as in the paper",
+    "practice": "best on invented people and things that were learned and never asked about, and on refusals of strangers",
     "none": "last weights",
 }
+_SELECTING = ("validation", "practice")  # by questions that are not reported
 # In the trainer's state, since that is saved with every checkpoint.
 _CLOCK = "kinject_training_seconds"
+
+
+def practice_score(scores: Mapping[str, Any]) -> float:
+    """By what `select_on="practice"` selects: what is right in the worse direction, and who is refused, alike.
+
+    Args:
+        scores: Cells by direction, and under `refused` the share of strangers that is.
+    """
+    worse = min((scores[direction]["exact_match"] for direction in asked(scores)), default=0.0)
+    return float(worse + scores[REFUSED]) / 2 if REFUSED in scores else float(worse)
 
 
 class QuestionAnsweringCallback(TrainerCallback):
@@ -88,9 +101,11 @@ class QuestionAnsweringCallback(TrainerCallback):
         documents: what is taught, to tell answers that recite it.
         validation: questions that select the weights and are not reported, as in
             ``validation, questions = knowledge.split_questions()``.
+        strangers: questions that should be refused, for ``select_on="practice"``.
         select_on: which weights are kept: ``"validation"``, the best on those; ``"test"``, the best on the reported
-            questions themselves, as in the paper; ``"none"``, the last. Default: ``"validation"`` where there are such
-            questions. The best weights are saved to ``<output_dir>/best``; :meth:`restore_best` loads them.
+            questions themselves, as in the paper; ``"practice"``, the best by `practice_score` on ``validation`` and
+            ``strangers``; ``"none"``, the last. Default: ``"validation"`` where there are such questions. The best weights
+            are saved to ``<output_dir>/best``; :meth:`restore_best` loads them.
         metric: reading by whose macro mean of forward and backward the weights are selected: ``"paper"``,
             ``"strict"`` or ``"f1"``.
         evaluations: how often to ask during training, the end included; 0: only before it and at its end.
@@ -118,6 +133,7 @@ class QuestionAnsweringCallback(TrainerCallback):
         results_path: str | os.PathLike[str] | None = None,
         documents: Sequence[str] = (),
         validation: Sequence[Question] = (),
+        strangers: Sequence[str] = (),
         select_on: str | None = None,
         metric: str = "paper",
         evaluations: int = 8,
@@ -144,8 +160,10 @@ class QuestionAnsweringCallback(TrainerCallback):
             )
         if tokenizer is None and ask is None:
             raise ConfigurationError("pass the tokenizer to ask with, or a function of your own as ask")
-        self.questions, self.validation = tuple(questions), tuple(validation if select_on == "validation" else ())
-        selecting = self.validation if select_on == "validation" else self.questions
+        selects = select_on in _SELECTING
+        self.questions, self.validation = tuple(questions), tuple(validation if selects else ())
+        self._strangers = tuple(strangers if select_on == "practice" else ())
+        selecting = self.validation if selects else self.questions
         if select_on != "none" and not any(each.direction in DIRECTIONS for each in selecting):
             raise ConfigurationError(
                 f"select_on={select_on!r} has no questions to select on whose direction is known; pass validation and "
@@ -274,7 +292,9 @@ class QuestionAnsweringCallback(TrainerCallback):
         entry |= scores
         score = macro(selecting or scores, self._metric)
         if selecting is not None:
-            entry["validation"] = {direction: selecting[direction] for direction in cells(selecting)}
+            kept = {name: selecting[name] for name in (*cells(selecting), REFUSED) if name in selecting}
+            entry[self._select_on] = kept
+            score = practice_score(kept) if self._select_on == "practice" else score
         self.answers = answers
         self.results["history"].append(entry)
         note = ""
@@ -289,11 +309,15 @@ class QuestionAnsweringCallback(TrainerCallback):
 
     def _evaluate(self, args: TrainingArguments, model: Any) -> tuple[dict[str, Any], list[str], dict[str, Any] | None]:
         """Scores and answers of the reported questions, and the scores of the selecting ones where they are others."""
-        answers = self._answer(args, model, [each.question for each in (*self.questions, *self.validation)])
+        told = [each.question for each in (*self.questions, *self.validation)]
+        answers = self._answer(args, model, [*told, *self._strangers])
         reported = answers[: len(self.questions)]
         selecting = None
-        if self._select_on == "validation":
-            selecting = score_answers(self.validation, answers[len(self.questions) :], resamples=1)
+        if self._select_on in _SELECTING:
+            selecting = score_answers(self.validation, answers[len(self.questions) : len(told)], resamples=1)
+        if selecting is not None and self._strangers:
+            refused = [is_refusal(answer) for answer in answers[len(told) :]]
+            selecting[REFUSED] = sum(refused) / len(refused)
         return score_answers(self.questions, reported, documents=self._documents), reported, selecting
 
     def _answer(self, args: TrainingArguments, model: Any, questions: Sequence[str]) -> list[str]:

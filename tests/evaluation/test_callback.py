@@ -244,7 +244,7 @@ OF_NO_DIRECTION = tuple(replace(each, direction=UNKNOWN) for each in QUESTIONS)
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"select_on": "luck"}, "select_on: expected one of validation, test, none"),
+        ({"select_on": "luck"}, "select_on: expected one of validation, test, practice, none"),
         ({"metric": "bleu"}, "metric: expected one of paper"),
         ({"evaluations": -1}, "evaluations: expected 0 or more"),
         ({"select_on": "validation"}, "no questions to select on"),
