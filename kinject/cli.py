@@ -20,6 +20,7 @@ from kinject.commands import recipe
 from kinject.commands.options import (
     FALSE,
     OBJECTIVES,
+    PRESETS,
     TRUE,
     Option,
     all_training_options,
@@ -187,15 +188,25 @@ def build_parser() -> argparse.ArgumentParser:
 
 def run_inject(words: Sequence[str]) -> None:
     """`kinject inject`: the recipe of an objective, with the common options up front."""
+    preset, words = _preset(words)
     if recipe.asks_for_help(words):
         flags = ("-h", "--help", "--all_options")
         objective, _ = _recipe_options([word for word in words if word not in flags])
-        prog, settings, every = "kinject inject DOCUMENTS", measured_settings(objective), "--all_options" in words
+        prog, settings, every = (
+            "kinject inject DOCUMENTS",
+            measured_settings(objective, preset),
+            "--all_options" in words,
+        )
         print(recipe_help(objective, prog, settings, all_options=every, other_objectives=True))
         return
     objective, options = _recipe_options(words)
     file = options[options.index("--config") + 1] if "--config" in options else None
-    defaults = measured_settings(objective) if file is None else None
+    if preset is not None and file is not None:
+        raise ConfigurationError(
+            f"--preset {preset} and --config {file} both say how to train; leave one of them out, and give what differs as "
+            "options."
+        )
+    defaults = measured_settings(objective, preset) if file is None else None
     if file is None or Path(file).is_file():
         given = recipe.read_training(objective, options, defaults)
         if "documents" not in given.typed | given.written:
@@ -203,6 +214,23 @@ def run_inject(words: Sequence[str]) -> None:
                 "no documents; give a file, a folder, a Hub data set or fictional:name_description."
             )
     recipe.train(objective, options, defaults)
+
+
+def _preset(words: Sequence[str]) -> tuple[str | None, list[str]]:
+    """The preset that ``words`` name, and the other words."""
+    left: list[str] = []
+    found = None
+    pending = list(words)
+    while pending:
+        word = pending.pop(0)
+        start, equals, value = word.partition("=")
+        if start != "--preset":
+            left.append(word)
+        elif equals or pending:
+            found = value if equals else pending.pop(0)
+        else:
+            raise ConfigurationError(f"--preset expects a value: {', '.join(PRESETS)}.")
+    return found, left
 
 
 def _recipe_options(words: Sequence[str]) -> tuple[str, list[str]]:

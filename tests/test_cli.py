@@ -121,6 +121,27 @@ def test_inject_passes_every_option_on_to_the_recipe(monkeypatch: pytest.MonkeyP
     assert passed.pop() == ("ar", ["--config", "run.yaml"], None)
 
 
+def test_a_preset_chooses_what_inject_prefers(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    passed: list[Any] = []
+    monkeypatch.setattr(recipe, "train", lambda *given: passed.append(given))
+    for words, preset in (([], "documents"), (["--preset", "practice"], "practice"), (["--preset=paper"], "paper")):
+        cli.main(["inject", "docs", "--model", "m", *words])
+        assert passed.pop()[2] == measured_settings("masked", preset)
+    assert measured_settings("masked", "practice")["practice"] == 0.5 and "practice" not in measured_settings("masked")
+    assert measured_settings("masked", "paper")["recipe"] == "paper" and "recipe" not in measured_settings(
+        "ar", "paper"
+    )
+    message = fails(capsys, "inject", "docs", "--model", "m", "--preset", "practise")
+    assert "preset is 'practise'; expected one of documents, practice, paper; did you mean practice?" in message
+    assert "--preset expects a value" in fails(capsys, "inject", "docs", "--preset")
+    config = tmp_path / "run.yaml"
+    config.write_text("num_train_epochs: 1", encoding="utf-8")
+    message = fails(capsys, "inject", "docs", "--preset", "paper", "--config", str(config))
+    assert "both say how to train" in message
+
+
 CONFIG = {"config": Option("config", "str", None, "", (), "")}
 
 

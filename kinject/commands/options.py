@@ -69,9 +69,36 @@ _SCHEDULE = {
 _MASKS = {"mask_ratio": "stratified(0.1, 1.0)", "mask_unit": "mixed", "wordings": "rotating"}
 
 
-def measured_settings(name: str) -> dict[str, Any]:
-    """The settings that `kinject inject` prefers for the objective ``name``."""
-    return {**_SCHEDULE, **_MASKS} if find_objective(name).config == _MASKED[0] else dict(_SCHEDULE)
+# Beside documents: what makes answers short and right from both sides, has strangers refused, and keeps what was known.
+_PRACTICE = {
+    "practice": 0.5,
+    "gaps": 0.4,
+    "abstain": 0.33,
+    "rehearsal": 0.3,
+    "select_on": "practice",
+    "num_train_epochs": 30,
+    "per_device_train_batch_size": 10,
+}
+PRESETS = ("documents", "practice", "paper")
+"""What `kinject inject --preset` may be: `documents` learns those alone, which is the default; `practice` also practices
+answering; `paper` is the objective as published."""
+
+
+def measured_settings(name: str, preset: str | None = None) -> dict[str, Any]:
+    """The settings that `kinject inject` prefers for the objective ``name``.
+
+    Raises:
+        ConfigurationError: there is no such ``preset``.
+    """
+    preset = preset or PRESETS[0]
+    if preset not in PRESETS:
+        raise ConfigurationError(
+            f"preset is '{preset}'; expected one of {', '.join(PRESETS)}{did_you_mean(preset, PRESETS)}"
+        )
+    masked = find_objective(name).config == _MASKED[0]
+    if preset == "paper":
+        return {**_SCHEDULE, **({"recipe": "paper"} if masked else {})}
+    return {**_SCHEDULE, **(_MASKS if masked else {}), **(_PRACTICE if preset == "practice" else {})}
 
 
 OWN_MODELS = ("smollm2-135m", "nano-ar", "nano-diffusion")
@@ -250,7 +277,8 @@ MAIN_OPTIONS = {
         *("max_length", "seed"),
     ),
     "asking": ("evaluations", "select_on", "max_new_tokens"),
-    "against forgetting": ("rehearsal", "frozen_modules"),
+    "answering": ("practice", "gaps", "abstain"),
+    "against forgetting": ("rehearsal", "anchor", "frozen_modules"),
     "where it goes": ("output_dir", "overwrite", "resume_from_checkpoint", "push_to_hub"),
 }
 """What `--help` shows, by group: the options that a first run may need. An objective shows those of them that it has."""
@@ -292,11 +320,15 @@ def recipe_help(
     if other_objectives:
         how = "How documents are learned; each has options of its own, which --help --objective NAME shows."
         named = Option("objective", "str", objective, how, tuple(OBJECTIVES), "kinject.InjectionArguments")
-        options = {**options, "objective": named}
+        what = "Settings to begin with: the documents alone, with practice in answering beside them, or the paper's recipe."
+        preset = Option("preset", "str", PRESETS[0], what, PRESETS, "kinject.InjectionArguments")
+        options = {"preset": preset, **options, "objective": named}
     if all_options:
         groups = _by_owner(options.values())
     else:
         groups = {title: [options[name] for name in names if name in options] for title, names in MAIN_OPTIONS.items()}
+        if other_objectives:
+            groups["the objective"].insert(0, options["preset"])
     description = f"Train a model on documents, and ask it about them before, during and after. Objective: {objective}."
     listing = None if all_options else f"list all {len(options)} options and stop"
     return _format(description, groups, defaults, prog, listing)
