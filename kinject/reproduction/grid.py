@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kinject.data.practice import practiced
 from kinject.errors import ConfigurationError, DataError, KinjectError
 from kinject.evaluation.results import files_fingerprint
 from kinject.reproduction.specification import SCRIPTS, Dataset, Method, Recipes, Scale, Table, load_yaml
@@ -94,6 +95,7 @@ _PROMPTS = 256  # of them are counted
 _INFILLED = 0.45  # of a document, on average, is not part of an infilling sample's answer
 _FRAME = 20.0  # tokens around a document, where there is no tokenizer to ask
 _TOKENS_A_WORD = 1.4
+_TOKENS_ASKED = 40.0  # of a question of practice with its answer
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,10 @@ def estimate(run: Run, scale: Scale, processes: int = 1) -> Cost:
     """The expected cost of ``run``, on as many ``processes`` as share a step."""
     model, dataset = scale.models[run.model], scale.datasets[run.dataset]
     samples, tokens_a_sample, counted = _samples(run, dataset)
+    stated, asked = practiced(samples, *(float(run.options.get(name, 0.0)) for name in ("practice", "abstain")))
+    if asked:
+        tokens_a_sample = ((samples + stated) * tokens_a_sample + asked * _TOKENS_ASKED) / (samples + stated + asked)
+        samples, counted = samples + stated + asked, False
     rehearsed = rehearsal_size(samples, float(run.options.get("rehearsal", 0.0)))
     if rehearsed:
         tokens_a_sample = (samples * tokens_a_sample + rehearsed * _rehearsed_tokens(run)) / (samples + rehearsed)

@@ -149,3 +149,13 @@ def test_rehearsal_adds_its_share_to_the_samples(tmp_path: Path) -> None:
     assert estimate(rehearsed, recipes.scale).steps == 2 * estimate(plain, recipes.scale).steps
     documents, everything = (estimate(run, recipes.scale).tokens for run in (plain, rehearsed))
     assert everything == pytest.approx(2 * documents, rel=0.2)  # a nano model's answers are as long as the documents
+
+
+def test_practice_adds_statements_and_questions_to_the_samples(tmp_path: Path) -> None:
+    recipes = small_recipes(tmp_path)
+    table = recipes.table("table5")
+    plain, practiced = (
+        table_runs(recipes, table, options, DATA)[0] for options in ({}, {"practice": 0.5, "abstain": 0.2})
+    )
+    before, after = (estimate(run, recipes.scale) for run in (plain, practiced))
+    assert after.tokens > 2 * before.tokens and not after.counted
