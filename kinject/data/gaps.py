@@ -28,11 +28,20 @@ FUNCTION_WORDS = frozenset(
         while who whom whose why will with within without would yet you your"""
     )
 )
-_SUBJECT = regex.compile(r"(?:He|She|It|They|His|Her|Its|Their)(?=\s)")
+_PERSON, _THING = regex.compile(r"(?:He|She|His|Her)(?=\s)"), regex.compile(r"(?:It|They|Its|Their)(?=\s)")
 # A sentence that ends with an abbreviation, such as that of a state, is told by how the next one begins.
 _AFTER_STATE = regex.compile(r"(?<=\p{Lu}\.)\s+(?=(?:He|She|It|They|His|Her|Its|Their)\s)")
+_MONTH = regex.compile(
+    r"\b(?:January|February|March|April|May|June|July|August|September|October|November|December)\b.*\d|\d.*\b(?:January|"
+    r"February|March|April|May|June|July|August|September|October|November|December)\b"
+)
 _POSSESSIVE = ("His", "Her", "Its", "Their")
 _LONGEST_PHRASE = 6  # words
+_WORDS = regex.compile(r"\p{L}+")
+_MOST_WORDS = 18  # of a sentence on either side of a gap
+_QUOTES = "\"'“”‘’«»„"
+_BEGINNING = 16  # characters that may stand before what a text is about
+_SHORT = 3  # letters of a word that is no noun to ask with
 _SMALL_WORDS = 0.2  # share of an English text, and more than in texts of other languages
 
 
@@ -48,6 +57,7 @@ class Gap(NamedTuple):
         about: Whether the answer is what the document is about.
         person: Whether it is somebody.
         english: Whether it can be asked for in English words.
+        noun: What the document is about, as a noun, such as "mosque"; "" where that is not known.
     """
 
     before: str
@@ -56,6 +66,7 @@ class Gap(NamedTuple):
     about: bool
     person: bool
     english: bool
+    noun: str = ""
 
 
 def is_english(text: str) -> bool:
@@ -71,8 +82,13 @@ def subject_of(text: str, entities: Sequence[str] = (), title: str = "") -> str:
     if entities and entities[0] in text:
         return entities[0]
     spans = entity_positions(text, entities)
-    names = [text[start:end] for start, end in spans if text[start:end][:1].isupper()]
+    names = [text[start:end] for start, end in spans if text[start:end].lstrip(_QUOTES)[:1].isupper()]
     return (names or [""])[0]
+
+
+def _begins_with(text: str, subject: str) -> bool:
+    """Whether the first sentence of ``text`` begins with ``subject``, so that "it" and "she" mean that."""
+    return bool(subject) and 0 <= text.find(subject) <= _BEGINNING
 
 
 def gaps(text: str, entities: Sequence[str] = (), title: str = "", phrases: Sequence[str] = ()) -> list[Gap]:
@@ -90,14 +106,19 @@ def gaps(text: str, entities: Sequence[str] = (), title: str = "", phrases: Sequ
         3,
     )
     english = is_english(text)
+    nouns = nouns_of(text, subject) if english and not person else ()
+    noun = nouns[0] if nouns else ""
+    begins = _begins_with(text, subject) or (bool(title) and _THING.match(text) is not None) or bool(title and nouns)
     found: list[Gap] = []
     for sentence in sentences(text):
-        match = _SUBJECT.match(sentence) if english else None
-        if match and subject:
+        match = _reference(sentence, nouns, person) if english and begins else None
+        if match is None and english and (_PERSON.match(sentence) or _THING.match(sentence)):
+            continue  # by itself it does not tell of whom it speaks
+        if match:
             owner = f"{subject}'s" if match[0] in _POSSESSIVE else subject
             rest = sentence[match.end() :]
             ending = "'s" if match[0] in _POSSESSIVE else ""
-            found.append(Gap("", ending + rest, subject, True, person, english))
+            found.append(Gap("", ending + rest, subject, True, person, english, noun))
             sentence = owner + rest
         named = entity_positions(sentence, [*entities, *phrases] or None, title)
         ruled = entity_positions(sentence) if entities or phrases else named
@@ -108,8 +129,41 @@ def gaps(text: str, entities: Sequence[str] = (), title: str = "", phrases: Sequ
             answer = sentence[start:end].strip(" ,;:")
             about = answer == subject
             if answer and (not about or match is None) and not (match and start < len(owner)):
-                found.append(Gap(sentence[:start], sentence[end:], answer, about, about and person, english))
+                found.append(
+                    Gap(
+                        sentence[:start],
+                        sentence[end:],
+                        answer,
+                        about,
+                        about and person,
+                        english,
+                        noun if about else "",
+                    )
+                )
     return found
+
+
+def nouns_of(text: str, subject: str) -> tuple[str, ...]:
+    """What English ``text`` calls its ``subject``: "mosque" where it "was a mosque", "strait" of the "Strait of Hormuz"."""
+    found = []
+    named = regex.search(
+        rf"{regex.escape(subject)}[^.!?]{{0,40}}? (?:is|was|are|were|will be) (?:an?|the) ([^.,;:()]+)", text
+    )
+    for word in named[1].split() if named and subject else ():
+        if word.lower() in FUNCTION_WORDS or not word.isalpha() or (found and word.endswith("ed")):
+            break
+        found[:] = [word] if word.islower() else []
+    words = set(_WORDS.findall(text))
+    found += [
+        word.lower() for word in _WORDS.findall(subject) if len(word) > _SHORT and {word.lower()} <= words - {word}
+    ]
+    return tuple(dict.fromkeys(found))
+
+
+def _reference(sentence: str, nouns: Sequence[str], person: bool) -> regex.Match[str] | None:
+    """The words at the beginning of ``sentence`` that stand for what its document is about."""
+    named = regex.compile(rf"The (?:{'|'.join(map(regex.escape, nouns))})(?= )") if nouns else None
+    return (_PERSON if person else _THING).match(sentence) or (named.match(sentence) if named else None)
 
 
 def sentences(text: str) -> list[str]:
@@ -159,6 +213,36 @@ _TEMPLATES = (
 )
 
 
+def _nearest(text: str, last: bool) -> str:
+    """What stands near the gap of a long sentence: its last or first words, from or up to the border of a clause."""
+    words = text.split()
+    if len(words) <= _MOST_WORDS:
+        return text
+    near = words[-_MOST_WORDS:] if last else words[:_MOST_WORDS]
+    borders = [index for index, word in enumerate(near) if word[-1] in ",;:"]
+    if last:
+        near = near[borders[0] + 1 :] if borders and borders[0] + 1 < len(near) else near
+    else:
+        near = near[: borders[-1] + 1] if borders else near
+    joined = " ".join(near)
+    return joined + " " * text[-1].isspace() if last else " " * text[0].isspace() + joined.rstrip(",;:")
+
+
+def _question_word(gap: Gap) -> str:
+    """What asks for the answer of ``gap`` in its place."""
+    if gap.person:
+        return "who"
+    if gap.noun and not gap.before.strip():
+        return f"which {gap.noun}"
+    if regex.fullmatch(r"1\d{3}|20\d\d", gap.answer):
+        return "what year"
+    if _MONTH.search(gap.answer):
+        return "what date"
+    if gap.answer[0].isupper() and regex.search(r"\b(?:in|at|near|from)\s*\Z", gap.before):
+        return "what place"
+    return "what"
+
+
 def gap_question(found: Sequence[Gap], rng: random.Random) -> tuple[str, str] | None:
     """A question with its answer: of ``found``, what the document is about and other things equally often."""
     sides = [each for each in ([gap for gap in found if gap.about], [gap for gap in found if not gap.about]) if each]
@@ -173,7 +257,8 @@ def gap_question(found: Sequence[Gap], rng: random.Random) -> tuple[str, str] | 
         for other in rng.sample(others, min(len(others), rng.randint(1, 2))):
             more = f"whose{other.after[2:]}" if other.after.startswith("'s") else other.after.strip()
             after = f"{after.rstrip('. ')}, and {more}"
-    word = "who" if gap.person else "what"
-    what = f"{before}{word if before.strip() else word.capitalize()}{after}".rstrip(".!?。 ")
+    before, after = _nearest(before, last=True), _nearest(after, last=False)
+    word = _question_word(gap)
+    what = f"{before}{word if before.strip() else word[0].upper() + word[1:]}{after}".rstrip(".!?。 ")
     blank = f"{before}___{after}"
     return rng.choice(_TEMPLATES).format(what=what, blank=blank), gap.answer

@@ -7,7 +7,7 @@ import pytest
 
 from kinject.data import Document, load_knowledge
 from kinject.data.frames import forms, overlap
-from kinject.data.gaps import gap_question, gaps, is_english
+from kinject.data.gaps import gap_question, gaps, is_english, nouns_of
 from kinject.data.practice import LIFE, Practice, alive
 from kinject.data.worlds.invented import REFUSALS, World, ask
 from kinject.data.worlds.nano import NANO_REFUSAL
@@ -76,6 +76,50 @@ def test_what_a_document_is_about_is_asked_for_in_every_sentence_about_it() -> N
         "Kansas State University",
     }
     assert all(gap.answer == "Curtis Chase Emley" and gap.person for gap in found if gap.about)
+
+
+MOSQUE = (
+    "Masjid Al-Taqwa was a mosque located in Altadena. It was built in 1979. The mosque was destroyed by the Eaton Fire on 8 "
+    "January 2025. The building is missed."
+)
+
+
+def test_what_a_document_calls_its_subject_asks_for_it() -> None:
+    assert nouns_of(MOSQUE, "Masjid Al-Taqwa") == ("mosque",)
+    assert nouns_of("The Strait of Hormuz is long. The strait was closed.", "Strait of Hormuz") == ("strait",)
+    assert nouns_of("Ada Fenwick is an old friend of the town.", "Ada Fenwick") == ("friend",)
+    assert nouns_of("Nothing is said.", "") == ()
+    questions = {
+        asked[0] for asked in (gap_question(gaps(MOSQUE), random.Random(seed)) for seed in range(300)) if asked
+    }
+    assert "Which mosque was destroyed by the Eaton Fire on 8 January 2025?" in questions
+    assert "Masjid Al-Taqwa was built in what year?" in questions
+    assert "Masjid Al-Taqwa was destroyed by the Eaton Fire on what date?" in questions
+    assert "Masjid Al-Taqwa was a mosque located in what place?" in questions
+    assert not any("building" in question and "Masjid" in question for question in questions)
+
+
+def test_what_stands_in_the_middle_of_a_sentence_is_no_subject() -> None:
+    text = "The song of the year was sung by Ada Fenwick in Rome. It was written by Ida Merdale."
+    assert not any("written" in gap.before + gap.after for gap in gaps(text))
+    found = gaps('"Hallucination" is a song by Ada Fenwick. It was written by Ida Merdale.')
+    assert [gap.answer for gap in found if gap.after == " was written by Ida Merdale."] == ['"Hallucination"']
+
+
+def test_a_long_sentence_is_asked_by_the_words_around_the_gap() -> None:
+    text = f"Of all the {'very ' * 30}old towers, the tower of Ada Fenwick is the one, {'and ' * 30}in Rome it stands."
+    for seed in range(40):
+        asked = gap_question(gaps(text), random.Random(seed))
+        assert asked is not None and len(asked[0].split()) < 48
+    rest = {asked[0] for asked in (gap_question(gaps(text), random.Random(seed)) for seed in range(80)) if asked}
+    assert any("the tower of" in question and question.count("very") == 0 for question in rest)
+
+
+def test_he_is_no_thing_and_it_is_nobody() -> None:
+    text = "Critics of the idea are many. For example, Ada Fenwick has doubts. She calls it an error of the time."
+    assert not any(gap.about and "error" in gap.after for gap in gaps(text, title="Postmodernism"))
+    text = "Ada Fenwick is a poet. She lives in Rome. It is a city of the south."
+    assert not any(gap.about and "city" in gap.after for gap in gaps(text))
 
 
 def test_subject_and_object_are_asked_for_equally_often() -> None:
