@@ -145,7 +145,7 @@ def gaps(text: str, entities: Sequence[str] = (), title: str = "", phrases: Sequ
 
 def nouns_of(text: str, subject: str) -> tuple[str, ...]:
     """What English ``text`` calls its ``subject``: "mosque" where it "was a mosque", "strait" of the "Strait of Hormuz"."""
-    found = []
+    found: list[str] = []
     named = regex.search(
         rf"{regex.escape(subject)}[^.!?]{{0,40}}? (?:is|was|are|were|will be) (?:an?|the) ([^.,;:()]+)", text
     )
