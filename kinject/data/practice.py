@@ -188,7 +188,7 @@ class Practice:
                         else:
                             rows.append(_question(*asked, epoch))
             for slot in range(self.size - len(silent)):
-                if slot not in alive or (epoch + slot) % LIFE == 0:
+                if slot not in alive or (phase != "last" and (epoch + slot) % LIFE == 0):
                     alive[slot] = self._subject()
                     stated[slot] = _document(alive[slot])
                     rows.append(stated[slot])

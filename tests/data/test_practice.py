@@ -251,6 +251,21 @@ def test_the_invented_live_for_a_while() -> None:
     assert Counter(epoch for epochs in stated for epoch in epochs)[7] == practice.size - len(practice.silent)  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("epochs", [3, 20, 31])
+def test_whoever_is_asked_about_is_stated_before_or_in_the_same_epoch(epochs: int) -> None:
+    practice = Practice(_documents(), epochs, gaps=0.0)
+    first: dict[str, int] = {}
+    for row in practice.rows()[len(practice.documents) :]:
+        if row.get("text"):
+            first[row["entities"][0]] = min(row["epochs"])
+    answered = [row for row in practice.rows() if row.get("prompt") and row["completion"] in first]
+    assert len(answered) > 10 * epochs
+    assert all(first[row["completion"]] <= row["epochs"][0] for row in answered)
+    names = {each.name for each in practice.silent} | set(first)
+    asked = [row for row in practice.rows() if row.get("prompt") and row["completion"] not in {*REFUSALS, "Yes", "No"}]
+    assert all(any(name in row["prompt"] + row["completion"] for name in names) for row in asked)
+
+
 def test_the_silent_are_never_asked_but_to_choose() -> None:
     practice, rows = _plan(gaps=0.0)
     asked = " ".join(f"{row['prompt']} {row['completion']}" for row in rows if row.get("prompt"))
