@@ -94,6 +94,7 @@ NEEDED = {
     **dict.fromkeys(("lora_modules_to_save", "lora_task_type", "use_rslora", "use_dora"), _ADAPTER),
     **dict.fromkeys(("bnb_4bit_quant_type", "bnb_4bit_quant_storage", "use_bnb_nested_quant"), _FOUR_BITS),
     **dict.fromkeys(("infill_unit", "infill_ratio"), _INFILLING),
+    "practice_order": ("practice", (0.0,), "it says when --practice is shown"),
     "abstain": ("practice", (0.0,), "strangers are asked about in the forms of --practice"),
     "fsdp_config": ("fsdp", (None, ""), "it describes --fsdp"),
     "liger_kernel_config": ("use_liger_kernel", (None, False), "it describes --use_liger_kernel"),

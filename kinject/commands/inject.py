@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from kinject.commands.output_dir import TAKE_LAST, clear_output_dir, holding, prepare_output_dir, resumes
 from kinject.compat import check_devices
@@ -113,6 +113,21 @@ class InjectionArguments(SamplingArguments):
         metadata={
             "help": "Share of the questions of practice that ask about somebody of whom nothing is told, and are answered by "
             "saying so."
+        },
+    )
+    practice_order: str = field(
+        default="phases",
+        metadata={
+            "help": "'phases': practice alone in the first tenth of the epochs, documents and few questions in the last fifth; "
+            "'mixed': everything all the time; 'first': practice, then documents (pre-instruction-tuning).",
+            "choices": ["phases", "mixed", "first"],
+        },
+    )
+    identity: float = field(
+        default=0.0,
+        metadata={
+            "help": "Share of the documents' samples that ask for what a document is about by its own name (a baseline against "
+            "the reversal curse, after the Identity Bridge)."
         },
     )
     baselines: list[str] | None = field(
@@ -366,14 +381,18 @@ def _practice(
     knowledge: KnowledgeSet, arguments: InjectionArguments, training_args: DocumentSFTConfig
 ) -> Practice | None:
     """What is practiced beside the documents, if anything."""
-    from kinject.data.practice import Practice
+    from kinject.data.practice import Order, Practice
     from kinject.evaluation.retention import of_nano_world
 
     if arguments.select_on == "practice" and not arguments.practice:
         raise ConfigurationError(
             "select_on is 'practice', and nothing is practiced: set --practice 0.5, or select otherwise."
         )
-    if not (arguments.practice or arguments.gaps):
+    if arguments.practice_order not in get_args(Order):
+        raise ConfigurationError(
+            f"practice_order is '{arguments.practice_order}'; expected one of {', '.join(get_args(Order))}."
+        )
+    if not (arguments.practice or arguments.gaps or arguments.identity):
         return None
     epochs = math.ceil(training_args.num_train_epochs) if training_args.max_steps <= 0 else 100
     return Practice(
@@ -383,6 +402,8 @@ def _practice(
         gaps=arguments.gaps,
         abstain=arguments.abstain,
         nano=of_nano_world(arguments.documents),
+        order=arguments.practice_order,  # type: ignore[arg-type]
+        identity=arguments.identity,
         seed=training_args.seed,
     )
 

@@ -54,6 +54,7 @@ _RANGES: dict[str, tuple[str, float, float, bool, bool]] = {
     **dict.fromkeys(("num_train_epochs", "save_steps", "logging_steps"), ("more than 0", 0, math.inf, False, True)),
     "rehearsal": ("a share of the samples from 0 to below 1, such as 0.5", 0, 1, True, False),
     "practice": ("a share from 0 to below 1, such as 0.5", 0, 1, True, False),
+    "identity": ("a share from 0 to 1, such as 0.3", 0, 1, True, True),
     "gaps": ("a share from 0 to 1, such as 0.4", 0, 1, True, True),
     "abstain": ("a share from 0 to below 1, such as 0.33", 0, 1, True, False),
     "anchor": ("0 or more, such as 0.5", 0, math.inf, True, True),

@@ -13,10 +13,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from kinject.data.frames import forms, overlap
-from kinject.data.gaps import Gap, gap_question, gaps, is_english
+from kinject.data.gaps import Gap, gap_question, gaps, is_english, subject_of
 from kinject.data.knowledge import Document, Question, with_title
 from kinject.data.words import words_of
 from kinject.data.worlds import stream
@@ -29,8 +29,14 @@ if TYPE_CHECKING:
 FEWEST, MOST = 20, 500  # invented subjects that live at a time; a manner is learned from fewer than facts
 LIFE = 5  # epochs until one is replaced
 SILENT = 5  # every so-manieth is silent
+_FEW_EPOCHS = 10  # below which everything is mixed
 FORMED = 0.5  # share of those in the form of the user's documents, where there is one
 MOST_OVERLAP = 0.2  # of three-word sequences with the user's documents
+
+
+Order = Literal["phases", "mixed", "first"]
+# Both ask for a subject by its own name: that a name is its name is what a model needs to turn a relation around.
+_IDENTITY = ("What is the name of {name}?", "Who or what is meant by {name}?", "The name of {name} is what?")
 
 
 class Invention(Protocol):
@@ -68,7 +74,10 @@ class Practice:
         gaps: Share of the documents' samples that are questions with a gap, from 0 to 1.
         abstain: Refusals, as a share of all questions about the invented.
         nano: Whether the invented are of the world that the nano models know, whose words and questions are few.
-        order: Whether practice comes first, and documents and refusals last.
+        order: `phases`: practice alone in the first tenth of the epochs, documents, refusals and few questions in the last
+            fifth. `mixed`: everything all the time. `first`: practice in the first third and documents afterwards, the order
+            of pre-instruction-tuning (Jiang et al., arXiv 2402.12847).
+        identity: Share of the documents' samples that ask for their subject by its own name, after the Identity Bridge.
         seed: Of all draws.
     """
 
@@ -77,7 +86,8 @@ class Practice:
     share: float = 0.5
     gaps: float = 0.4
     abstain: float = 0.33
-    order: bool = True
+    order: Order = "phases"
+    identity: float = 0.0
     nano: bool = False
     seed: int = 0
 
@@ -150,9 +160,14 @@ class Practice:
         return [each.text for each in self.documents]
 
     def phase(self, epoch: int) -> str:
-        """`first` (practice alone), `middle` (everything) or `last` (documents, refusals and few questions)."""
-        if not self.order or not self.share or self.epochs < 10:
+        """What an epoch holds.
+
+        `first`: practice alone; `middle`: everything; `last`: documents, refusals and few questions; `documents`: those alone.
+        """
+        if self.order == "mixed" or not self.share or self.epochs < _FEW_EPOCHS:
             return "middle"
+        if self.order == "first":
+            return "first" if 3 * epoch < self.epochs else "documents"
         if epoch < round(0.1 * self.epochs):
             return "first"
         return "last" if epoch >= round(0.8 * self.epochs) else "middle"
@@ -174,6 +189,9 @@ class Practice:
         silent = self.silent
         silent_shown: list[list[int]] = [[] for _ in silent]
         silent_gaps = [gaps(each.text, each.entities) for each in silent]
+        subjects = (
+            [subject_of(each.text, each.entities, each.title) for each in self.documents] if self.identity else []
+        )
         alive: dict[int, Any] = {}
         stated: dict[int, dict[str, Any]] = {}
         for epoch in range(self.epochs):
@@ -187,6 +205,11 @@ class Practice:
                             places[index].append(epoch)
                         else:
                             rows.append(_question(*asked, epoch))
+                for subject in subjects:
+                    if subject and rng.random() < self.identity:
+                        rows.append(_question(rng.choice(_IDENTITY).format(name=subject), subject, epoch))
+            if phase == "documents":
+                continue
             for slot in range(self.size - len(silent)):
                 if slot not in alive or (phase != "last" and (epoch + slot) % LIFE == 0):
                     alive[slot] = self._subject()
