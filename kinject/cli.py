@@ -166,6 +166,19 @@ def build_parser() -> argparse.ArgumentParser:
     table.add_argument("--plot", metavar="PNG", help="also plot accuracy over steps")
     table.set_defaults(run=run_table)
 
+    report = add(
+        "report",
+        help="a page to look at runs in a browser",
+        description="Write one self-contained page of one run or several side by side: scores over time, every question "
+        "with its answers before, during and after, the documents, what was forgotten, and in which settings the runs "
+        "differ. It is made of results.json alone; a run writes its own as report.html.",
+    )
+    report.add_argument("runs", nargs="+", metavar="RUN", help="output_dir of a run, or its results.json")
+    report.add_argument(
+        "--output", metavar="HTML", help="where it goes (default: report.html, of one run into its folder)"
+    )
+    report.set_defaults(run=run_report)
+
     doctor = add(
         "doctor",
         help="check the installation, and a configuration",
@@ -351,6 +364,16 @@ def run_table(arguments: argparse.Namespace) -> None:
         print_answers(result.get("answers", []), arguments.answers)
     if arguments.plot:
         plot_history(results, arguments.plot)
+
+
+def run_report(arguments: argparse.Namespace) -> None:
+    """`kinject report`: runs as a page."""
+    from kinject.evaluation.page import write_page
+    from kinject.evaluation.results import read_results
+
+    paths = [results_path(run) for run in arguments.runs]
+    folder = paths[0].parent if len(paths) == 1 else Path()
+    print(write_page([read_results(path) for path in paths], arguments.output or folder / "report.html"))
 
 
 def run_doctor(words: Sequence[str]) -> None:

@@ -300,6 +300,7 @@ def evaluate_model(arguments: MeasurementArguments) -> dict[str, Any]:
     """
     from kinject.evaluation.asking import answer_questions
     from kinject.evaluation.measures import score_answers
+    from kinject.evaluation.page import write_page
     from kinject.evaluation.report import results_table
     from kinject.evaluation.results import new_results, write_results
     from kinject.evaluation.retention import few_shot_examples, held_out, measure_retention
@@ -358,6 +359,7 @@ def evaluate_model(arguments: MeasurementArguments) -> dict[str, Any]:
         results["retention"] = {"before": retention}
     if output_dir is not None:
         write_results(Path(output_dir) / "results.json", results)
+        write_page([results], Path(output_dir) / "report.html")
     print(results_table([results]))
     print_answers(results["answers"])
     if claim is not None:

@@ -205,8 +205,16 @@ def inject(
     from trl import get_peft_config
 
     from kinject.evaluation.callback import QuestionAnsweringCallback
+    from kinject.evaluation.page import write_page
     from kinject.evaluation.report import results_table
-    from kinject.evaluation.results import changed_settings, new_results, read_results, summary, write_results
+    from kinject.evaluation.results import (
+        changed_settings,
+        learned_documents,
+        new_results,
+        read_results,
+        summary,
+        write_results,
+    )
     from kinject.evaluation.retention import few_shot_examples, held_out, measure_retention
     from kinject.models.adapters import require_adapter_modules
     from kinject.models.weights import frozen_parameters, whole_model
@@ -244,6 +252,7 @@ def inject(
         model_source=loaded.source,
         documents=len(knowledge.documents),
         facts=len(knowledge.facts),
+        learned=learned_documents(knowledge.documents),
         **({"baselines": baselines} if baselines else {}),
         **(
             {"document_texts": [each.titled_text for each in knowledge.documents]}
@@ -311,6 +320,7 @@ def inject(
     if trainer.accelerator.is_main_process:
         write_results(output_dir / "results.json", results)
         trainer.create_model_card()  # with the plot
+        write_page([results], output_dir / "report.html")
         print(results_table([results]))
         print_answers(results["answers"])
     if training_args.push_to_hub:

@@ -26,7 +26,7 @@ _WEIGHTS = re.compile(r"((adapter_)?model.*\.safetensors|pytorch_model.*\.bin)(\
 
 
 _WRITTEN = re.compile(
-    r"checkpoint-\d+|best(\.new)?|results\.json|accuracy\.png|diffusion\.json|training_args\.bin|trainer_state\.json"
+    r"checkpoint-\d+|best(\.new)?|results\.json|report\.html|accuracy\.png|diffusion\.json|training_args\.bin|trainer_state\.json"
     r"|(adapter_|generation_|preprocessor_|processor_)?config\.json|.*token.*\.(json|model)|vocab\.\w+|merges\.txt"
     r"|spiece\.model|chat_template\.jinja|additional_chat_templates|latest|global_step\d+|zero_to_fp32\.py"
 )

@@ -14,7 +14,7 @@ from kinject.errors import ConfigurationError
 from kinject.evaluation.best_weights import BestWeights, from_main_process
 from kinject.evaluation.measures import DIRECTIONS, READINGS, REFUSED, asked, cells, macro, score_answers
 from kinject.evaluation.refusals import is_refusal
-from kinject.evaluation.results import new_results, read_results, write_results
+from kinject.evaluation.results import changed_answers, new_results, read_results, write_results
 from kinject.models.weights import flops_per_token, is_fsdp, peak_memory_bytes, whole_model
 
 if TYPE_CHECKING:
@@ -249,7 +249,7 @@ class QuestionAnsweringCallback(TrainerCallback):
             if self.best is not None:
                 self.best.forget()
             scores, self.answers, _ = self._evaluate(args, model)
-            self.results["before"] = scores
+            self.results["before"], self.results["answers_before"] = scores, self.answers
             self._show(args, state, control, scores, "before")
             self._write(state)
         self._clock_started = time.monotonic()
@@ -295,6 +295,7 @@ class QuestionAnsweringCallback(TrainerCallback):
             kept = {name: selecting[name] for name in (*cells(selecting), REFUSED) if name in selecting}
             entry[self._select_on] = kept
             score = practice_score(kept) if self._select_on == "practice" else score
+        entry["answers"] = changed_answers(self.results, answers)
         self.answers = answers
         self.results["history"].append(entry)
         note = ""
@@ -357,6 +358,7 @@ class QuestionAnsweringCallback(TrainerCallback):
         previous = from_main_process(previous)
         if previous is not None:
             self.results["before"] = previous["before"]
+            self.results["answers_before"] = previous.get("answers_before", [])
             self.results["history"] = [entry for entry in previous["history"] if entry["step"] <= step]
         if self.best is not None:
             self.best.resume({entry["step"] for entry in self.results["history"]})

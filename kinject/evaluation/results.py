@@ -23,10 +23,12 @@ from typing import TYPE_CHECKING, Any
 from kinject.errors import SECRET_VALUE, ConfigurationError, DataError
 
 if TYPE_CHECKING:
-    from kinject.data import Question
+    from kinject.data import Document, Question
 
 
 SCHEMA = 1
+_TEXTS = frozenset({"answers", "answers_before", "learned"})
+_LEARNED_CHARACTERS = 1_000_000
 PACKAGES = (
     "torch",
     "transformers",
@@ -145,8 +147,15 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 def summary(results: Mapping[str, Any]) -> dict[str, Any]:
     """What a comparison needs of ``results``: no answers, no history, no settings."""
-    left_out = {"answers", "document_texts", "baselines", "config", "versions", "history"}
-    return {**{key: value for key, value in results.items() if key not in left_out}, "history": results["history"][-1:]}
+    left_out = {"document_texts", "baselines", "config", "versions"}
+    kept = without_texts({key: value for key, value in results.items() if key not in left_out})
+    return {**kept, "history": kept["history"][-1:]}
+
+
+def without_texts(results: Mapping[str, Any]) -> dict[str, Any]:
+    """``results`` without questions, answers and what was learned, as they are published unless texts are, too."""
+    kept = {key: value for key, value in results.items() if key not in _TEXTS}
+    return {**kept, "history": [{key: entry[key] for key in entry if key != "answers"} for entry in kept["history"]]}
 
 
 def expected_answers(recorded: Mapping[str, Any]) -> list[str]:
@@ -188,6 +197,29 @@ def read_results(path: str | os.PathLike[str]) -> dict[str, Any]:
     return results
 
 
+def answers_over_time(results: Mapping[str, Any]) -> list[tuple[int, list[str]]]:
+    """The step of every evaluation, 0 before training, with all its answers; empty where none were recorded."""
+    found: list[tuple[int, list[str]]] = []
+    before = results.get("answers_before")
+    if before:
+        found.append((0, list(before)))
+    for entry in results["history"]:
+        given = entry.get("answers")
+        if given and (found or None not in given):
+            earlier = found[-1][1] if found else given
+            found.append(
+                (entry["step"], [said if new is None else new for new, said in zip(given, earlier, strict=True)])
+            )
+    return found
+
+
+def changed_answers(results: Mapping[str, Any], answers: Sequence[str]) -> list[str | None]:
+    """``answers`` as an entry of the history records them: null where the evaluation before had the same one."""
+    earlier = answers_over_time(results)
+    said = earlier[-1][1] if earlier else [None] * len(answers)
+    return [None if new == old else new for new, old in zip(answers, said, strict=True)]
+
+
 def validate_results(results: Any, source: str = "results") -> None:
     """Check ``results`` against the schema; ``before`` and ``after`` may be ``None`` while a run goes on.
 
@@ -218,6 +250,7 @@ def validate_results(results: Any, source: str = "results") -> None:
         _check_scores(entry, source, field)
     for name in ("steps", "tokens", "flops", "seconds", "peak_memory_bytes"):
         _check_amount(results["train"].get(name), source, f"train.{name}")
+    _check_texts(results, source)
 
 
 def versions() -> dict[str, str]:
@@ -318,6 +351,35 @@ def _check_amount(value: Any, source: str, field: str) -> None:
     _expect(number, source, field, "a number that is not negative", value)
 
 
+def _check_texts(results: Mapping[str, Any], source: str) -> None:
+    """Check the questions, answers and documents, which need not be there."""
+    required: dict[str, tuple[str, ...]] = {
+        "answers": ("question", "direction", "answer", "expected"),
+        "learned": ("text",),
+    }
+    for name, fields in required.items():
+        _expect(isinstance(results.get(name, []), list), source, name, "a list", results.get(name))
+        for index, entry in enumerate(results.get(name, [])):
+            _expect(isinstance(entry, Mapping), source, f"{name}[{index}]", "an object", entry)
+            for field in fields:
+                _expect(
+                    isinstance(entry.get(field), str), source, f"{name}[{index}].{field}", "a text", entry.get(field)
+                )
+            accepted = entry.get("accepted", [])
+            texts = isinstance(accepted, list) and all(isinstance(each, str) for each in accepted)
+            _expect(texts, source, f"{name}[{index}].accepted", "a list of texts", accepted)
+    size = None
+    lists = {"answers_before": results.get("answers_before")}
+    lists |= {f"history[{index}].answers": entry.get("answers") for index, entry in enumerate(results["history"])}
+    for name, given in lists.items():
+        if given:
+            texts = isinstance(given, list) and all(each is None or isinstance(each, str) for each in given)
+            _expect(texts, source, name, "a list of texts", given)
+            size = size or len(given)
+            _expect(len(given) == size, source, name, f"{size} answers", f"{len(given)}")
+    _expect(None not in (lists["answers_before"] or ()), source, "answers_before", "texts only", "null")
+
+
 def _check_scores(scores: Any, source: str, field: str) -> None:
     _expect(isinstance(scores, Mapping), source, field, "scores", scores)
     for direction in ("forward", "backward", *(["unknown"] if "unknown" in scores else [])):
@@ -332,7 +394,10 @@ def _check_scores(scores: Any, source: str, field: str) -> None:
 
 
 def recorded_answers(questions: Sequence[Question], answers: Sequence[str]) -> list[dict[str, Any]]:
-    """Each question with its direction, the answer that was given, the one that was expected and all that are accepted."""
+    """Each question with its direction, the answer that was given, the one that was expected and all that are accepted.
+
+    Where it is known which fact a question is about, ``document`` is its number.
+    """
     return [
         {
             "question": question.question,
@@ -340,9 +405,21 @@ def recorded_answers(questions: Sequence[Question], answers: Sequence[str]) -> l
             "answer": answer,
             "expected": question.answer,
             "accepted": list(question.answers),
+            **({} if question.fact is None else {"document": question.fact}),
         }
         for question, answer in zip(questions, answers, strict=True)
     ]
+
+
+def learned_documents(documents: Sequence[Document]) -> list[dict[str, Any]]:
+    """The first of ``documents``, up to a million characters, with the number of the fact that each words."""
+    kept, size = [], 0
+    for each in documents:
+        size += len(each.titled_text)
+        if size > _LEARNED_CHARACTERS:
+            break
+        kept.append({"document": each.fact, "text": each.titled_text})
+    return kept
 
 
 _LARGE_FILE = 64 * 2**20  # of a larger file, such as a model's weights, the size and both ends tell it from another

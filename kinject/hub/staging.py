@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from kinject.errors import SECRET_VALUE, ConfigurationError
-from kinject.evaluation.results import public_name
+from kinject.evaluation.results import public_name, without_texts, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -52,6 +52,7 @@ _MODEL_FILES = ("config.json", "generation_config.json")
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
 _CLEANED = (ADAPTER_CONFIG, "tokenizer_config.json", *_MODEL_FILES)
+_SECRET = "'{path}' holds what looks like a Hub access token. Remove it, and revoke the token."
 _PATH = re.compile(r"(file://|~?/|[A-Za-z]:[\\/])[^\s{}<>]*[\\/][^\s{}<>]*")  # all of a value; no template, no </s>
 
 
@@ -138,7 +139,7 @@ def public_content(name: str, path: Path) -> bytes | None:
         return None
     text = path.read_text(encoding="utf-8")
     if SECRET_VALUE.search(text):
-        raise ConfigurationError(f"'{path}' holds what looks like a Hub access token. Remove it, and revoke the token.")
+        raise ConfigurationError(_SECRET.format(path=path))
     if name not in _CLEANED:
         return None
     return (json.dumps(_without_paths(json.loads(text)), indent=2, ensure_ascii=False) + "\n").encode()
@@ -280,7 +281,7 @@ def stage(
             del files["README.md"]  # the form that peft leaves to be filled in; it may name a local base
     chosen = {}
     for name, path in files.items():
-        content = public_content(name, path)
+        content = None if name == "results.json" else public_content(name, path)  # the texts in it may not be published
         target = staged / name
         chosen[name] = path if path.suffix == _LINKED else target
         if path == target and content is None or path.suffix == _LINKED:
@@ -304,7 +305,9 @@ def stage(
             chosen["accuracy.png"] = staged / "accuracy.png"
         published = include_documents or "document_texts" in json.loads((staged / "results.json").read_text("utf-8"))
         if not published:
-            _edit(staged / "results.json", indent=1, answers=None)
+            write_json(staged / "results.json", without_texts(json.loads((staged / "results.json").read_text("utf-8"))))
+        if SECRET_VALUE.search((staged / "results.json").read_text("utf-8")):
+            raise ConfigurationError(_SECRET.format(path=files["results.json"]))
         if measured is None and _is_cheap(directory):
             measured = _probe(_load(directory), questions)
     if measured is not None:
