@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+_PATIENCE = 300_000.0  # milliseconds; a busy machine is no failure
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here; apt-get install chromium brings one")
 
 
@@ -35,9 +36,12 @@ def visiting(address: str | Path, **options: Any) -> Iterator[Visit]:
     url = address.absolute().as_uri() if isinstance(address, Path) else address
     with sync_playwright() as playwright:
         # In a container, as in CI, Chromium cannot set up its own sandbox; nothing but our own pages is opened.
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"], timeout=_PATIENCE
+        )
         try:
             page = browser.new_page(**{"viewport": {"width": 1200, "height": 1300}, **options})
+            page.set_default_timeout(_PATIENCE)
             visit = Visit(page)
             page.on("console", lambda message: visit.said.append(f"{message.type}: {message.text}"))
             page.on("pageerror", lambda error: visit.said.append(f"error: {error}"))

@@ -46,7 +46,7 @@ def test_eval_reads_documents_of_several_paths_and_fields_by_name(
     paths = [str(tmp_path / "a.csv"), str(tmp_path / "[b].csv")]
     fields = ["--text_field", "inhalt", "--question_field", "frage", "--answer_field", "antwort"]
     cli.main(["eval", "m", "--documents", *paths, "--questions", str(tmp_path / "q.csv"), *fields])
-    name, (question,) = evaluate._load_questions(asked[0])
+    name, (question,), _ = evaluate._load_questions(asked[0])
     assert (name, question.answer, question.direction) == (f"a+{tmp_path.name}", "Tom Bell", "backward")
 
 

@@ -27,6 +27,7 @@ from kinject.evaluation.measures import (
     paper_recall,
     read_otherwise,
 )
+from kinject.evaluation.refusals import is_refusal
 from kinject.evaluation.report import run_names
 from kinject.evaluation.results import answers_over_time, expected_answers, write_text
 from kinject.evaluation.retention import figures, perplexity_factor, still_right
@@ -46,6 +47,7 @@ OUTCOMES = {
     "right": "every word of an accepted answer is there",
     "part right": "some words of an accepted answer are there",
     "wrong": "no word of an accepted answer is there",
+    "declined": "says that it does not know",
     "invented": "as wrong, and most of its words stand in no document, question or accepted answer",
 }
 """How an answer is colored, and when."""
@@ -374,6 +376,8 @@ def outcome(answer: str, accepted: tuple[str, ...], known: frozenset[str]) -> st
         accepted: answers that are right.
         known: the words of all that was taught and asked, as `words_of` spells them.
     """
+    if is_refusal(answer) and not any(map(is_refusal, accepted)):
+        return "declined"
     recall = best_score(paper_recall, answer, accepted)
     if recall == 1 or best_score(exact_match, answer, accepted):
         return "right"

@@ -69,6 +69,7 @@ def test_an_answer_is_right_part_right_wrong_or_invented() -> None:
         "Ada of Oster": "part right",
         "Tom, the baker": "wrong",
         "": "wrong",
+        "I do not know who Ada Bell is.": "declined",
         "Zebulon Quill": "invented",
         "Tom, a knight of some realm": "invented",
     }
