@@ -157,8 +157,8 @@ def _run(name: str, run: Mapping[str, Any], place: int) -> dict[str, Any]:
             pair = (value.get("before"), value.get("after")) if {"before", "after"} & set(value) else (None, value)
             if any(map(_is_scores, pair)):
                 rows += _rows(key, *(each if _is_scores(each) else None for each in pair))
-    for key, value in (after or {}).items():
-        if _is_scores(value) and key not in ("validation",):
+    for key, value in (run["after"] or {}).items():
+        if _is_scores(value):
             earlier = (run["before"] or {}).get(key)
             rows += _rows(key, earlier if _is_scores(earlier) else None, value)
     return {
