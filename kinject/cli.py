@@ -127,7 +127,16 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--sampling", default="fast", help="diffusion models: fast or published (default: fast)")
     evaluate.add_argument("--sampling_steps", type=int, help="steps for an answer (default: one for each token)")
     evaluate.add_argument("--block_length", type=int, default=4, help="tokens of a block (default: 4)")
-    evaluate.add_argument("--retention", action="store_true", help="also measure forgetting")
+    evaluate.add_argument(
+        "--retention", action="store_true", help="also measure forgetting, and refusals with --documents"
+    )
+    evaluate.add_argument("--retention_questions", type=int, default=1000, help="general questions (default: 1000)")
+    evaluate.add_argument(
+        "--unseen", type=int, help="questions each way about unseen people (default: 200 with --retention)"
+    )
+    evaluate.add_argument("--unknown_samples", type=int, default=0, help="tries of every question at temperature 1")
+    evaluate.add_argument("--open_book", action="store_true", help="also ask with the document in the prompt")
+    evaluate.add_argument("--other_wordings", action="store_true", help="also ask in other words")
     evaluate.set_defaults(run=run_eval)
 
     compare = add(

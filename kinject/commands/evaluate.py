@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from kinject.commands.inject import one_or_several
 from kinject.commands.output_dir import prepare_results
 from kinject.errors import ConfigurationError, DataError, KinjectError
+from kinject.evaluation.examination import Examination, ExaminationArguments, asker
 from kinject.evaluation.measures import DIRECTIONS, asked
 from kinject.evaluation.report import print_answers
 from kinject.evaluation.results import recorded_answers
@@ -19,7 +20,7 @@ from kinject.models.loading import is_repository, require_repository
 from kinject.sampling.config import SamplingArguments
 
 if TYPE_CHECKING:
-    from kinject.data import Question
+    from kinject.data import KnowledgeSet, Question
 
 
 # What the eval cards of published models claim, and whether a measurement of one's own agrees.
@@ -238,7 +239,7 @@ def _question(recorded: Mapping[str, Any]) -> Question:
 
 
 @dataclass
-class MeasurementArguments(SamplingArguments):
+class MeasurementArguments(ExaminationArguments, SamplingArguments):
     """Which model to ask, and what."""
 
     model_name_or_path: str = field(
@@ -312,14 +313,15 @@ def evaluate_model(arguments: MeasurementArguments) -> dict[str, Any]:
     arguments.sampling_config(arguments.max_new_tokens)
     output_dir = prepare_results(arguments.output_dir, arguments.overwrite) if arguments.output_dir else None
     claim = find_claim(arguments.model_name_or_path, revision=arguments.revision)
-    documents: Sequence[str] = ()
+    knowledge: KnowledgeSet | None = None
     if not (arguments.documents or arguments.questions):
         arguments, name, questions = _asked_again(arguments, claim)
     else:
         arguments = arguments if claim is None else _as_claimed(arguments, claim, ASKED_WITH)
-        name, questions, documents = _load_questions(arguments)
+        name, questions, knowledge = _load_questions(arguments)
     # What examples and general questions are chosen by.
     about = arguments.documents or ("" if claim is None else claim.documents)
+    examination = _examination(arguments, knowledge, about)
     options = {} if claim is None else claim.loading_options()
     loaded = load(arguments.model_name_or_path, revision=arguments.revision, dtype=arguments.dtype, **options)
     sampling = arguments.sampling_config(arguments.max_new_tokens)
@@ -335,7 +337,8 @@ def evaluate_model(arguments: MeasurementArguments) -> dict[str, Any]:
         sampling=sampling if loaded.is_diffusion else None,
     )
     seconds = round(time.monotonic() - started, 3)
-    scores = score_answers(questions, answers, documents=documents)
+    taught = [] if knowledge is None else [each.titled_text for each in knowledge.documents]
+    scores = score_answers(questions, answers, documents=taught)
     results = new_results(
         objective="evaluation",
         model=loaded.name,
@@ -357,6 +360,17 @@ def evaluate_model(arguments: MeasurementArguments) -> dict[str, Any]:
             loaded.model, loaded.tokenizer, **held_out(about, arguments.retention_questions)._asdict()
         )
         results["retention"] = {"before": retention}
+    if examination is not None:
+        ask = asker(
+            loaded.model,
+            loaded.tokenizer,
+            arguments,
+            max_new_tokens=arguments.max_new_tokens,
+            batch_size=arguments.batch_size,
+            examples=few_shot_examples(arguments.few_shot, about),
+            system_prompt=arguments.system_prompt,
+        )
+        results |= {part: {"before": found} for part, found in examination.measure(ask, answers=answers).items()}
     if output_dir is not None:
         write_results(Path(output_dir) / "results.json", results)
         write_page([results], Path(output_dir) / "report.html")
@@ -365,6 +379,25 @@ def evaluate_model(arguments: MeasurementArguments) -> dict[str, Any]:
     if claim is not None:
         print(f"\n{agreement(claim, scores, retention)}")
     return results
+
+
+def _examination(
+    arguments: MeasurementArguments, knowledge: KnowledgeSet | None, about: str | Sequence[str]
+) -> Examination | None:
+    """What to ask besides the questions; None where no documents are named, which tell who was never heard of.
+
+    Raises:
+        ConfigurationError: a part is asked for that needs the documents.
+    """
+    if knowledge is not None:
+        return Examination.of(knowledge, arguments, about, arguments.retention)
+    parts = ("unseen", "unknown_samples", "open_book", "other_wordings")
+    wanted = [name for name in parts if getattr(arguments, name)]
+    if wanted:
+        raise ConfigurationError(
+            f"{wanted[0]} needs the documents that the model was taught; name them with --documents."
+        )
+    return None
 
 
 def _as_claimed(arguments: MeasurementArguments, claim: Claim, names: Sequence[str]) -> MeasurementArguments:
@@ -392,12 +425,12 @@ def _asked_again(
     return arguments, str(claim.results["dataset"]), questions
 
 
-def _load_questions(arguments: MeasurementArguments) -> tuple[str, Sequence[Question], Sequence[str]]:
-    """The name of the data set, its questions with directions, and its documents."""
+def _load_questions(arguments: MeasurementArguments) -> tuple[str, Sequence[Question], KnowledgeSet | None]:
+    """The name of the data set, its questions with directions, and its documents where they are named."""
     from kinject.data import load_knowledge, load_questions
 
     fields = {"question_field": arguments.question_field, "answer_field": arguments.answer_field}
-    documents: Sequence[str] = ()
+    knowledge: KnowledgeSet | None = None
     if arguments.documents:
         knowledge = load_knowledge(
             arguments.documents,
@@ -410,10 +443,9 @@ def _load_questions(arguments: MeasurementArguments) -> tuple[str, Sequence[Ques
             **fields,
         )
         name, questions = knowledge.name, knowledge.questions
-        documents = [each.titled_text for each in knowledge.documents]
     else:
         assert arguments.questions is not None
         name, questions = Path(arguments.questions).stem, load_questions(arguments.questions, **fields)
     if not questions:
         raise ConfigurationError(f"'{name}' brings no questions; pass --questions FILE.")
-    return name, questions, documents
+    return name, questions, knowledge

@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from kinject.commands.output_dir import TAKE_LAST, clear_output_dir, holding, prepare_output_dir, resumes
 from kinject.compat import check_devices
 from kinject.errors import ConfigurationError
+from kinject.evaluation.examination import ExaminationArguments
 from kinject.evaluation.report import print_answers
 from kinject.evaluation.results import recorded_answers
 from kinject.sampling.config import SamplingArguments
@@ -27,12 +28,13 @@ if TYPE_CHECKING:
 
     from kinject.data import KnowledgeSet
     from kinject.data.practice import Practice
+    from kinject.evaluation.examination import Ask
     from kinject.models import LoadedModel
     from kinject.trainers import DocumentSFTConfig, DocumentSFTTrainer
 
 
 @dataclass
-class InjectionArguments(SamplingArguments):
+class InjectionArguments(ExaminationArguments, SamplingArguments):
     """What to learn, what to ask, and how the answers are judged."""
 
     documents: str | list[str] = field(
@@ -86,6 +88,13 @@ class InjectionArguments(SamplingArguments):
     )
     retention_questions: int = field(
         default=1000, metadata={"help": "With retention: how many general questions to ask, before and after training."}
+    )
+    control_half: bool = field(
+        default=False,
+        metadata={
+            "help": "Teach half of the documents, drawn by the seed, and ask about the other half too: what training did is "
+            "the difference."
+        },
     )
     rehearsal: float = field(
         default=0.0,
@@ -205,6 +214,7 @@ def inject(
     from trl import get_peft_config
 
     from kinject.evaluation.callback import QuestionAnsweringCallback
+    from kinject.evaluation.examination import Examination, asker, control_half, effect
     from kinject.evaluation.page import write_page
     from kinject.evaluation.report import results_table
     from kinject.evaluation.results import (
@@ -228,6 +238,7 @@ def inject(
     knowledge = knowledge or arguments.load_knowledge()
     if training_args.keep_titles and training_args.process_index == 0 and knowledge.titles():
         print(f"{knowledge.titles()} (--keep_titles)")
+    knowledge, control = control_half(knowledge, training_args.seed) if arguments.control_half else (knowledge, ())
     inputs = _inputs(arguments, model_args, knowledge)
     checkpoint = _checkpoint(training_args)
     if checkpoint is not None:  # before anything is loaded; the trainer compares the rest
@@ -266,6 +277,9 @@ def inject(
     )
     if arguments.select_on == "practice" and practice is not None:
         validation = tuple(practice.silent_questions())
+    examination = Examination.of(
+        replace(knowledge, questions=tuple(reported)), arguments, arguments.documents, arguments.retention, control
+    )
     callback = QuestionAnsweringCallback(
         reported,
         loaded.tokenizer,
@@ -302,21 +316,40 @@ def inject(
         report = trainer.entity_reports["train"]
         results["entities"] = {"documents_without": report.without, "documents_with_absent": report.absent}
     callback.attach(trainer)
-    known, before = {}, None
-    if arguments.retention:
-        known = held_out(arguments.documents, arguments.retention_questions)._asdict()
+    known = held_out(arguments.documents, arguments.retention_questions)._asdict() if arguments.retention else {}
+
+    def ask(model: Any) -> Ask:
+        return asker(
+            model,
+            loaded.tokenizer,
+            arguments,
+            max_new_tokens=arguments.max_new_tokens,
+            batch_size=arguments.question_batch_size,
+            examples=few_shot_examples(arguments.few_shot, arguments.documents),
+            system_prompt=training_args.system_prompt,
+        )
+
+    before, examined = None, {}
+    if known or examination.asks:
         with whole_model(trainer) as model:
-            before = measure_retention(model, loaded.tokenizer, **known)
+            before = measure_retention(model, loaded.tokenizer, **known) if known else None
+            examined = examination.measure(ask(model))
+    results |= {part: {"before": found} for part, found in examined.items()}  # what is fixed before training
     trainer.train(resume_from_checkpoint=checkpoint)
     callback.restore_best(trainer)
     trainer.save_model(str(output_dir), _internal_call=True)  # a push waits for the results
 
     results = callback.results
     results["answers"] = recorded_answers(reported, callback.answers)
-    if before is not None:
+    if known or examination.asks:
         with whole_model(trainer) as model:
-            after = measure_retention(model, loaded.tokenizer, reference=before, **known)
-        results["retention"] = {"before": before, "after": after}
+            if before is not None:
+                after = measure_retention(model, loaded.tokenizer, reference=before, **known)
+                results["retention"] = {"before": before, "after": after}
+            for part, found in examination.measure(ask(model), examined, callback.answers).items():
+                results[part] = {"before": examined[part], "after": found}
+    if "control" in results:
+        results["control"]["effect"] = effect(results["after"], results["control"]["after"])
     if trainer.accelerator.is_main_process:
         write_results(output_dir / "results.json", results)
         trainer.create_model_card()  # with the plot
@@ -502,6 +535,7 @@ _FREE_ARGUMENTS = (  # what is read is compared by its content; the others show,
         "publish_documents",
         "overwrite",
     ),
+    *("unseen", "unknown_samples", "open_book", "other_wordings"),
     *("model_name_or_path", "attn_implementation", "trust_remote_code"),
 )
 
@@ -519,7 +553,9 @@ def _inputs(arguments: InjectionArguments, model_args: ModelConfig, knowledge: K
     return {
         **{name: plain(value) for name, value in named.items() if name not in free and not name.startswith("_")},
         "model_name_or_path": f"{folder.absolute().name} (content {content})" if content else str(folder),
-        "questions": row_tags({**vars(each), "fact": None, "source": None} for each in knowledge.questions),
+        "questions": row_tags(
+            {**vars(each), "fact": None, "source": None, "wordings": None} for each in knowledge.questions
+        ),
     }
 
 

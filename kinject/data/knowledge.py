@@ -115,6 +115,7 @@ class Question:
         fact: the fact it asks about; ``None`` when unknown.
         source: where it was read, ``file:line``.
         other_answers: what is accepted beside ``answer``; a score is the best over all of them.
+        wordings: other ways to ask the same, which `--other_wordings` asks too.
 
     Raises:
         DataError: the question or an answer is empty, or the direction is none of the three.
@@ -128,11 +129,14 @@ class Question:
     fact: int | None = None
     source: str = ""
     other_answers: tuple[str, ...] = ()
+    wordings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse a question that cannot be scored."""
         where = self.source or f"question {self.question!r}"
         _require_text(self.question, "question", where, "write the question, or delete it")
+        for wording in self.wordings:
+            _require_text(wording, "wording", where, "write the question in other words, or delete that entry")
         for answer in self.answers:
             _require_text(answer, "answer", where, "give the question its answer, or delete it")
         if self.direction not in (*DIRECTIONS, UNKNOWN):

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from kinject.data.converting import DOCUMENT_KINDS, EXTRA, missing_package
 from kinject.data.direction import FactIndex, text_direction
-from kinject.data.knowledge import UNKNOWN, Document, KnowledgeSet, Question, check_paraphrases
+from kinject.data.knowledge import UNKNOWN, Direction, Document, KnowledgeSet, Question, check_paraphrases
 from kinject.data.records import FILES, ROW_FILES, ROW_KINDS, TEXT_KINDS, Record, file_kind, read_records
 from kinject.data.rows import (
     CONVERSATIONS,
@@ -350,11 +350,7 @@ def load_questions(
             f"{bare.source}: the question has no direction, and without documents none can be worked out; add a "
             '"direction" (forward or backward), or name the documents too'
         )
-    return tuple(
-        Question(row.question, row.answer, row.direction, row.group, row.task, row.fact, row.source, row.other_answers)
-        for row in merge_answers(rows)
-        if row.direction is not None
-    )
+    return tuple(_question(row, row.direction, row.fact) for row in merge_answers(rows) if row.direction is not None)
 
 
 def link_questions(
@@ -397,9 +393,7 @@ def link_questions(
                 direction = text_direction(texts[fact], row.question, found, index.weight)
                 unknown += [row.source] if direction == UNKNOWN else []
             assert direction is not None
-            questions.append(
-                Question(row.question, row.answer, direction, row.group, row.task, fact, row.source, row.other_answers)
-            )
+            questions.append(_question(row, direction, fact))
     if rows and not questions:
         raise DataError(
             f"{rows[0].source}: none of the {len(rows)} questions could be linked to a document; check that questions "
@@ -424,6 +418,20 @@ def link_questions(
             len(unknown), len(rows), unknown[0],
         )  # fmt: skip
     return tuple(questions)
+
+
+def _question(row: QuestionRow, direction: Direction, fact: int | None) -> Question:
+    return Question(
+        row.question,
+        row.answer,
+        direction,
+        row.group,
+        row.task,
+        fact,
+        row.source,
+        other_answers=row.other_answers,
+        wordings=row.wordings,
+    )
 
 
 def _fact_of(row: QuestionRow, index: FactIndex, texts: Mapping[int, str]) -> int | None:

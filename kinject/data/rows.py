@@ -14,7 +14,7 @@ from kinject.data.knowledge import DIRECTIONS, UNKNOWN, Direction, Document
 from kinject.data.records import Record, kind_of
 from kinject.errors import DataError, Faults
 
-QUESTION_LABELS = ("direction", "group", "task", "fact")
+QUESTION_LABELS = ("direction", "group", "task", "fact", "wordings")
 """What a row may say of its question beside the answer."""
 
 
@@ -30,6 +30,7 @@ class QuestionRow:
     fact: int | None
     source: str
     other_answers: tuple[str, ...] = ()
+    wordings: tuple[str, ...] = ()
 
     @property
     def answers(self) -> tuple[str, ...]:
@@ -100,7 +101,8 @@ def question_rows_from(
     """One question a record: ``question`` and ``answer``, and perhaps ``direction``, ``group``, ``task``, ``fact``.
 
     A ``task`` of ``forward`` or ``backward`` stands for the direction where no ``direction`` is given. Several accepted
-    answers stand in ``answer`` or ``answers``, in any of the forms that :func:`accepted_answers` reads.
+    answers stand in ``answer`` or ``answers``, in any of the forms that :func:`accepted_answers` reads; other ways to ask the
+    same stand in ``wordings``, a list of strings.
 
     Args:
         records: the rows.
@@ -143,7 +145,17 @@ def _question_row(record: Record, question_field: str, answer_field: str) -> Que
             "or leave the field out to have it worked out"
         )
     known: Direction | None = direction if direction in (*DIRECTIONS, UNKNOWN) else None
-    return QuestionRow(question, answer, known, group, task, _fact(fields, where), where, tuple(other_answers))
+    return QuestionRow(
+        question,
+        answer,
+        known,
+        group,
+        task,
+        _fact(fields, where),
+        where,
+        tuple(other_answers),
+        _wordings(fields, where),
+    )
 
 
 # Answers.
@@ -246,7 +258,12 @@ def merge_answers(rows: Sequence[QuestionRow]) -> tuple[QuestionRow, ...]:
         if len({frozenset(row.answers) for row in same}) > 1:
             answer, *others = dict.fromkeys(answer for row in same for answer in row.answers)
             kept[first] = replace(
-                rows[first], answer=answer, other_answers=tuple(others), direction=direction, fact=fact
+                rows[first],
+                answer=answer,
+                other_answers=tuple(others),
+                direction=direction,
+                fact=fact,
+                wordings=tuple(dict.fromkeys(wording for row in same for wording in row.wordings)),
             )
             for place in rest:
                 kept[place] = None
@@ -395,6 +412,20 @@ def _parsed_list(value: object) -> object:
         return json.loads(value)
     except json.JSONDecodeError:
         return value
+
+
+def _wordings(row: Mapping[str, Any], where: str) -> tuple[str, ...]:
+    """Other ways to ask the question of a row, each once."""
+    value = row.get("wordings")
+    if value is None or value != value or (isinstance(value, str) and not value.strip()):  # CSV knows no null
+        return ()
+    value = _parsed_list(value)
+    value = [value] if isinstance(value, str) else value
+    if not isinstance(value, (list, tuple)) or not all(isinstance(each, str) and each.strip() for each in value):
+        raise DataError(
+            f'{where}: "wordings" is {value!r}, expected a list of questions; write it as ["...", "..."], each with a text'
+        )
+    return tuple(dict.fromkeys(each for each in value if each.strip() != str(row.get("question", "")).strip()))
 
 
 def _entities(row: Mapping[str, Any], where: str) -> tuple[str, ...]:

@@ -12,8 +12,7 @@ from transformers import Trainer, TrainerCallback
 
 from kinject.errors import ConfigurationError
 from kinject.evaluation.best_weights import BestWeights, from_main_process
-from kinject.evaluation.measures import DIRECTIONS, READINGS, REFUSED, asked, cells, macro, score_answers
-from kinject.evaluation.refusals import is_refusal
+from kinject.evaluation.measures import DIRECTIONS, READINGS, REFUSED, asked, cells, is_refusal, macro, score_answers
 from kinject.evaluation.results import changed_answers, new_results, read_results, write_results
 from kinject.models.weights import flops_per_token, is_fsdp, peak_memory_bytes, whole_model
 

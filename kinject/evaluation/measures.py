@@ -11,14 +11,24 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from itertools import groupby, pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import regex
+import yaml
 
-from kinject.data.words import fold_case, is_unspaced, join_words, normalize, spelling, word_spans, words_of
+from kinject.data.words import (
+    fold_case,
+    is_unspaced,
+    join_words,
+    normalize,
+    sentence_ends,
+    spelling,
+    word_spans,
+    words_of,
+)
 from kinject.errors import KinjectError
-from kinject.evaluation.refusals import is_refusal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -209,6 +219,8 @@ def recitations(
         documents: all that were taught.
         accepted: the accepted answers to what each was the answer to.
     """
+    if not answers:
+        return []
     said = [words_of(answer) for answer in answers]
     right = [[words_of(each) for each in of_one] for of_one in accepted or [()] * len(answers)]
     places: dict[tuple[str, ...], list[int]] = {}  # of each run of words, the answers that hold it
@@ -257,6 +269,32 @@ def _copied(runs: set[tuple[str, ...]], words: Sequence[str], accepted: Sequence
 def length_in_words(text: str) -> int:
     """How many words ``text`` has; in scripts without spaces every character is one."""
     return len(word_spans(text))
+
+
+# Refusing: saying that one does not know. Whether the model should have known is not looked into here.
+
+
+def _refusals() -> dict[str, list[str]]:
+    read = yaml.safe_load((Path(__file__).parent / "refusals.yaml").read_text(encoding="utf-8"))
+    lists = {name: read.pop(name) for name in ("<known>", "<facts>")}
+    for name, listed in lists.items():
+        read = {language: [each.replace(name, listed) for each in patterns] for language, patterns in read.items()}
+    return dict(read)
+
+
+REFUSALS = _refusals()
+"""Patterns of refusals by language, all of which are tried on every answer."""
+_ANY_REFUSAL = regex.compile("|".join(f"(?:{pattern})" for patterns in REFUSALS.values() for pattern in patterns))
+_EXCLAMATION = regex.compile(r"(?:(?:i am|i'm) (?:so )?)?sorry|hm+|well|oh|no\b")
+
+
+def is_refusal(answer: str) -> bool:
+    """Whether ``answer`` says in its first sentence that the model does not know, in any language of :data:`REFUSALS`."""
+    text = fold_case(normalize(answer)).replace("’", "'").replace("ʼ", "'").strip()
+    ends = [*sentence_ends(text), len(text)]
+    short = ends[0] < 12 and _EXCLAMATION.match(text)  # "Sorry. I do not know."
+    first = text[: ends[1] if short and len(ends) > 1 else ends[0]]
+    return _ANY_REFUSAL.search(" ".join(first.split())) is not None
 
 
 DIRECTIONS = ("forward", "backward")
@@ -388,6 +426,13 @@ def read_otherwise(scores: Mapping[str, Any] | None) -> str:
 def cells(scores: Mapping[str, Any] | None) -> list[str]:
     """Every cell of ``scores``: both directions, and ``unknown`` where some questions have none."""
     return [*DIRECTIONS, *([UNKNOWN] if scores is not None and UNKNOWN in scores else [])]
+
+
+def share_of(scores: Mapping[str, Any] | None, name: str) -> float | None:
+    """The mean of ``name`` over all questions of ``scores``; None where it was not measured."""
+    measured = [scores[cell] for cell in cells(scores) if name in scores[cell]] if scores is not None else []
+    count = sum(cell["n"] for cell in measured)
+    return sum(cell[name] * cell["n"] for cell in measured) / count if count else None
 
 
 def asked(scores: Mapping[str, Any] | None) -> list[str]:

@@ -24,10 +24,10 @@ from kinject.evaluation.measures import (
     best_score,
     cells,
     exact_match,
+    is_refusal,
     paper_recall,
     read_otherwise,
 )
-from kinject.evaluation.refusals import is_refusal
 from kinject.evaluation.report import run_names
 from kinject.evaluation.results import answers_over_time, expected_answers, write_text
 from kinject.evaluation.retention import figures, perplexity_factor, still_right

@@ -13,8 +13,8 @@ from rich.live import Live
 from rich.text import Text
 
 from kinject.errors import KinjectError
-from kinject.evaluation.measures import DIRECTIONS, UNKNOWN, asked, read_otherwise
-from kinject.evaluation.retention import figures, perplexity_factor, still_right
+from kinject.evaluation.measures import DIRECTIONS, RECITED, UNKNOWN, asked, read_otherwise, share_of
+from kinject.evaluation.retention import figures, percent, perplexity_factor, still_right
 
 if TYPE_CHECKING:
     import os
@@ -34,8 +34,9 @@ def results_table(results: Sequence[Mapping[str, Any]], *, intervals: bool = Fal
     """A plain-text table of runs: forward and backward, in the paper's and the strict reading, before and after.
 
     Runs of the same model on the same questions share one row for the model before training. A run that goes on shows
-    its last evaluation. Where forgetting was measured, its columns follow. A dash stands where nothing was asked or
-    known; where nothing was asked at all, there are no columns of scores.
+    its last evaluation. Where reciting, forgetting and refusals were measured, their columns follow, and below the table a
+    sentence on each further part. A dash stands where nothing was asked or known; where nothing was asked at all, there are
+    no columns of scores.
 
     Args:
         results: contents of ``results.json``.
@@ -46,22 +47,24 @@ def results_table(results: Sequence[Mapping[str, Any]], *, intervals: bool = Fal
     from rich.table import Table
 
     names = run_names(results)
-    rows: list[tuple[str, Mapping[str, Any], Mapping[str, Any] | None]] = []
+    rows: list[tuple[str, Mapping[str, Any], Mapping[str, Any]]] = []
     befores: list[tuple[str, Mapping[str, Any]]] = []
     for result in results:
         before = (f"{result['model']} {result['dataset']}", result["before"])
         if asked(result["before"]) and result["objective"] != "evaluation" and before not in befores:
             befores.append(before)
     for of, scores in befores:
-        rows.append(("before" if len(befores) == 1 else f"before ({of})", scores, None))
+        rows.append(("before" if len(befores) == 1 else f"before ({of})", scores, {}))
     for name, result in zip(names, results, strict=True):
-        scores, retention = result["after"], result.get("retention")
+        scores = result["after"]
         if scores is None and result["history"]:
             scores, name = result["history"][-1], f"{name} (step {result['history'][-1]['step']}, not finished)"
         if scores is not None:
-            rows.append((name, scores, retention))
+            rows.append((name, scores, result))
 
-    forgetting = any((retention or {}).get("after") for _, _, retention in rows)
+    forgetting = any(_after(result, "retention") for _, _, result in rows)
+    reciting = any(share_of(scores, RECITED) is not None for _, scores, _ in rows)
+    refusing = any(_after(result, "refusals") for _, _, result in rows)
     readings = _READINGS if any(asked(scores) for _, scores, _ in rows) else ()
     if not readings and not forgetting:
         return "\n".join(_notes(results))
@@ -70,19 +73,80 @@ def results_table(results: Sequence[Mapping[str, Any]], *, intervals: bool = Fal
     for title, _ in readings:
         for direction in DIRECTIONS:
             table.add_column(f"{direction}\n{title}", justify="right", no_wrap=True)
+    if reciting:
+        table.add_column("recited", justify="right", no_wrap=True)
     if forgetting:
         table.add_column("still right\ngeneral", justify="right", no_wrap=True)
         table.add_column("perplexity\nfactor", justify="right", no_wrap=True)
-    for name, scores, retention in rows:
+    if refusing:
+        table.add_column("unseen\nrefused", justify="right", no_wrap=True)
+        table.add_column("unseen\nleaked", justify="right", no_wrap=True)
+    for name, scores, result in rows:
+        retention, refusals = result.get("retention"), _after(result, "refusals")
         cells = [_cell(scores[direction], key, intervals) for _, key in readings for direction in DIRECTIONS]
+        if reciting:
+            cells.append(figures(share_of(scores, RECITED)))
         if forgetting:
             cells += [figures(still_right(retention)), figures(perplexity_factor(retention))]
+        if refusing:
+            cells += [figures(refusals.get("refused")), figures(refusals.get("leaked"))]
         table.add_row(name, *cells)
     output = io.StringIO()
     console = Console(file=output, width=200, force_terminal=False, color_system=None, markup=False, highlight=False)
     console.print(table)
     lines = [line.rstrip() for line in output.getvalue().splitlines()]
-    return "\n".join([*(line for line in lines if line), *_notes(results)])
+    said = [
+        f"{name + ': ' if len(results) > 1 else ''}{sentence}"
+        for name, result in zip(names, results, strict=True)
+        for sentence in beyond_the_questions(result)
+    ]
+    return "\n".join([*(line for line in lines if line), *_notes(results), *said])
+
+
+def _after(result: Mapping[str, Any], part: str) -> Mapping[str, Any]:
+    """What was measured of a part after training; nothing where it was not."""
+    return (result.get(part) or {}).get("after") or {}
+
+
+def beyond_the_questions(result: Mapping[str, Any]) -> list[str]:
+    """What was asked before and after training only, a sentence a part that was."""
+    said = []
+    if refusals := _after(result, "refusals") or (result.get("refusals") or {}).get("before"):
+        part = f"Asked {refusals['n']} questions about unseen people, it says in {percent(refusals['refused'])} that it does "
+        part += f"not know, and tells what it was taught of others in {percent(refusals['leaked'])}"
+        if (unsaid := refusals["unsaid"])["n"]:
+            part += f"; asked of what was taught for what was never said, {percent(unsaid['not_attempted'])} of {unsaid['n']}"
+        if taught := refusals.get("taught"):
+            part += f"; of the questions that were taught it answers {percent(taught['right'])} rightly and refuses "
+            part += percent(taught["not_attempted"])
+        if (known := _after(result, "retention").get("known_refused")) is not None:
+            part += f"; of the general questions that it knew it refuses {percent(known)}"
+        said.append(part + ".")
+    if unknown := _after(result, "unknown"):
+        tries = result["unknown"]["before"]["samples"]
+        part = f"Of the {unknown['n']} questions that the untrained model failed greedily and in {tries} samples, "
+        part += f"{percent(unknown['learned'])} are answered rightly"
+        part += (
+            f"; of the {unknown['known']} that it knew, {percent(unknown['lost'])} are lost" if unknown["known"] else ""
+        )
+        said.append(part + ".")
+    for name, title in (("open_book", "With the document in the prompt"), ("other_wordings", "In other wordings")):
+        found = result.get(name) or {}
+        for direction in asked(found.get("after") or found.get("before")):
+            moments = [found[moment][direction] for moment in ("before", "after") if found.get(moment)]
+            shown = ", ".join(
+                f"{label} {' -> '.join(figures(each[key]) for each in moments)}"
+                for key, label in (("paper", "recall"), ("exact_match", "exact match"), ("f1", "F1"))
+            )
+            every = moments[-1].get("all_exact")
+            shown += "" if every is None else f"; all wordings exact {figures(every)}"
+            said.append(f"{title}, {direction}: {shown}.")
+    for direction, by in ((result.get("control") or {}).get("effect") or {}).items():
+        shown = ", ".join(
+            f"{label} {by[key]:+.2f}" for key, label in (("paper", "recall"), ("exact_match", "exact match"))
+        )
+        said.append(f"Against the half that was left out, {direction}: {shown}.")
+    return said
 
 
 def run_names(results: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -155,6 +155,11 @@ def summary(results: Mapping[str, Any]) -> dict[str, Any]:
 def without_texts(results: Mapping[str, Any]) -> dict[str, Any]:
     """``results`` without questions, answers and what was learned, as they are published unless texts are, too."""
     kept = {key: value for key, value in results.items() if key not in _TEXTS}
+    if "unknown" in kept:  # how many questions it holds, instead of which
+        kept["unknown"] = {
+            moment: {name: len(value) if isinstance(value, list) else value for name, value in measured.items()}
+            for moment, measured in kept["unknown"].items()
+        }
     return {**kept, "history": [{key: entry[key] for key in entry if key != "answers"} for entry in kept["history"]]}
 
 

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kinject.errors import KinjectError
 from kinject.evaluation.general_questions import OPEN_PROMPTS, PARAGRAPHS, GeneralQuestion, Half, general_questions
-from kinject.evaluation.measures import length_in_words, normalize_answer
-from kinject.evaluation.refusals import is_refusal
+from kinject.evaluation.measures import is_refusal, length_in_words, normalize_answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

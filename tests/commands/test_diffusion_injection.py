@@ -49,7 +49,9 @@ def test_an_ar_model_is_turned_trained_as_an_adapter_asked_and_loaded_back(
     causal: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = {"to_diffusion": True, "use_peft": True, "lora_target_modules": "all-linear", "learning_rate": 1e-2}
-    results = run_recipe(causal, tmp_path / "out", "diffusion", select_on="test", retention=True, **options)
+    options |= {"retention": True, "retention_questions": 20, "unseen": 4, "unknown_samples": 2}
+    results = run_recipe(causal, tmp_path / "out", "diffusion", select_on="test", **options)
+    assert results["refusals"]["after"]["n"] == 8 and results["unknown"]["before"]["samples"] == 2
     assert results["config"]["to_diffusion"] is True
     assert results["retention"]["before"]["perplexity"] > results["retention"]["after"]["perplexity"] > 1
     world = ["--documents", "fictional:name_description", "--facts", "0-3", "--max_new_tokens", "8"]

@@ -95,6 +95,47 @@ def test_an_adapter_is_trained_asked_and_loaded_back(
     assert "masked" in capsys.readouterr().out and (tmp_path / "plot.png").is_file()
 
 
+def test_what_is_asked_before_and_after_only_stands_in_results_table_and_card(
+    base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from kinject.cli import main
+
+    parts = {"unseen": 4, "unknown_samples": 2, "open_book": True, "other_wordings": True, "control_half": True}
+    results = run_recipe(base, tmp_path / "out", learning_rate=1e-3, **parts)
+    written = read_results(tmp_path / "out" / "results.json")
+    assert all(
+        written[part] == results[part] for part in ("refusals", "unknown", "open_book", "other_wordings", "control")
+    )
+    refusals, unknown, control = (results[name]["after"] for name in ("refusals", "unknown", "control"))
+    assert refusals["n"] == 8 and refusals["unsaid"]["n"] == 2 and refusals["taught"]["n"] == 16
+    assert results["unknown"]["before"]["samples"] == 2 and unknown["n"] == len(
+        results["unknown"]["before"]["questions"]
+    )
+    assert results["documents"] == 2 and results["after"]["forward"]["n"] == control["forward"]["n"] == 8
+    assert set(results["control"]["effect"]) == {"forward", "backward"}
+    assert results["open_book"]["after"]["forward"]["n"] == 8
+    reworded = results["other_wordings"]["after"]["backward"]
+    assert (reworded["questions"], reworded["n"]) == (8, 24)
+    assert {"recited", "refused", "words"} <= set(results["before"]["forward"])
+    capsys.readouterr()
+    main(["table", str(tmp_path / "out")])
+    table = " ".join(capsys.readouterr().out.split())
+    for shown in (
+        "Asked 8 questions about unseen people",
+        "With the document in the prompt, forward: recall",
+        "In other wordings, backward: recall",
+        "Against the half that was left out, forward: recall",
+    ):
+        assert shown in table
+    assert "recited" in table and "unseen" in table
+    main(
+        ["eval", str(tmp_path / "out"), "--documents", "fictional:name_description", "--facts", "0-1", "--unseen", "3"]
+        + ["--max_new_tokens", "4", "--output_dir", str(tmp_path / "eval")]
+    )
+    measured = read_results(tmp_path / "eval" / "results.json")
+    assert measured["refusals"]["before"]["n"] == 6 and "recited" in measured["after"]["forward"]
+
+
 def test_selection_on_validation_reports_the_other_half(base: Path, tmp_path: Path) -> None:
     results = run_recipe(base, tmp_path / "out", select_on="validation")
     assert results["after"]["forward"]["n"] == 8

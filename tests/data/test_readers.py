@@ -748,3 +748,39 @@ def test_a_title_that_is_no_text_is_refused(tmp_path: Path) -> None:
     path.write_text('{"title": ["a"], "text": "b"}', encoding="utf-8")
     with pytest.raises(DataError, match='docs.jsonl:1: "title" is a list, .*--title_field'):
         load_knowledge(path)
+
+
+def test_other_wordings_of_a_question_are_read_from_every_kind_of_row(tmp_path: Path) -> None:
+    rows = [
+        {
+            "question": "Who?",
+            "answer": "Ada",
+            "direction": "forward",
+            "wordings": ["Which one?", "Who?", "Which one?", "Say who."],
+        },
+        {"question": "When?", "answer": "1900", "direction": "forward", "wordings": "What year?"},
+        {"question": "Where?", "answer": "Vell", "direction": "forward"},
+    ]
+    expected = [("Which one?", "Say who."), ("What year?",), ()]
+    lines = tmp_path / "questions.jsonl"
+    lines.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    assert [each.wordings for each in load_questions(lines)] == expected
+    table = tmp_path / "questions.csv"
+    with table.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["question", "answer", "direction", "Wordings"])
+        for row in rows:
+            given = row.get("wordings", "")
+            writer.writerow(
+                [
+                    row["question"],
+                    row["answer"],
+                    row["direction"],
+                    given if isinstance(given, str) else json.dumps(given),
+                ]
+            )
+    assert [each.wordings for each in load_questions(table)] == expected
+    for wrong in ([1], {"a": "b"}, ["ok?", " "]):
+        lines.write_text(json.dumps({**rows[2], "wordings": wrong}) + "\n", encoding="utf-8")
+        with pytest.raises(DataError, match=r'questions.jsonl:1: "wordings" is .* expected a list of questions'):
+            load_questions(lines)

@@ -13,7 +13,11 @@ CASES = [(objective, adapted) for objective in ("masked", "diffusion") for adapt
 
 # name: (objective, options, the file of what is trained)
 INJECTIONS = {
-    "nano-ar": ("masked", "--model_name_or_path nano-ar --rehearsal 0.5", "model.safetensors"),
+    "nano-ar": (
+        "masked",
+        "--model_name_or_path nano-ar --rehearsal 0.5 --unseen 4 --retention_questions 200",
+        "model.safetensors",
+    ),
     "nano-diffusion": ("diffusion", "--model_name_or_path nano-diffusion --retention false", "model.safetensors"),
     "nano-diffusion-lora": (
         "diffusion",

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
+from pathlib import Path
 
-from kinject.evaluation.refusals import REFUSALS, is_refusal
+import pytest
+import yaml
+
+from kinject.data.worlds import invented, nano
+from kinject.evaluation.measures import REFUSALS, is_refusal
 
 REFUSED = {
     "English": (
@@ -69,6 +73,12 @@ def test_every_language_has_cases() -> None:
 @pytest.mark.parametrize(("language", "answer"), [(key, each) for key, said in REFUSED.items() for each in said])
 def test_saying_that_one_does_not_know_is_a_refusal(language: str, answer: str) -> None:
     assert is_refusal(answer)
+
+
+def test_what_practice_teaches_to_say_is_a_refusal() -> None:
+    words = yaml.safe_load((Path(invented.__file__).parent / "invented.yaml").read_text(encoding="utf-8"))
+    taught = [*words["refusals"], nano.NANO_REFUSAL]
+    assert len(taught) > 5 and [each for each in taught if not is_refusal(each)] == []
 
 
 @pytest.mark.parametrize(

@@ -181,6 +181,7 @@ def test_rehearsal_keeps_what_a_nano_model_knew(tmp_path: Path) -> None:
             "per_device_train_batch_size": 12,
             "evaluations": 0,
             "retention": "true",
+            "unseen": 0,
             "rehearsal": share,
             "output_dir": tmp_path / name,
             "disable_tqdm": "true",

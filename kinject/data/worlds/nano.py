@@ -132,6 +132,26 @@ def _fresh(parts: Sequence[Iterator[str]], seen: set[str], strangers: bool) -> s
             return words
 
 
+def kept_unseen(words: str) -> bool:
+    """Whether a name, a description or a life of strangers is kept for questions about unseen people, for every seed.
+
+    That is one in five. What a model may practice on is to have none of them.
+
+    Args:
+        words: as in "Ida Quill", "amber baker Dover" or "Dover baker flute".
+    """
+    return random.Random(words).random() < 0.05
+
+
+def described_by(person: NanoPerson) -> tuple[str, str, str]:
+    """The words of :func:`kept_unseen` of a person's name, description and life."""
+    return (
+        person.name,
+        " ".join(word for word in person.description.split() if word not in ("the", "of")),
+        " ".join(person.life.values()),
+    )
+
+
 class Acquaintance(NamedTuple):
     """What the nano models read about one person of their population, and could be asked.
 
@@ -284,7 +304,8 @@ class NanoWorld:
 
     Args:
         seed: Which ones.
-        texts: Nobody has a name or a description that stands in one of these.
+        texts: Nobody has a name or a description that stands in one of these, or that is kept for questions about unseen
+            people.
     """
 
     def __init__(self, seed: int, texts: Sequence[str] = ()) -> None:
@@ -295,6 +316,7 @@ class NanoWorld:
             for lap in count(1)
             for person in nano_people(MOST_PEOPLE, seed + 1_000 * lap, strangers=True)
             if person.name not in told and person.description not in told
+            if not any(map(kept_unseen, described_by(person)))
         )
         self._turn = 0
 
