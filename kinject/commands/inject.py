@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from kinject.commands.output_dir import TAKE_LAST, clear_output_dir, holding, prepare_output_dir, resumes
 from kinject.compat import check_devices
+from kinject.data.made_questions import made_by
 from kinject.errors import ConfigurationError
 from kinject.evaluation.examination import ExaminationArguments
 from kinject.evaluation.report import print_answers
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
     from kinject.trainers import DocumentSFTConfig, DocumentSFTTrainer
 
 
+MADE_QUESTIONS = 32  # of a run for which nobody wrote any: they are asked at every evaluation
+
+
 @dataclass
 class InjectionArguments(ExaminationArguments, SamplingArguments):
     """What to learn, what to ask, and how the answers are judged."""
@@ -46,7 +50,11 @@ class InjectionArguments(ExaminationArguments, SamplingArguments):
         },
     )
     questions: str | None = field(
-        default=None, metadata={"help": "File of questions; default: those that come with the documents, if any."}
+        default=None,
+        metadata={
+            "help": "File of questions; default: those that come with the documents, else up to 32 that are made from them by "
+            "rule. 'rule': those even so; 'none': ask nothing."
+        },
     )
     text_field: str = field(default="text", metadata={"help": "Field of a row that holds the document."})
     question_field: str = field(default="question", metadata={"help": "Field of a row that holds the question."})
@@ -166,10 +174,12 @@ class InjectionArguments(ExaminationArguments, SamplingArguments):
             DataError: documents or questions that cannot be used.
         """
         from kinject.data import load_knowledge
+        from kinject.data.made_questions import make_questions
 
-        return load_knowledge(
+        written = self.questions not in ("none", "rule")
+        knowledge = load_knowledge(
             self.documents,
-            self.questions,
+            self.questions if written else None,
             paraphrases=self.paraphrases,
             facts=self.facts,
             size=self.size,
@@ -179,6 +189,11 @@ class InjectionArguments(ExaminationArguments, SamplingArguments):
             answer_field=self.answer_field,
             title_field=self.title_field,
         )
+        if self.questions == "none":
+            return replace(knowledge, questions=())
+        if self.questions == "rule" or (self.questions is None and not knowledge.questions):
+            return replace(knowledge, questions=make_questions(knowledge.documents, MADE_QUESTIONS))
+        return knowledge
 
 
 def one_or_several(documents: str | list[str]) -> str | list[str]:
@@ -264,6 +279,7 @@ def inject(
         documents=len(knowledge.documents),
         facts=len(knowledge.facts),
         learned=learned_documents(knowledge.documents),
+        **({"questions_made_by": made} if (made := made_by(knowledge.questions)) else {}),
         **({"baselines": baselines} if baselines else {}),
         **(
             {"document_texts": [each.titled_text for each in knowledge.documents]}
