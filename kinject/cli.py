@@ -95,6 +95,31 @@ def build_parser() -> argparse.ArgumentParser:
 
     add("inject", help="train a model on documents")  # run_inject reads its options
 
+    look = add(
+        "preview",
+        help="show what would be learned of documents",
+        description="Show what would be learned: documents, pieces, tokens, entities, a masked sample, and what is skipped.",
+    )
+    make = add(
+        "questions",
+        help="make questions about documents by rule",
+        description="Make forward and backward questions from documents that have none, by rule, without any model. They are "
+        "marked as made by machine wherever they are used.",
+    )
+    for each in (look, make):
+        each.add_argument("documents", nargs="+", help="files, folders, patterns, a Hub data set or a fictional world")
+        for what in ("text", "title"):
+            each.add_argument(f"--{what}_field", default=what, help=f"field of a row that holds it (default: {what})")
+    look.add_argument("--questions", help="file of questions about them")
+    look.add_argument("--model", help="count the tokens of this model (default: an estimate from words)")
+    look.add_argument("--max_length", type=int, default=1024, help="longest sample in tokens (default: 1024)")
+    look.add_argument("--json", action="store_true", help="print all of it as JSON")
+    look.set_defaults(run=run_preview)
+    make.add_argument("--output_file", metavar="JSONL", help="where they go (default: they are printed)")
+    make.add_argument("--count", type=int, help="how many at most, spread over the documents (default: all)")
+    make.add_argument("--overwrite", action="store_true", help="replace the file that is there")
+    make.set_defaults(run=run_questions)
+
     ask = add("ask", help="ask a trained model", description="Ask a trained model or adapter.")
     ask.add_argument("model", help=f"{_MODEL_HELP}; also as --model MODEL")
     ask.add_argument("questions", nargs="+", metavar="QUESTION")
@@ -274,6 +299,45 @@ def _recipe_options(words: Sequence[str]) -> tuple[str, list[str]]:
             options += [f"--{name}={values[0]}"] if dashed else [f"--{name}", *([] if flag else values)]
     options += [word for each in unknown for word in each]
     return objective, options
+
+
+def run_preview(arguments: argparse.Namespace) -> None:
+    """`kinject preview`: what would be learned."""
+    from kinject.commands.documents import preview, print_preview
+    from kinject.data import load_knowledge
+
+    if arguments.max_length < 2:
+        raise ConfigurationError(f"max_length is {arguments.max_length}; expected 2 or more.")
+    knowledge = load_knowledge(
+        arguments.documents, arguments.questions, text_field=arguments.text_field, title_field=arguments.title_field
+    )
+    shown = preview(knowledge, arguments.model, arguments.max_length)
+    if arguments.json:
+        print(json.dumps(shown, ensure_ascii=False, indent=1))
+    else:
+        print_preview(shown, arguments.max_length)
+
+
+def run_questions(arguments: argparse.Namespace) -> None:
+    """`kinject questions`: questions by rule."""
+    from kinject.commands.documents import write_questions
+    from kinject.data import load_knowledge
+    from kinject.data.made_questions import make_questions
+
+    if arguments.count is not None and arguments.count < 1:
+        raise ConfigurationError(f"count is {arguments.count}; expected 1 or more.")
+    knowledge = load_knowledge(arguments.documents, text_field=arguments.text_field, title_field=arguments.title_field)
+    questions = make_questions(knowledge.documents, arguments.count)
+    text = write_questions(questions, arguments.output_file, overwrite=arguments.overwrite)
+    if arguments.output_file is None:
+        print(text, end="")
+        return
+    counts = {name: sum(each.direction == name for each in questions) for name in ("forward", "backward")}
+    print(
+        f"{arguments.output_file}: {counts['forward']} forward and {counts['backward']} backward questions, made by rule"
+    )
+    if len(arguments.documents) == 1:
+        print(f"next: kinject inject {arguments.documents[0]} --questions {arguments.output_file}")
 
 
 def run_ask(arguments: argparse.Namespace) -> None:

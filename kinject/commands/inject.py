@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from kinject.commands.output_dir import TAKE_LAST, clear_output_dir, holding, prepare_output_dir, resumes
 from kinject.compat import check_devices
+from kinject.data.made_questions import made_by
 from kinject.errors import ConfigurationError
 from kinject.evaluation.report import print_answers
 from kinject.evaluation.results import recorded_answers
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from kinject.trainers import DocumentSFTConfig, DocumentSFTTrainer
 
 
+MADE_QUESTIONS = 32  # of a run for which nobody wrote any: they are asked at every evaluation
+
+
 @dataclass
 class InjectionArguments(SamplingArguments):
     """What to learn, what to ask, and how the answers are judged."""
@@ -44,7 +48,11 @@ class InjectionArguments(SamplingArguments):
         },
     )
     questions: str | None = field(
-        default=None, metadata={"help": "File of questions; default: those that come with the documents, if any."}
+        default=None,
+        metadata={
+            "help": "File of questions; default: those that come with the documents, else up to 32 that are made from them by "
+            "rule. 'rule': those even so; 'none': ask nothing."
+        },
     )
     text_field: str = field(default="text", metadata={"help": "Field of a row that holds the document."})
     question_field: str = field(default="question", metadata={"help": "Field of a row that holds the question."})
@@ -157,10 +165,12 @@ class InjectionArguments(SamplingArguments):
             DataError: documents or questions that cannot be used.
         """
         from kinject.data import load_knowledge
+        from kinject.data.made_questions import make_questions
 
-        return load_knowledge(
+        written = self.questions not in ("none", "rule")
+        knowledge = load_knowledge(
             self.documents,
-            self.questions,
+            self.questions if written else None,
             paraphrases=self.paraphrases,
             facts=self.facts,
             size=self.size,
@@ -170,6 +180,11 @@ class InjectionArguments(SamplingArguments):
             answer_field=self.answer_field,
             title_field=self.title_field,
         )
+        if self.questions == "none":
+            return replace(knowledge, questions=())
+        if self.questions == "rule" or (self.questions is None and not knowledge.questions):
+            return replace(knowledge, questions=make_questions(knowledge.documents, MADE_QUESTIONS))
+        return knowledge
 
 
 def one_or_several(documents: str | list[str]) -> str | list[str]:
@@ -253,6 +268,7 @@ def inject(
         documents=len(knowledge.documents),
         facts=len(knowledge.facts),
         learned=learned_documents(knowledge.documents),
+        **({"questions_made_by": made} if (made := made_by(knowledge.questions)) else {}),
         **({"baselines": baselines} if baselines else {}),
         **(
             {"document_texts": [each.titled_text for each in knowledge.documents]}

@@ -177,6 +177,10 @@ def _notes(results: Sequence[Mapping[str, Any]]) -> list[str]:
         scores = result["after"] or result["before"]
         counts = f"{scores['forward']['n']} forward and {scores['backward']['n']} backward questions" if scores else ""
         counts = counts if asked(scores) or not scores else "" if UNKNOWN in scores else "no questions"
+        made = result.get("questions_made_by")
+        counts += (
+            f" ({', '.join(f'{count} made by {maker}' for maker, count in made.items())})" if made and counts else ""
+        )
         parts = [result["model"], result["dataset"], counts, _unknown(scores), result.get("selection", "")]
         parts.append(read_otherwise(scores))
         note = "; ".join(part for part in parts if part)

@@ -496,6 +496,10 @@ def _limits(results: Mapping[str, Any]) -> list[str]:
         "It can state what it was taught where that does not belong, and make up what it was not taught.",
         "One run with one seed; the intervals do not cover how much seeds differ.",
     ]
+    made = results.get("questions_made_by") or {}
+    limits += [
+        f"{count} of the questions were made by machine (by {maker}), not by people." for maker, count in made.items()
+    ]
     counts = {d: measured[d]["n"] for d in ("forward", "backward")} if measured else {}
     limits += [
         f"Only {count} {direction} questions: a difference of a few hundredths is noise."

@@ -1,0 +1,262 @@
+"""Questions by rule from documents that have none: what a sentence says of its names, dates and amounts, asked both ways.
+
+Each sentence gives a gap to fill and, where its form allows one, a question: forward, where the answer stands behind its cue,
+and backward, where it stands before. The direction is known by construction, and every answer stands in the document. The forms
+are English; a sentence of another language gives gaps alone. Knows nothing of models, and nothing is trained on what it makes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+
+from kinject.data.entities import entity_positions
+from kinject.data.knowledge import DIRECTIONS, Direction, Document, Question
+from kinject.data.words import sentence_ends, words_of
+
+MADE_BY_RULE, MADE_BY_MODEL = "made by rule", "made by model"
+"""The groups of questions that no person wrote; they are told by these wherever they are read again."""
+
+_BE = "is|was|are|were"
+_PAST = "became|won|wrote|built|made|led|left|began|grew|held|met|took|gave|found|sold|taught|ran|sang|drew|kept|lost"
+_VERB = re.compile(rf"(?:{_BE}|has|had|{_PAST}|[a-z]{{2,}}ed|[a-z]{{2,}}[^s\W\d]s)\b")
+_PRESENT = re.compile(r"(?P<verb>[a-z]{2,}[^s\W\d]s) (?P<rest>.+)")
+_PASSIVE = re.compile(
+    rf"(?P<be>{_BE}) (?P<verb>born|[a-z]+(?:ed|en|lt|ilt|und|ung|ade)) (?P<prep>in|at|on|by) (?P<what>.+)"
+)
+_OBJECT = re.compile(r"(?:the|a|an|his|her|its|their|two|three|four|five|[A-Z0-9])")
+_PRONOUN = re.compile(r"(?:(?P<whole>He|She|It|They)|(?P<own>His|Her|Its|Their)) (?=\w)")
+_PAIR = re.compile(r"(?P<name>[^\s:|#][^:|\n]{0,39}): (?P<value>\S[^\n]*)")
+_PLACE_OR_TITLE = re.compile(
+    r"\b(?:The|University|Company|Inc|Ltd|Museum|School|River|Lake|Mount|Street|City|Band|Club|Institute)\b"
+)
+_DATE = re.compile(
+    r"\b\d{4}\b|\b(?:January|February|March|April|May|June|July|August|September|October|November|December)\b"
+)
+_LONGEST_ANSWER = 14  # words
+_GAP = "___"
+
+
+def make_questions(documents: Sequence[Document], count: int | None = None) -> tuple[Question, ...]:
+    """Questions about ``documents``, each with one answer, in the group `MADE_BY_RULE`.
+
+    A question that two documents answer differently is left out. The task of a question is ``question`` or ``gap``.
+
+    Args:
+        documents: what is asked about; of several wordings of a fact the first counts.
+        count: how many at most, spread evenly over documents and directions, questions before gaps. Default: all.
+    """
+    made: dict[str, Question] = {}
+    answers: dict[str, set[str]] = defaultdict(set)
+    seen: set[int] = set()
+    for document in documents:
+        if document.fact in seen or document.messages:
+            continue
+        seen.add(document.fact)
+        for question in _about(document):
+            key = " ".join(words_of(question.question))
+            answers[key].add(" ".join(words_of(question.answer)))
+            made.setdefault(key, question)
+    kept = [question for key, question in made.items() if len(answers[key]) == 1]
+    return tuple(kept if count is None else _spread(kept, count))
+
+
+def _spread(questions: Sequence[Question], count: int) -> list[Question]:
+    """``count`` of the questions, in turn of every document and direction, in their order."""
+    queues: dict[tuple[int | None, str], list[int]] = defaultdict(list)
+    for place, question in enumerate(questions):
+        queues[question.fact, question.direction].append(place)
+    for queue in queues.values():
+        queue.sort(key=lambda place: (questions[place].task != "question", place))
+    taken: list[int] = []
+    round_ = 0
+    while len(taken) < min(count, len(questions)):
+        turns = {
+            wanted: [
+                queue[round_] for (_, direction), queue in queues.items() if direction == wanted and len(queue) > round_
+            ]
+            for wanted in DIRECTIONS
+        }
+        room = count - len(taken)
+        forward, backward = (len(turns[direction]) for direction in DIRECTIONS)
+        share = max(min(forward, (room + 1) // 2), room - backward)
+        # What a round has no room for is left out evenly, all over the documents.
+        for turn, size in ((turns["forward"], min(share, forward)), (turns["backward"], min(room - share, backward))):
+            taken += [turn[position * len(turn) // size] for position in range(size)]
+        round_ += 1
+    return [questions[place] for place in sorted(taken)]
+
+
+def _about(document: Document) -> Iterator[Question]:
+    text = f" {' '.join(words_of(document.titled_text))} "
+    for direction, task, question, answer in _asked(document):
+        answer = answer.strip(' "“”„«».,;:')
+        words = answer.split()
+        stands = bool(words) and f" {' '.join(words_of(answer))} " in text
+        if stands and len(words) <= _LONGEST_ANSWER and len(question.split()) > 2:
+            yield Question(question, answer, direction, MADE_BY_RULE, task, document.fact, document.source)
+
+
+_Asked = tuple[Direction, str, str, str]
+
+
+def _asked(document: Document) -> Iterator[_Asked]:
+    subject = document.title
+    lines = [line.strip() for line in document.text.split("\n")]
+    pairs = [match for line in lines if line if (match := _PAIR.fullmatch(line))]
+    if len(pairs) > 1 and len(pairs) == sum(bool(line) for line in lines):
+        yield from _of_row([(match["name"], match["value"]) for match in pairs])
+        return
+    fenced = False
+    header: list[str] = []
+    for line in lines:
+        fenced ^= line.startswith(("```", "~~~"))
+        if line.startswith("|"):
+            cells = [cell.strip() for cell in line.strip("|").split("|")]
+            if not header:
+                header = cells
+            elif len(cells) == len(header) and not all(re.fullmatch(r":?-*:?", cell) for cell in cells):
+                yield from _of_row([(name, cell) for name, cell in zip(header, cells, strict=True) if name and cell])
+            continue
+        header = []
+        if fenced or not line or line.startswith(("#", "```", "~~~", ">")):
+            continue
+        line = re.sub(r"^(?:[-*+]|\d{1,3}[.)])\s+", "", line)
+        start = 0
+        for end in [*sentence_ends(line), len(line)]:
+            sentence, start = line[start:end].strip(), end
+            if not 3 < len(sentence.split()) <= 60:
+                continue
+            spans = entity_positions(sentence)
+            if not subject and spans and spans[0][0] == 0:
+                subject = sentence[slice(*spans[0])]
+            yield from _of_sentence(_with_subject(sentence, subject))
+
+
+def _with_subject(sentence: str, subject: str) -> str:
+    """``sentence`` with what its first pronoun stands for, where that is known."""
+    match = _PRONOUN.match(sentence)
+    person = match is not None and match[1 if match["whole"] else 2] in ("He", "She", "His", "Her")
+    if match is None or not subject or person != (_who(subject) == "Who"):
+        return sentence
+    return f"{subject}{chr(39) + 's' if match['own'] else ''} {sentence[match.end() :]}"
+
+
+def _of_row(cells: Sequence[tuple[str, str]]) -> Iterator[_Asked]:
+    """What a row of a table tells of what stands in its first cell."""
+    (first, subject), *others = cells
+    for name, value in others:
+        yield "forward", "question", f"What is the {_lowered(name)} of {subject}?", value
+        which = "Who" if first.lower() in ("name", "person", "who") else f"Which {_lowered(first)}"
+        yield "backward", "question", f"{which} has the {_lowered(name)} {value}?", subject
+
+
+def _of_sentence(sentence: str) -> Iterator[_Asked]:
+    if _PRONOUN.match(sentence):
+        return  # nobody knows who is meant
+    body = sentence.rstrip(" .!;。！")
+    spans = [(start, end) for start, end in entity_positions(body) if body[start:end].strip()]
+    if not spans or body.endswith("?"):
+        return
+    yield from _questions(body, spans)
+    first, last = spans[0], spans[-1]
+    if len(body[: last[0]].split()) >= 3:
+        yield "forward", "gap", f"Fill in the gap: {body[: last[0]]}{_GAP}", body[slice(*last)]
+    if not re.search(r"\w+\W+\w+\W+\w", body[: first[0]]) and len(body[first[1] :].split()) >= 3:
+        yield "backward", "gap", f"Fill in the gap: {body[: first[0]]}{_GAP}{body[first[1] :]}.", body[slice(*first)]
+
+
+def _questions(body: str, spans: Sequence[tuple[int, int]]) -> Iterator[_Asked]:
+    first, last = spans[0], spans[-1]
+    subject, rest = body[: first[1]], body[first[1] :].strip()
+    if re.fullmatch(r"(?:The )?", body[: first[0]]) and _VERB.match(rest) and not _DATE.search(subject):
+        yield "backward", "question", f"{_who(subject)} {rest}?", subject
+        yield from _forward(subject, rest)
+    ending = body[slice(*last)]
+    described = re.fullmatch(
+        r"(?P<what>.+) (?P<be>is|was|are|were)(?: called| named| known as)?", body[: last[0]].strip()
+    )
+    if last[1] == len(body) and described and len(described["what"].split()) > 1:
+        what, be = _lowered(described["what"]), described["be"]
+        yield "forward", "question", f"{_who(ending)} {be} {what}?", ending
+        yield "backward", "question", f"{_who(ending)} {be} {ending}?", described["what"]
+
+
+def _forward(subject: str, rest: str) -> Iterator[_Asked]:
+    """Questions that name the subject of a sentence and ask for what it says of it."""
+    passive = _PASSIVE.match(rest)
+    present = _PRESENT.match(rest)
+    be = re.match(rf"(?P<be>{_BE}) (?P<what>(?:the|a|an|one) .+|[A-Z0-9].+)", rest)
+    if passive:
+        said = f"{passive['prep']} {_to_clause(passive['what'])}"
+        for preposition, what in re.findall(r"\b(in|at|on|by) (.+?)(?= (?:in|at|on|by) |$)", said):
+            ask = {"by": "By whom", "on": "When"}.get(preposition, "Where")
+            ask = "When" if preposition != "by" and _DATE.search(what) else ask
+            yield "forward", "question", f"{ask} {passive['be']} {subject} {passive['verb']}?", what
+    elif be:
+        yield "forward", "question", f"{_who(subject)} {be['be']} {subject}?", be["what"]
+    elif present and not re.match(_BE, rest) and present["verb"] not in ("has", "does"):
+        verb, what = _infinitive(present["verb"]), present["rest"]
+        preposition = re.match(r"(as|in|at|for|on|with|from) ", what)
+        if preposition and preposition[1] in ("in", "at"):
+            yield "forward", "question", f"Where does {subject} {verb}?", _to_clause(what[preposition.end() :])
+        elif preposition:
+            yield (
+                "forward",
+                "question",
+                f"What does {subject} {verb} {preposition[1]}?",
+                _to_clause(what[preposition.end() :]),
+            )
+        elif _OBJECT.match(what):
+            yield "forward", "question", f"What does {subject} {verb}?", _to_clause(what)
+
+
+def _who(name: str) -> str:
+    """How one asks for ``name``: two or three plain capitalized words are mostly a person."""
+    parts = name.split()
+    person = 1 < len(parts) <= 4 and all(
+        re.fullmatch(r"[^\W\d_][\w.'’-]*", part) and part[0].isupper() for part in parts
+    )
+    return "Who" if person and not _PLACE_OR_TITLE.search(name) else "What"
+
+
+def _to_clause(text: str) -> str:
+    """``text`` up to the comma or conjunction that begins something else."""
+    return re.split(
+        r",| and (?=(?:is|was|has|had)\b)| (?:which|who|that|where|when|while|because|but) ", text, maxsplit=1
+    )[0].strip()
+
+
+def _infinitive(verb: str) -> str:
+    if verb.endswith("ies"):
+        return verb[:-3] + "y"
+    return verb[:-2] if re.search(r"(?:ch|sh|ss|x|zz|o)es$", verb) else verb[:-1]
+
+
+def _lowered(text: str) -> str:
+    """``text`` inside a sentence: an article or a common word begins it with a small letter."""
+    first = text.split(" ", 1)[0]
+    small = first in ("The", "A", "An", "His", "Her", "Its", "One") or (first == text and text.istitle())
+    return text[:1].lower() + text[1:] if small else text
+
+
+def made_by(questions: Iterable[Question]) -> dict[str, int]:
+    """How many of ``questions`` were made by ``rule`` and by a ``model``; empty where people wrote them all."""
+    counts: dict[str, int] = {}
+    for question in questions:
+        if question.group in (MADE_BY_RULE, MADE_BY_MODEL):
+            maker = question.group.removeprefix("made by ")
+            counts[maker] = counts.get(maker, 0) + 1
+    return counts
+
+
+def question_row(question: Question) -> dict[str, str]:
+    """A question as a row of a file, which `load_knowledge` reads back."""
+    return {
+        "question": question.question,
+        "answer": question.answer,
+        "direction": question.direction,
+        "group": question.group,
+        "task": question.task,
+    }
