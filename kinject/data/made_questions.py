@@ -81,9 +81,12 @@ def _spread(questions: Sequence[Question], count: int) -> list[Question]:
         room = count - len(taken)
         forward, backward = (len(turns[direction]) for direction in DIRECTIONS)
         share = max(min(forward, (room + 1) // 2), room - backward)
-        # What a round has no room for is left out evenly, all over the documents.
-        for turn, size in ((turns["forward"], min(share, forward)), (turns["backward"], min(room - share, backward))):
-            taken += [turn[position * len(turn) // size] for position in range(size)]
+        # What a round has no room for is left out evenly, all over the documents; the other direction is of other documents.
+        for turn, size, shift in (
+            (turns["forward"], min(share, forward), 0),
+            (turns["backward"], min(room - share, backward), 1),
+        ):
+            taken += [turn[(2 * position + shift) * len(turn) // (2 * size)] for position in range(size)]
         round_ += 1
     return [questions[place] for place in sorted(taken)]
 
