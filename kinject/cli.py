@@ -30,6 +30,7 @@ from kinject.commands.options import (
     recipe_help,
 )
 from kinject.commands.recipe import read_config, split_arguments
+from kinject.commands.terminal import quiet_libraries
 from kinject.errors import ConfigurationError, exit_on_user_error
 from kinject.reproduction.command import DESCRIPTION, add_arguments
 from kinject.reproduction.command import run as reproduce_tables
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; errors that the user can mend end it with status 2 and one line."""
     words = list(sys.argv[1:] if argv is None else argv)
+    quiet_libraries()
     parser = build_parser()
     # These two take every option of a recipe, which argparse would have to import.
     reading = {"inject": run_inject, "doctor": run_doctor}.get(words[0] if words else "")

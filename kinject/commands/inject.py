@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from kinject.commands.output_dir import TAKE_LAST, clear_output_dir, holding, prepare_output_dir, resumes
+from kinject.commands.terminal import ending, opening, show_progress
 from kinject.compat import check_devices
 from kinject.data.made_questions import made_by
 from kinject.errors import ConfigurationError
@@ -318,6 +319,13 @@ def inject(
         report = trainer.entity_reports["train"]
         results["entities"] = {"documents_without": report.without, "documents_with_absent": report.absent}
     callback.attach(trainer)
+    show_progress(trainer)
+    if trainer.accelerator.is_main_process:
+        weights = "all weights" if peft_config is None else f"an adapter ({peft_config.peft_type.value})"
+        precision = "bf16" if training_args.bf16 else "fp16" if training_args.fp16 else "fp32"
+        device = f"{training_args.device.type}, {precision}"
+        epochs, steps = training_args.num_train_epochs, training_args.max_steps
+        print(opening(knowledge, loaded.name, objective, weights, device, epochs, steps), flush=True)
     known, before = {}, None
     if arguments.retention:
         known = held_out(arguments.documents, arguments.retention_questions)._asdict()
@@ -341,6 +349,8 @@ def inject(
         print_answers(results["answers"])
     if training_args.push_to_hub:
         _push(trainer)
+    if trainer.accelerator.is_main_process:
+        print(f"\n{ending(results, output_dir, push=training_args.push_to_hub)}")
     return results
 
 

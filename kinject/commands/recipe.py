@@ -27,6 +27,7 @@ from kinject.commands.options import (
     training_options,
 )
 from kinject.commands.output_dir import TAKE_LAST, prepare_output_dir, resumes
+from kinject.commands.terminal import quiet_libraries
 from kinject.compat import NEEDED, UNUSED, UNUSED_IN_RUNS, is_first_process
 from kinject.errors import ConfigurationError, KinjectError, exit_on_user_error
 
@@ -132,6 +133,7 @@ def train(objective: str, arguments: Sequence[str], defaults: Mapping[str, Any] 
     Raises:
         KinjectError: what the user can mend.
     """
+    quiet_libraries()
     given = read_training(objective, arguments, defaults)
     script: InjectionArguments = build(_injection_class(), given.settings)
     settings = given.settings
