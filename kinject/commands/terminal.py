@@ -12,8 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kinject.evaluation.measures import DIRECTIONS
-from kinject.evaluation.retention import percent, perplexity_factor, still_right
+from kinject.data.knowledge import DIRECTIONS
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -119,9 +118,8 @@ def ending(results: Mapping[str, Any], output_dir: str | Path, push: bool = Fals
     question = str(answers[0]["question"]).strip() if answers else "..."
     kinds = "model or adapter, results.json (all of this), README.md (card), accuracy.png"
     lines = [f"{output_dir}: {kinds if answers else kinds.replace(', accuracy.png', '')}"]
-    lines.append(
-        f"next: kinject ask {place} {shlex.quote(question)}" + ("" if push else f", or kinject push {place} user/name")
-    )
+    publish = "" if push else f", or kinject push {place} user/name"
+    lines.append(f"next: kinject ask {place} {shlex.quote(question)}{publish}")
     return "\n".join([*lines, verdict(results)])
 
 
@@ -131,6 +129,8 @@ def verdict(results: Mapping[str, Any]) -> str:
     The first that holds of: nothing was asked; forward is not answered; backward stays behind; general knowledge is lost;
     answers are whole passages.
     """
+    from kinject.evaluation.retention import percent, perplexity_factor, still_right  # imports numpy
+
     after = results.get("after") or {}
     asked = [name for name in DIRECTIONS if (after.get(name) or {}).get("n")]
     if not asked:
@@ -154,5 +154,5 @@ def verdict(results: Mapping[str, Any]) -> str:
         return f"not good enough for general use: it forgets ({lost}); --rehearsal 0.5 --frozen_modules self_attn."
     exact = [float(after[name].get("f1", 1.0)) for name in asked]
     if min(exact) < _WHOLE:
-        return f"answers are right but long ({shown}, F1 {min(exact):.2f}): it recites; --preset practice, or --infill_share 0.3."
+        return f"answers are right but long ({shown}, F1 {min(exact):.2f}): it recites; --preset practice mends it."
     return f"good enough by these questions: {shown}."

@@ -13,10 +13,9 @@ from kinject.data.knowledge import Document, KnowledgeSet, Question
 
 
 def results(forward: float, backward: float | None = None, f1: float = 0.9, **others: Any) -> dict[str, Any]:
-    cells = {"forward": forward, "backward": backward}
     after = {
         name: {"paper": value or 0.0, "exact_match": 0.0, "f1": f1, "n": 0 if value is None else 8}
-        for name, value in cells.items()
+        for name, value in (("forward", forward), ("backward", backward))
     }
     return {"objective": "masked", "after": after, **others}
 
