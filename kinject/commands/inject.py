@@ -321,7 +321,7 @@ def inject(
     callback.attach(trainer)
     show_progress(trainer)
     if trainer.accelerator.is_main_process:
-        weights = "all weights" if peft_config is None else f"an adapter ({peft_config.peft_type.value})"
+        weights = "all weights" if peft_config is None else f"an adapter (rank {model_args.lora_r})"
         precision = "bf16" if training_args.bf16 else "fp16" if training_args.fp16 else "fp32"
         device = f"{training_args.device.type}, {precision}"
         epochs, steps = training_args.num_train_epochs, training_args.max_steps
