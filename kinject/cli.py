@@ -30,7 +30,7 @@ from kinject.commands.options import (
     recipe_help,
 )
 from kinject.commands.recipe import read_config, split_arguments
-from kinject.commands.terminal import quiet_libraries
+from kinject.compat import quiet_libraries
 from kinject.errors import ConfigurationError, exit_on_user_error
 from kinject.reproduction.command import DESCRIPTION, add_arguments
 from kinject.reproduction.command import run as reproduce_tables
@@ -305,7 +305,7 @@ def _recipe_options(words: Sequence[str]) -> tuple[str, list[str]]:
 
 def run_preview(arguments: argparse.Namespace) -> None:
     """`kinject preview`: what would be learned."""
-    from kinject.commands.documents import preview, print_preview
+    from kinject.commands.doctor import preview, print_preview
     from kinject.data import load_knowledge
 
     if arguments.max_length < 2:
@@ -322,7 +322,7 @@ def run_preview(arguments: argparse.Namespace) -> None:
 
 def run_questions(arguments: argparse.Namespace) -> None:
     """`kinject questions`: questions by rule."""
-    from kinject.commands.documents import write_questions
+    from kinject.commands.doctor import write_questions
     from kinject.data import load_knowledge
     from kinject.data.made_questions import make_questions
 

@@ -9,9 +9,12 @@ imported inside the functions, so that the command line stays light.
 
 from __future__ import annotations
 
+import logging
 import os
 import shlex
 import sys
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +22,7 @@ from kinject.errors import ConfigurationError
 
 if TYPE_CHECKING:
     import torch
-    from transformers import DynamicCache
+    from transformers import DynamicCache, Trainer
 
 OVERRIDDEN: dict[str, tuple[str, ...]] = {
     "trl.SFTTrainer": ("_prepare_dataset", "_save_checkpoint", "_set_signature_columns_if_needed"),
@@ -270,3 +273,53 @@ def add_tokens(trainer: Any, mode: str, count: int) -> None:
 def tokenizer_of(trainer: Any) -> Any:
     """The tokenizer that trl took out of the processing class."""
     return trainer._tokenizer
+
+
+# What they say of themselves.
+
+
+def quiet_libraries() -> None:
+    """Keep out of the terminal what libraries say of themselves and no user of kinject can mend; call it before they load."""
+    for name in ("gradient_checkpointing", "activation_checkpointing", "kernels"):
+        warnings.filterwarnings("ignore", message=rf".*\b{name}\b", category=FutureWarning)
+    warnings.filterwarnings("ignore", message=r".*\bkernels\b", category=UserWarning)
+    deepspeed = logging.getLogger("DeepSpeed")
+    if not any(isinstance(each, _NoAccelerator) for each in deepspeed.filters):
+        deepspeed.addFilter(_NoAccelerator())
+
+
+class _NoAccelerator(logging.Filter):
+    """Lets pass what DeepSpeed says, but for the device that it has found."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether ``record`` is shown."""
+        return (
+            "Setting accelerator to" not in record.getMessage()
+            and "Setting ds_accelerator to" not in record.getMessage()
+        )
+
+
+def show_progress(trainer: Trainer) -> None:
+    """Let ``trainer`` show its loss and scores beside its bar, instead of one dictionary of quoted numbers for each log."""
+    from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+    class Progress(ProgressCallback):
+        """The library's bar, with what was logged last at its end."""
+
+        shown: dict[str, str] = {}
+
+        def on_log(
+            self, args: Any, state: Any, control: Any, logs: Mapping[str, Any] | None = None, **kwargs: Any
+        ) -> None:
+            """Put the loss and the scores behind the bar."""
+            told = {name: (logs or {}).get(name) for name in ("loss", "forward", "backward")}
+            named = {name: value for name, value in told.items() if isinstance(value, (int, float))}
+            self.shown = {**self.shown, **{name: f"{float(value):.3g}" for name, value in named.items()}}
+            if self.training_bar is not None:
+                self.training_bar.set_postfix(self.shown, refresh=False)
+
+    bar = any(isinstance(each, ProgressCallback) for each in trainer.callback_handler.callbacks)
+    trainer.remove_callback(ProgressCallback)
+    trainer.remove_callback(PrinterCallback)
+    if bar:
+        trainer.add_callback(Progress)

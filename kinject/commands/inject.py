@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from kinject.commands.output_dir import TAKE_LAST, clear_output_dir, holding, prepare_output_dir, resumes
-from kinject.commands.terminal import ending, opening, show_progress
-from kinject.compat import check_devices
+from kinject.compat import check_devices, show_progress
+from kinject.data.knowledge import DIRECTIONS
 from kinject.data.made_questions import made_by
 from kinject.errors import ConfigurationError
-from kinject.evaluation.report import print_answers
+from kinject.evaluation.report import ending, print_answers
 from kinject.evaluation.results import recorded_answers
 from kinject.sampling.config import SamplingArguments
 
@@ -352,6 +352,37 @@ def inject(
     if trainer.accelerator.is_main_process:
         print(f"\n{ending(results, output_dir, push=training_args.push_to_hub)}")
     return results
+
+
+def opening(
+    knowledge: KnowledgeSet, model: str, objective: str, weights: str, device: str, epochs: float, max_steps: int
+) -> str:
+    """What a run is about to do, a few short lines.
+
+    Args:
+        knowledge: what is learned and asked.
+        model, objective: by name.
+        weights: which are trained: ``all weights``, or an adapter.
+        device: where, and in which precision.
+        epochs, max_steps: how long; ``max_steps`` counts where it is above 0.
+    """
+    counts = {name: sum(each.direction == name for each in knowledge.questions) for name in DIRECTIONS}
+    machine = sum(each.group.startswith("made by ") for each in knowledge.questions)
+    asked = (
+        f"{counts['forward']} forward, {counts['backward']} backward"
+        if knowledge.questions
+        else "none: nothing is asked"
+    )
+    asked += f", {machine} of them made by machine (--questions FILE: your own)" if machine else ""
+    words = sum(len(each.titled_text.split()) for each in knowledge.documents)
+    length = f"{max_steps} steps" if max_steps > 0 else f"{epochs:g} epochs (--num_train_epochs)"
+    lines = {
+        "documents": f"{knowledge.name}: {len(knowledge.documents)}, {words:,} words",
+        "questions": asked,
+        "model": f"{model} on {device}",
+        "training": f"{objective}, {weights}, {length}",
+    }
+    return "\n".join(f"{name:<10} {text}" for name, text in lines.items())
 
 
 def _to_rehearse(

@@ -27,8 +27,7 @@ from kinject.commands.options import (
     training_options,
 )
 from kinject.commands.output_dir import TAKE_LAST, prepare_output_dir, resumes
-from kinject.commands.terminal import quiet_libraries
-from kinject.compat import NEEDED, UNUSED, UNUSED_IN_RUNS, is_first_process
+from kinject.compat import NEEDED, UNUSED, UNUSED_IN_RUNS, is_first_process, quiet_libraries
 from kinject.errors import ConfigurationError, KinjectError, exit_on_user_error
 
 if TYPE_CHECKING:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shlex
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
@@ -14,7 +15,7 @@ from rich.text import Text
 
 from kinject.errors import KinjectError
 from kinject.evaluation.measures import DIRECTIONS, UNKNOWN, asked, read_otherwise
-from kinject.evaluation.retention import figures, perplexity_factor, still_right
+from kinject.evaluation.retention import figures, percent, perplexity_factor, still_right
 
 if TYPE_CHECKING:
     import os
@@ -244,3 +245,63 @@ def print_answers(recorded: Sequence[dict[str, Any]], count: int = 6) -> None:
         console.print(
             f"  answered: {escape(entry['answer'])}\n  expected: {escape(' / '.join(expected_answers(entry)))}"
         )
+
+
+# How a run ended.
+
+_LEARNED = 0.5  # recall below which a direction counts as not learned
+_APART = 0.25  # by which backward may stay behind forward
+_KEPT = 0.8  # share of general questions that should still be answered
+_WORSE = 1.5  # factor of perplexity of other texts that is much
+_WHOLE = 0.4  # F1 below which an answer with the right words is a recital
+
+
+def ending(results: Mapping[str, Any], output_dir: str | Path, push: bool = False) -> str:
+    """Where things lie after a run, the next command to type, and in the last line whether the result can be used.
+
+    Args:
+        results: content of ``results.json``.
+        output_dir: of the run.
+        push: whether it was published already.
+    """
+    place = shlex.quote(str(output_dir))
+    answers = results.get("answers") or []
+    question = str(answers[0]["question"]).strip() if answers else "..."
+    kinds = "model or adapter, results.json (all of this), README.md (card), accuracy.png"
+    lines = [f"{output_dir}: {kinds if answers else kinds.replace(', accuracy.png', '')}"]
+    publish = "" if push else f", or kinject push {place} user/name"
+    lines.append(f"next: kinject ask {place} {shlex.quote(question)}{publish}")
+    return "\n".join([*lines, verdict(results)])
+
+
+def verdict(results: Mapping[str, Any]) -> str:
+    """Whether the result is good enough to use; if not, what is wrong and which option mends it, by rule.
+
+    The first that holds of: nothing was asked; forward is not answered; backward stays behind; general knowledge is lost;
+    answers are whole passages.
+    """
+    after = results.get("after") or {}
+    asked = [name for name in DIRECTIONS if (after.get(name) or {}).get("n")]
+    if not asked:
+        return "not measured: nothing was asked, so nobody knows what it learned (--questions FILE, or rule)."
+    recall = {name: float(after[name]["paper"]) for name in asked}
+    shown = ", ".join(f"{name} {recall[name]:.2f}" for name in asked)
+    if max(recall.values()) < _LEARNED:
+        return f"not good enough: little is answered ({shown}); train longer (--num_train_epochs) or faster (--learning_rate)."
+    if len(asked) == 2 and recall["backward"] < min(recall["forward"] - _APART, 1.0):
+        mend = (
+            "--num_train_epochs: backward takes two to three times the epochs of forward"
+            if results.get("objective") in ("masked", "diffusion")
+            else "--objective masked"
+        )
+        return f"not good enough: backward is weak ({shown}); {mend}."
+    kept, factor = still_right(results.get("retention")), perplexity_factor(results.get("retention"))
+    if (kept is not None and kept < _KEPT) or (kept is None and factor is not None and factor > _WORSE):
+        lost = (
+            f"{percent(kept)} of what it knew is still answered" if kept is not None else f"perplexity x {factor:.2f}"
+        )
+        return f"not good enough for general use: it forgets ({lost}); --rehearsal 0.5 --frozen_modules self_attn."
+    exact = [float(after[name].get("f1", 1.0)) for name in asked]
+    if min(exact) < _WHOLE:
+        return f"answers are right but long ({shown}, F1 {min(exact):.2f}): it recites; --preset practice mends it."
+    return f"good enough by these questions: {shown}."

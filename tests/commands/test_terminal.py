@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
-from kinject.commands.terminal import ending, opening, quiet_libraries, verdict
+from kinject.commands.inject import opening
+from kinject.compat import quiet_libraries
 from kinject.data.knowledge import Document, KnowledgeSet, Question
+from kinject.evaluation.report import ending, verdict
 
 
 def results(forward: float, backward: float | None = None, f1: float = 0.9, **others: Any) -> dict[str, Any]:
