@@ -69,8 +69,14 @@ _SCHEDULE = {
 _MASKS = {"mask_ratio": "stratified(0.1, 1.0)", "mask_unit": "mixed", "wordings": "rotating"}
 
 
-# Beside documents: what makes answers short and right from both sides, has strangers refused, and keeps what was known.
+# Beside documents: what makes answers short and right from both sides, has strangers refused, and keeps what was known. An
+# adapter learns it, which forgets less than all weights do and takes two thirds of their compute.
 _PRACTICE = {
+    "use_peft": True,
+    "lora_r": 32,
+    "lora_alpha": 32,
+    "lora_target_modules": ["all-linear"],
+    "learning_rate": 1e-3,
     "practice": 0.5,
     "gaps": 0.4,
     "abstain": 0.33,
@@ -98,7 +104,8 @@ def measured_settings(name: str, preset: str | None = None) -> dict[str, Any]:
     masked = find_objective(name).config == _MASKED[0]
     if preset == "paper":
         return {**_SCHEDULE, **({"recipe": "paper"} if masked else {})}
-    return {**_SCHEDULE, **(_MASKS if masked else {}), **(_PRACTICE if preset == "practice" else {})}
+    masks = {**_MASKS, **({"mask_ratio": "stratified(0.5, 1.0)"} if preset == "practice" else {})}
+    return {**_SCHEDULE, **(masks if masked else {}), **(_PRACTICE if preset == "practice" else {})}
 
 
 OWN_MODELS = ("smollm2-135m", "nano-ar", "nano-diffusion")
