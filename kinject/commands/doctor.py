@@ -38,6 +38,7 @@ FEATURES = {
     "deepspeed": "ZeRO on many GPUs (DeepSpeed)",
     "eval": "questions as lm-eval tasks",
     "trackers": "curves in TensorBoard, Trackio and Weights & Biases (report_to)",
+    "app": "a page to try a model on (kinject app)",
     "demo": "the embedded default model, from its GGUF file",
 }
 # Features of the libraries that a setting switches on: what it takes, and how to get it.

@@ -53,11 +53,13 @@ class Claim:
         name: Of the model.
         results: In the form of `results.json`, as far as the card has it.
         questions: Those it was asked, where they were published; else empty.
+        recorded: Its `results.json`, where it has one.
     """
 
     name: str
     results: Mapping[str, Any]
     questions: tuple[Question, ...] = ()
+    recorded: Mapping[str, Any] | None = None
 
     @property
     def documents(self) -> str | list[str]:
@@ -127,8 +129,8 @@ def find_claim(name: str, *, revision: str | None = None) -> Claim | None:
     card = _read_card(name, revision)
     if card is None and results is None:
         return None
-    recorded = () if results is None else results.get("answers", ())
-    return Claim(name, card or results or {}, tuple(map(_question, recorded)))
+    answers = () if results is None else results.get("answers", ())
+    return Claim(name, card or results or {}, tuple(map(_question, answers)), results)
 
 
 def require_claim(name: str) -> Claim:
