@@ -192,8 +192,10 @@ def build_parser() -> argparse.ArgumentParser:
     for what in ("text", "question", "answer"):
         evaluate.add_argument(f"--{what}_field", default=what, help=f"field of a row that holds it (default: {what})")
     evaluate.add_argument("--facts", help="only these documents and their questions, as in '0-9,30-39'")
-    evaluate.add_argument("--output_dir", help="write results.json here as well")
-    evaluate.add_argument("--overwrite", action="store_true", help="replace the results.json in output_dir")
+    evaluate.add_argument("--output_dir", help="write results.json and report.html here as well")
+    evaluate.add_argument(
+        "--overwrite", action="store_true", help="replace the results.json and report.html in output_dir"
+    )
     evaluate.add_argument("--batch_size", type=int, default=32, help="questions answered at once (default: 32)")
     evaluate.add_argument("--max_new_tokens", type=int, default=128, help="longest answer in tokens (default: 128)")
     evaluate.add_argument("--sampling", default="fast", help="diffusion models: fast or published (default: fast)")
@@ -459,7 +461,7 @@ def run_chat(arguments: argparse.Namespace) -> None:
 
 def run_app(arguments: argparse.Namespace) -> None:
     """`kinject app`: a page to try a model on."""
-    from kinject.commands.app import run
+    from kinject.commands.talk import serve_model
     from kinject.models.loading import load
 
     base = None
@@ -469,7 +471,7 @@ def run_app(arguments: argparse.Namespace) -> None:
         except ConfigurationError as error:
             print(f"note: without the model before training ({error})")
     given = ("revision", "host", "port", "share", "max_new_tokens")
-    run(
+    serve_model(
         arguments.model,
         lambda: None if base is None else load(base),
         **{name: getattr(arguments, name) for name in given},

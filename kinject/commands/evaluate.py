@@ -266,7 +266,7 @@ class MeasurementArguments(SamplingArguments):
     size: int | None = field(default=None, metadata={"help": "Number of people in a fictional world."})
     world_seed: int = field(default=0, metadata={"help": "Seed of a fictional world."})
     output_dir: str | None = field(default=None, metadata={"help": "Write results.json here."})
-    overwrite: bool = field(default=False, metadata={"help": "Replace the results.json that lies in output_dir."})
+    overwrite: bool = field(default=False, metadata={"help": "Replace the results.json and report.html in output_dir."})
     dtype: str = field(default="float32", metadata={"help": "Precision of the weights."})
     system_prompt: str | None = field(
         default=None, metadata={"help": "System message of every prompt. Default: the chat template's own."}
@@ -361,7 +361,7 @@ def evaluate_model(arguments: MeasurementArguments) -> dict[str, Any]:
         results["retention"] = {"before": retention}
     if output_dir is not None:
         write_results(Path(output_dir) / "results.json", results)
-        write_page([results], Path(output_dir) / "report.html")
+        write_page([results], Path(output_dir) / "report.html", replace=True)
     print(results_table([results]))
     print_answers(results["answers"])
     if claim is not None:

@@ -344,7 +344,7 @@ def inject(
     if trainer.accelerator.is_main_process:
         write_results(output_dir / "results.json", results)
         trainer.create_model_card()  # with the plot
-        write_page([results], output_dir / "report.html")
+        write_page([results], output_dir / "report.html", replace=True)  # output_dir was looked through before
         print(results_table([results]))
         print_answers(results["answers"])
     if training_args.push_to_hub:

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from kinject.commands.app import build, documents_html, holding_documents, marked, serve, steps_html
+from kinject.commands.talk import build, documents_html, holding_documents, marked, serve, steps_html
 from kinject.evaluation.results import new_results
 from kinject.sampling import Step
 from tests.browser import needs_browser, visiting
