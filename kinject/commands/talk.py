@@ -313,7 +313,7 @@ def build(
 
     with gradio.Blocks(title=f"kinject: {name}", analytics_enabled=False) as page:
         gradio.HTML(str(Markup("<h1>{}</h1>").format(name)))
-        question = gradio.Textbox(label="Question", elem_id="question", autofocus=True)
+        question = gradio.Textbox(label="Question", elem_id="question")
         button = gradio.Button("Ask", variant="primary", elem_id="ask")
         with gradio.Row():
             after = gradio.Textbox(label="Trained", interactive=False, elem_id="after", lines=3)
