@@ -196,7 +196,7 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument(
         "--overwrite", action="store_true", help="replace the results.json and report.html in output_dir"
     )
-    evaluate.add_argument("--batch_size", type=int, default=32, help="questions answered at once (default: 32)")
+    evaluate.add_argument("--batch_size", type=int, help="questions answered at once (default: 32; 256 on a GPU)")
     evaluate.add_argument("--max_new_tokens", type=int, default=128, help="longest answer in tokens (default: 128)")
     evaluate.add_argument("--sampling", default="fast", help="diffusion models: fast or published (default: fast)")
     evaluate.add_argument("--sampling_steps", type=int, help="steps for an answer (default: one for each token)")
@@ -421,6 +421,7 @@ def run_ask(arguments: argparse.Namespace) -> None:
 
     questions = typed_questions(arguments.questions, arguments.file)
     from kinject.evaluation.asking import answer_questions
+    from kinject.models.devices import described
     from kinject.models.loading import load
 
     names = {"answer": arguments.model}
@@ -430,6 +431,7 @@ def run_ask(arguments: argparse.Namespace) -> None:
     answers = {}
     for label, name in names.items():
         loaded = load(name, revision=arguments.revision if name == arguments.model else None)
+        print(f"{loaded.name} on {described(loaded.model)}", file=sys.stderr)
         answers[label] = answer_questions(
             loaded.model,
             loaded.tokenizer,

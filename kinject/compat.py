@@ -134,6 +134,11 @@ def is_first_process() -> bool:
     return not ranks or int(ranks[0]) <= 0
 
 
+def restarted() -> bool:
+    """Whether torchrun started this process again, with the same command, after one of the run had died."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT") or 0) > 0
+
+
 def check_devices(count: int) -> None:
     """Refuse ``count`` GPUs in one process: the trainers support one, or one a process.
 
@@ -153,12 +158,55 @@ def processor_is_fast_in_bf16() -> bool:
     """Whether the processor has instructions for bf16; others emulate it at a fraction of fp32's speed."""
     import torch
 
-    capabilities = torch.cpu.get_capabilities()
+    capabilities = (
+        torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    )  # newer than torch 2.11
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
+def is_dense(model: Any) -> bool:
+    """Whether ``model`` is known to be one text model whose every weight takes part in every token."""
+    config: Any = getattr(model, "config", None)
+    text = config.get_text_config() if hasattr(config, "get_text_config") else None
+    experts = ("num_experts", "num_local_experts", "n_routed_experts")
+    return text is not None and text is config and not any(getattr(text, name, None) for name in experts)
+
+
+def needs_no_mask(trainer: Any, model: Any) -> bool:
+    """Whether a causal ``model`` gives the same targets without an attention mask, where rows are padded behind.
+
+    Not asked of models in which something else than attention looks at the mask: states, and the routers of experts.
+    """
+    return is_dense(model) and not is_stateful(model) and not counts_router_tokens(trainer)
+
+
+def shares_gradients(arguments: dict[str, Any], model: Any, find_unused: bool | None) -> dict[str, Any]:
+    """``arguments`` of an `Accelerator`, with what DistributedDataParallel need not do here.
+
+    Gradients lie in the buckets that are sent, instead of beside them; and the graph is not searched for weights without a
+    gradient at every step, where every weight of ``model`` takes part in every step.
+
+    Args:
+        arguments: As transformers has them.
+        model: The model; mixtures of experts, and models with more than a text part, leave weights out.
+        find_unused: Whether the user wants the search; None where nothing is said.
+    """
+    from accelerate import DistributedDataParallelKwargs
+
+    whole = is_dense(model)
+    for handler in arguments.get("kwargs_handlers") or ():
+        if isinstance(handler, DistributedDataParallelKwargs):
+            handler.gradient_as_bucket_view = True
+            if find_unused is None and whole:
+                handler.find_unused_parameters = False
+    return arguments
+
+
 def reduces_in_fp32(arguments: dict[str, Any]) -> dict[str, Any]:
-    """``arguments`` of an `Accelerator`, with gradients reduced in fp32 under FSDP2 and bf16, unless a policy is set."""
+    """``arguments`` of an `Accelerator`: under FSDP2 and bf16 gradients are reduced, and losses returned, in fp32.
+
+    A policy that is set is left as it is.
+    """
     sharded = os.environ.get("ACCELERATE_USE_FSDP") == "true" or arguments.get("fsdp_plugin") is not None
     if not sharded:
         return arguments
@@ -167,11 +215,12 @@ def reduces_in_fp32(arguments: dict[str, Any]) -> dict[str, Any]:
 
     plugin = arguments.get("fsdp_plugin") or FullyShardedDataParallelPlugin()
     if plugin.fsdp_version == 2 and plugin.mixed_precision_policy is None:
-        # accelerate's own policy would reduce gradients in bf16.
+        # accelerate's own policy would reduce gradients in bf16, and round what a model returns to it: the log-probabilities of
+        # the fused head, and so the loss.
         from torch.distributed.fsdp import MixedPrecisionPolicy
 
         plugin.mixed_precision_policy = MixedPrecisionPolicy(
-            param_dtype=torch.bfloat16, reduce_dtype=torch.float32, output_dtype=torch.bfloat16
+            param_dtype=torch.bfloat16, reduce_dtype=torch.float32, output_dtype=torch.float32
         )
     return {**arguments, "fsdp_plugin": plugin}
 

@@ -110,3 +110,20 @@ def test_silent_single_process_is_refused(monkeypatch: pytest.MonkeyPatch, sizes
         return
     with pytest.raises(ConfigurationError, match="started one"):
         compat.check_processes()
+
+
+def test_gradients_lie_in_their_buckets_and_the_graph_is_searched_for_experts_only() -> None:
+    from types import SimpleNamespace
+
+    from accelerate import DistributedDataParallelKwargs
+    from transformers import LlamaConfig, MixtralConfig
+
+    for config, asked, expected in (
+        (LlamaConfig(), None, False),
+        (LlamaConfig(), True, True),
+        (MixtralConfig(num_local_experts=2), None, True),
+        (None, None, True),
+    ):
+        arguments = {"kwargs_handlers": [DistributedDataParallelKwargs(find_unused_parameters=True)]}
+        (handler,) = compat.shares_gradients(arguments, SimpleNamespace(config=config), asked)["kwargs_handlers"]
+        assert handler.gradient_as_bucket_view and handler.find_unused_parameters is expected

@@ -267,12 +267,20 @@ class MeasurementArguments(SamplingArguments):
     world_seed: int = field(default=0, metadata={"help": "Seed of a fictional world."})
     output_dir: str | None = field(default=None, metadata={"help": "Write results.json here."})
     overwrite: bool = field(default=False, metadata={"help": "Replace the results.json and report.html in output_dir."})
-    dtype: str = field(default="float32", metadata={"help": "Precision of the weights."})
+    dtype: str | None = field(
+        default=None,
+        metadata={
+            "help": "Precision of the weights. Default: float32 on the CPU, bfloat16 on an accelerator that computes in it."
+        },
+    )
     system_prompt: str | None = field(
         default=None, metadata={"help": "System message of every prompt. Default: the chat template's own."}
     )
     max_new_tokens: int = field(default=128, metadata={"help": "Longest answer, in tokens."})
-    batch_size: int = field(default=32, metadata={"help": "Questions answered at once."})
+    batch_size: int | None = field(
+        default=None,
+        metadata={"help": "Questions answered at once. Default: 32; 256 of an autoregressive model on an accelerator."},
+    )
     few_shot: int = field(default=0, metadata={"help": "Answered questions shown before each question (the paper: 2)."})
     revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of a Hub repository."})
     retention: bool = field(default=False, metadata={"help": "Also measure held-out perplexity and general questions."})
@@ -306,6 +314,7 @@ def evaluate_model(arguments: MeasurementArguments) -> dict[str, Any]:
     from kinject.evaluation.report import results_table
     from kinject.evaluation.results import new_results, write_results
     from kinject.evaluation.retention import few_shot_examples, held_out, measure_retention
+    from kinject.models.devices import described, device_and_dtype
     from kinject.models.loading import load
     from kinject.models.weights import peak_memory_bytes
 
@@ -323,7 +332,9 @@ def evaluate_model(arguments: MeasurementArguments) -> dict[str, Any]:
     # What examples and general questions are chosen by.
     about = arguments.documents or ("" if claim is None else claim.documents)
     options = {} if claim is None else claim.loading_options()
-    loaded = load(arguments.model_name_or_path, revision=arguments.revision, dtype=arguments.dtype, **options)
+    dtype = arguments.dtype or device_and_dtype()[1] or "float32"
+    loaded = load(arguments.model_name_or_path, revision=arguments.revision, dtype=dtype, **options)
+    print(f"{loaded.name} on {described(loaded.model)}", flush=True)
     sampling = arguments.sampling_config(arguments.max_new_tokens)
     started = time.monotonic()
     answers = answer_questions(
@@ -351,6 +362,7 @@ def evaluate_model(arguments: MeasurementArguments) -> dict[str, Any]:
         "after": scores,
         "train": {"steps": 0, "tokens": 0, "flops": 0.0, "seconds": 0.0, "peak_memory_bytes": peak_memory_bytes()},
         "answering_seconds": seconds,
+        "device": described(loaded.model),
         "answers": recorded_answers(questions, answers),
     }
     retention = None
@@ -372,6 +384,8 @@ def evaluate_model(arguments: MeasurementArguments) -> dict[str, Any]:
 def _as_claimed(arguments: MeasurementArguments, claim: Claim, names: Sequence[str]) -> MeasurementArguments:
     """``arguments`` with the settings ``names`` that the card's scores were measured with, except those given by hand."""
     default, config = MeasurementArguments(), claim.results["config"]
+    if config.get("dtype") == "float32":  # of master weights, which says nothing of how answers are computed
+        config = {name: value for name, value in config.items() if name != "dtype"}
     untouched = [name for name in names if getattr(arguments, name) == getattr(default, name) and name in config]
     changes = {name: config[name] for name in untouched if config[name] != getattr(default, name)}
     if changes:

@@ -7,14 +7,16 @@ Recipes and the command line only choose a trainer and parse arguments; everythi
 from __future__ import annotations
 
 import math
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from kinject.commands.output_dir import TAKE_LAST, clear_output_dir, holding, prepare_output_dir, resumes
-from kinject.compat import check_devices, show_progress
+from kinject.compat import check_devices, restarted, show_progress
 from kinject.data.knowledge import DIRECTIONS
 from kinject.data.made_questions import made_by
 from kinject.errors import ConfigurationError
@@ -88,7 +90,10 @@ class InjectionArguments(SamplingArguments):
         },
     )
     max_new_tokens: int = field(default=128, metadata={"help": "Longest answer, in tokens."})
-    question_batch_size: int = field(default=32, metadata={"help": "Questions answered at once."})
+    question_batch_size: int | None = field(
+        default=None,
+        metadata={"help": "Questions answered at once. Default: 32; 256 of an autoregressive model on an accelerator."},
+    )
     few_shot: int = field(default=0, metadata={"help": "Answered questions shown before each question (the paper: 2)."})
     retention: bool = field(
         default=True, metadata={"help": "Measure forgetting: perplexity of held-out text and general questions."}
@@ -138,6 +143,10 @@ class InjectionArguments(SamplingArguments):
             "help": "Share of the documents' samples that ask for what a document is about by its own name (a baseline against "
             "the reversal curse, after the Identity Bridge)."
         },
+    )
+    plan: bool = field(
+        default=False,
+        metadata={"help": "Print what the run would take (memory, tokens, steps, FLOPs, hours), and train nothing."},
     )
     baselines: list[str] | None = field(
         default=None, metadata={"help": "Finished runs (their output_dir) to show beside this one in the model card."}
@@ -211,15 +220,16 @@ def inject(
         knowledge: The documents and questions, where they are loaded already. Default: those that ``arguments`` name.
 
     Returns:
-        The content of `results.json`.
+        The content of `results.json`; with `plan` what the run would take.
 
     Raises:
-        ConfigurationError: a setting, model or output directory that cannot be used.
+        ConfigurationError: a setting, model or output directory that cannot be used, or too little memory.
         DataError: documents or questions that cannot be used.
         HubError: `push_to_hub` failed: before training, or when everything lies in `output_dir`.
     """
     from trl import get_peft_config
 
+    from kinject.commands.plan import forecast, require_memory, show_plan
     from kinject.evaluation.callback import QuestionAnsweringCallback
     from kinject.evaluation.page import write_page
     from kinject.evaluation.report import results_table
@@ -232,18 +242,32 @@ def inject(
         write_results,
     )
     from kinject.evaluation.retention import few_shot_examples, held_out, measure_retention
+    from kinject.models import devices
     from kinject.models.adapters import require_adapter_modules
-    from kinject.models.weights import frozen_parameters, whole_model
+    from kinject.models.weights import frozen_parameters, require_shared, whole_model
     from kinject.prompts.encoding import pin_template
     from kinject.trainers.run_inputs import require_same_inputs, row_tags, shaping_settings
 
     sampling = arguments.sampling_config(arguments.max_new_tokens)
+    settle_dtype(model_args, training_args)
+    if arguments.plan:
+        knowledge = knowledge or arguments.load_knowledge()
+        practice = _practice(knowledge, arguments, training_args)
+        rows = () if practice is None else practice.rows()[len(knowledge.documents) :]
+        return show_plan(forecast(knowledge, arguments, training_args, model_args, beside=rows), training_args)
+    if restarted() and not resumes(training_args.resume_from_checkpoint):
+        training_args.resume_from_checkpoint = "true"  # the launcher ran the same command again, after a process died
     resume = resumes(training_args.resume_from_checkpoint)
     output_dir = prepare_output_dir(training_args.output_dir, overwrite=arguments.overwrite, resume=resume)
+    require_shared(output_dir, _reads_output_dir(arguments, training_args))
     baselines = [summary(read_results(run)) for run in arguments.baselines or ()]
     knowledge = knowledge or arguments.load_knowledge()
     if training_args.keep_titles and training_args.process_index == 0 and knowledge.titles():
         print(f"{knowledge.titles()} (--keep_titles)")
+    if devices.device_memory(training_args.device) is not None:
+        found = forecast(knowledge, arguments, training_args, model_args, most=_LOOKED_AT)
+        if found is not None:
+            require_memory(found)
     inputs = _inputs(arguments, model_args, knowledge)
     checkpoint = _checkpoint(training_args)
     if checkpoint is not None:  # before anything is loaded; the trainer compares the rest
@@ -283,6 +307,7 @@ def inject(
     )
     if arguments.select_on == "practice" and practice is not None:
         validation = tuple(practice.silent_questions())
+    known = held_out(arguments.documents, arguments.retention_questions)._asdict() if arguments.retention else {}
     callback = QuestionAnsweringCallback(
         reported,
         loaded.tokenizer,
@@ -298,6 +323,7 @@ def inject(
         examples=few_shot_examples(arguments.few_shot, arguments.documents),
         system_prompt=training_args.system_prompt,
         sampling=sampling if loaded.is_diffusion else None,
+        knows=partial(measure_retention, tokenizer=loaded.tokenizer, **known) if arguments.retention else None,
     )
     if arguments.overwrite and not (resume and holding(output_dir).checkpoints):
         replaced = clear_output_dir(output_dir)  # not before: until here nothing stood in the way of the new run
@@ -314,7 +340,8 @@ def inject(
     if checkpoint is not None and trainer.accelerator.is_main_process:
         _bring_along(Path(checkpoint).parent, output_dir)
     results["config"] = changed_settings(arguments, training_args, model_args)  # as the trainer completed them
-    results["config"].pop("overwrite", None)  # says nothing of what was trained
+    for name in ("overwrite", "resume_from_checkpoint"):  # say nothing of what was trained
+        results["config"].pop(name, None)
     if "train" in trainer.entity_reports:
         report = trainer.entity_reports["train"]
         results["entities"] = {"documents_without": report.without, "documents_with_absent": report.absent}
@@ -326,18 +353,14 @@ def inject(
         device = f"{training_args.device.type}, {precision}"
         epochs, steps = training_args.num_train_epochs, training_args.max_steps
         print(opening(knowledge, loaded.name, objective, weights, device, epochs, steps), flush=True)
-    known, before = {}, None
-    if arguments.retention:
-        known = held_out(arguments.documents, arguments.retention_questions)._asdict()
-        with whole_model(trainer) as model:
-            before = measure_retention(model, loaded.tokenizer, **known)
     trainer.train(resume_from_checkpoint=checkpoint)
     callback.restore_best(trainer)
     trainer.save_model(str(output_dir), _internal_call=True)  # a push waits for the results
 
     results = callback.results
     results["answers"] = recorded_answers(reported, callback.answers)
-    if before is not None:
+    before = results.get("retention", {}).get("before")
+    if arguments.retention and before is not None:
         with whole_model(trainer) as model:
             after = measure_retention(model, loaded.tokenizer, reference=before, **known)
         results["retention"] = {"before": before, "after": after}
@@ -411,17 +434,21 @@ def _with_rehearsal(
     practice: Practice | None = None,
 ) -> Dataset:
     """The documents, what is practiced beside them, and in every epoch ``count`` of the model's own answers to ``prompts``."""
-    from kinject.evaluation.asking import predict
+    import torch
+
+    from kinject.models.devices import placed
     from kinject.models.weights import whole_weights
-    from kinject.trainers.rehearsal import own_answers, with_practice, with_rehearsal
+    from kinject.trainers.rehearsal import draw_rehearsal, with_practice, with_rehearsal
 
     dataset = knowledge.to_dataset()
     if practice is not None:
         dataset = with_practice(dataset, practice.rows())
     if not prompts:
         return dataset
-    with whole_weights(loaded.model) as model:
-        answers = own_answers(
+    device = training_args.device  # the trainer, which is made from these answers, places the model later
+    native = torch.autocast(device.type, torch.bfloat16, enabled=bool(training_args.bf16))
+    with whole_weights(loaded.model) as model, placed(model, device), native:
+        answers, predictions = draw_rehearsal(
             model,
             loaded.tokenizer,
             prompts,
@@ -430,17 +457,8 @@ def _with_rehearsal(
             system_prompt=training_args.system_prompt,
             sampling=arguments.sampling_config(arguments.max_new_tokens) if loaded.is_diffusion else None,
             seed=training_args.seed,
+            silent=bool(training_args.disable_tqdm),
         )
-        predictions = None
-        if not loaded.is_diffusion:
-            predictions = predict(
-                model,
-                loaded.tokenizer,
-                prompts,
-                answers,
-                system_prompt=training_args.system_prompt,
-                batch_size=arguments.question_batch_size,
-            )
     return with_rehearsal(dataset, prompts, answers, count, predictions)
 
 
@@ -520,6 +538,20 @@ def load_for_training(model_args: ModelConfig, training_args: DocumentSFTConfig)
     return load_model(model_args.model_name_or_path, **conversion, **options)
 
 
+def settle_dtype(model_args: ModelConfig, training_args: DocumentSFTConfig) -> None:
+    """Choose the precision of the weights where nobody has: fp32 where they learn, bf16 where an adapter learns on them.
+
+    A frozen base has no updates to lose, and is computed with in bf16. Not under FSDP, which wants the weights of a group in
+    one precision, nor ZeRO-3, where trl would train adapters in that of the base.
+    """
+    from transformers.integrations import is_deepspeed_zero3_enabled
+
+    if model_args.dtype is None:
+        sharded = is_deepspeed_zero3_enabled() or os.environ.get("ACCELERATE_USE_FSDP") == "true" or training_args.fsdp
+        narrow = model_args.use_peft and training_args.bf16 and not sharded
+        model_args.dtype = "bfloat16" if narrow else "float32"
+
+
 def _make_shardable(quantization: BitsAndBytesConfig, bf16: bool) -> None:
     """Let ZeRO-3 shard 4-bit weights: it shards tensors of its own type only, so they are stored as numbers of that type.
 
@@ -536,6 +568,7 @@ def _make_shardable(quantization: BitsAndBytesConfig, bf16: bool) -> None:
     quantization.bnb_4bit_quant_storage = torch.bfloat16 if bf16 else torch.float32
 
 
+_LOOKED_AT = 1_000  # of the longest documents, to see what a batch of them takes
 _MODEL_FILES = (".safetensors", ".bin", ".json", ".jinja", ".model", ".gguf", ".txt")
 _COMPLETED = (("learning_rate", None),)  # by the trainer, once it knows the model
 _FREE_ARGUMENTS = (  # what is read is compared by its content; the others show, write or measure
@@ -591,20 +624,32 @@ def _bring_along(former: Path, output_dir: Path) -> None:
         shutil.copytree(former / "best", output_dir / "best", dirs_exist_ok=True)
 
 
+def _reads_output_dir(arguments: InjectionArguments, training_args: DocumentSFTConfig) -> list[str]:
+    """The settings for which every process reads what the main one wrote."""
+    from transformers.integrations import is_deepspeed_zero3_enabled
+
+    reads = ["resume_from_checkpoint"] if resumes(training_args.resume_from_checkpoint) else []
+    if arguments.select_on != "none" and is_deepspeed_zero3_enabled():
+        reads.append("select_on (under ZeRO-3 every process reads the best weights)")
+    return reads
+
+
 def _checkpoint(training_args: DocumentSFTConfig) -> str | None:
     """What `--resume_from_checkpoint` means: a path, or the last whole checkpoint in `output_dir` if there is one.
 
     Raises:
         ConfigurationError: the checkpoint that is named was not written to its end.
     """
+    from kinject.models.weights import from_main_process
     from kinject.trainers.checkpointing import is_whole_checkpoint, last_whole_checkpoint
 
     value = training_args.resume_from_checkpoint
     if not resumes(value):
         return None
     if str(value).lower() in TAKE_LAST:
-        return last_whole_checkpoint(str(training_args.output_dir))
-    if not is_whole_checkpoint(Path(str(value))):
+        found: str | None = from_main_process(last_whole_checkpoint(str(training_args.output_dir)))
+        return found
+    if not from_main_process(is_whole_checkpoint(Path(str(value)))):
         raise ConfigurationError(
             f"resume_from_checkpoint: {value} is no checkpoint that was written to its end. Name another, or pass true to "
             "take the last whole one in output_dir."

@@ -27,7 +27,7 @@ from kinject.commands.options import (
     training_options,
 )
 from kinject.commands.output_dir import TAKE_LAST, prepare_output_dir, resumes
-from kinject.compat import NEEDED, UNUSED, UNUSED_IN_RUNS, is_first_process, quiet_libraries
+from kinject.compat import NEEDED, UNUSED, UNUSED_IN_RUNS, is_first_process, quiet_libraries, restarted
 from kinject.errors import ConfigurationError, KinjectError, exit_on_user_error
 
 if TYPE_CHECKING:
@@ -139,11 +139,17 @@ def train(objective: str, arguments: Sequence[str], defaults: Mapping[str, Any] 
     if "output_dir" not in settings:
         settings["output_dir"] = default_output_dir(objective, script.documents)
     check_files(settings)
-    output_dir = prepare_output_dir(
-        settings["output_dir"], overwrite=script.overwrite, resume=resumes(settings.get("resume_from_checkpoint"))
+    output_dir = (
+        None
+        if script.plan
+        else prepare_output_dir(
+            settings["output_dir"],
+            overwrite=script.overwrite,
+            resume=restarted() or resumes(settings.get("resume_from_checkpoint")),
+        )
     )
     knowledge = script.load_knowledge()
-    if is_first_process():
+    if is_first_process() and output_dir is not None:
         print(f"output_dir: {output_dir}", flush=True)
     # All that can be seen without torch, transformers and trl was seen: importing them takes many seconds.
     from kinject.commands.inject import inject
@@ -176,7 +182,8 @@ def _injection_class() -> Any:
 def _trainer_groups(objective: str, settings: Mapping[str, Any]) -> tuple[Any, Any]:
     from trl import ModelConfig
 
-    return build(find_objective(objective).config_class(), settings), build(ModelConfig, settings)
+    model_args = build(ModelConfig, {"dtype": None, **settings})  # chosen by what is trained, where nobody says it
+    return build(find_objective(objective).config_class(), settings), model_args
 
 
 def parse(

@@ -40,7 +40,7 @@ def answer_questions(
     questions: Sequence[str],
     *,
     max_new_tokens: int = 128,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     examples: Sequence[tuple[str, str]] = (),
     system_prompt: str | None = None,
     sampling: SamplingConfig | None = None,
@@ -56,8 +56,8 @@ def answer_questions(
         tokenizer: its tokenizer.
         questions: the questions as the user's turn. Equal questions are asked once, unless answers are drawn.
         max_new_tokens: length at which an answer is cut. The paper takes 128.
-        batch_size: questions per batch. An AR model takes up more where answers stay short of ``max_new_tokens``, in no
-            more memory.
+        batch_size: questions per batch; default: as `questions_at_once` says. An AR model takes up more where answers stay
+            short of ``max_new_tokens``, in no more memory.
         examples: (question, answer) turns put before every question, for few-shot answering.
         system_prompt: system prompt of the conversation; ``None`` leaves it to the chat template.
         sampling: how a masked diffusion model is decoded; default ``SamplingConfig.fast(max_new_tokens)``.
@@ -70,6 +70,9 @@ def answer_questions(
         KinjectError: ``max_new_tokens`` or ``batch_size`` below 1, ``temperature`` below 0, a question too long for the
             model, ``sampling`` or ``watch`` with an AR model, or ``temperature`` with a diffusion model.
     """
+    while not hasattr(model, "generate") and isinstance(getattr(model, "module", None), torch.nn.Module):
+        model = model.module  # a data-parallel wrapper
+    batch_size = questions_at_once(model) if batch_size is None else batch_size
     for name, value in (("max_new_tokens", max_new_tokens), ("batch_size", batch_size)):
         if value < 1:
             raise KinjectError(f"{name}: expected at least 1, got {value}")
@@ -78,8 +81,6 @@ def answer_questions(
     template = QuestionTemplate(tokenizer, system_prompt)
     asked = list(questions) if temperature else list(dict.fromkeys(questions))
     prompts = [template.encode(question, examples) for question in asked]
-    while not hasattr(model, "generate") and isinstance(getattr(model, "module", None), torch.nn.Module):
-        model = model.module  # a data-parallel wrapper
     with evaluating(model):
         if is_diffusion(model):
             if temperature:
@@ -122,6 +123,15 @@ def answer_questions(
         return answers
     answer_to = dict(zip(asked, answers, strict=True))
     return [answer_to[question] for question in questions]
+
+
+def questions_at_once(model: Any) -> int:
+    """Questions in a batch where nobody says how many: 32, and 256 of an AR model on an accelerator.
+
+    There a token for 256 rows takes hardly longer than for one. A masked diffusion model computes all tokens of an answer at
+    once, each over the whole vocabulary.
+    """
+    return 32 if model.device.type == "cpu" or is_diffusion(model) else 256
 
 
 def answer_ends(model: Any, tokenizer: PreTrainedTokenizerBase, template: QuestionTemplate) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from kinject.errors import ConfigurationError
 from kinject.evaluation.results import write_json
-from kinject.models.weights import load_weights, writable
+from kinject.models.weights import from_main_process, is_by_zero3, load_weights, writable
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -93,33 +93,27 @@ class BestWeights:
     def load_into(self, model: Any) -> None:
         """Load the kept weights into ``model``, the one that was trained (wrapped by PEFT, sharded, or not).
 
-        Every process calls this.
+        Every process calls this. The main process alone reads them, so that the host holds one whole model and no other
+        process needs its disk; under ZeRO-3 all read, and each keeps its shard.
 
         Raises:
             ConfigurationError: the folder does not hold them.
         """
-        if not (self.folder / SELECTION_FILE).is_file():
+        if not from_main_process((self.folder / SELECTION_FILE).is_file()):
             raise ConfigurationError(f"{self.folder}: expected the best weights of this run; the folder was removed")
         if hasattr(model, "peft_config"):
             from peft import load_peft_weights, set_peft_model_state_dict
 
+            kept = from_main_process(load_peft_weights(str(self.folder), device="cpu") if self._writes else None)
             with writable([parameter for parameter in model.parameters() if parameter.requires_grad]):
-                set_peft_model_state_dict(model, load_peft_weights(str(self.folder), device="cpu"))
+                set_peft_model_state_dict(model, kept)
             return
         # Through from_pretrained, since the names and layout of saved weights are not always those of the module.
-        kept = type(model).from_pretrained(self.folder, config=model.config, dtype=model.dtype)
-        load_weights(model, kept)
-
-
-def from_main_process(value: Any) -> Any:
-    """The main process's ``value``, on every process."""
-    from accelerate import PartialState
-    from accelerate.utils import broadcast_object_list
-
-    shared = [value]
-    if PartialState().num_processes > 1:
-        broadcast_object_list(shared)
-    return shared[0]
+        reads = self._writes or is_by_zero3(model)
+        load_weights(
+            model,
+            type(model).from_pretrained(self.folder, config=model.config, dtype=model.dtype) if reads else None,
+        )
 
 
 def _wait() -> None:

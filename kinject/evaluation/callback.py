@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transformers import Trainer, TrainerCallback
 
 from kinject.errors import ConfigurationError
-from kinject.evaluation.best_weights import BestWeights, from_main_process
+from kinject.evaluation.best_weights import BestWeights
 from kinject.evaluation.measures import DIRECTIONS, READINGS, REFUSED, asked, cells, macro, score_answers
 from kinject.evaluation.refusals import is_refusal
 from kinject.evaluation.results import changed_answers, new_results, read_results, write_results
-from kinject.models.weights import flops_per_token, is_fsdp, peak_memory_bytes, whole_model
+from kinject.models.weights import flops_per_token, from_main_process, is_fsdp, peak_memory_bytes, whole_model
 
 if TYPE_CHECKING:
     import os
@@ -113,6 +113,8 @@ class QuestionAnsweringCallback(TrainerCallback):
         ask: ``ask(model, questions) -> answers``, for models that are not asked by ``generate``.
         max_new_tokens, batch_size, examples, system_prompt, sampling: as in
             :func:`kinject.evaluation.answer_questions`.
+        knows: ``knows(model) -> measured``, such as :func:`kinject.evaluation.measure_retention` with what it measures; called
+            once, where the untrained model is asked, and kept as ``retention.before`` of the results.
         report: shows one line per evaluation; default: printed without breaking a progress bar.
 
     Attributes:
@@ -140,10 +142,11 @@ class QuestionAnsweringCallback(TrainerCallback):
         every: int | None = None,
         ask: Callable[[Any, Sequence[str]], list[str]] | None = None,
         max_new_tokens: int = 128,
-        batch_size: int = 32,
+        batch_size: int | None = None,
         examples: Sequence[tuple[str, str]] = (),
         system_prompt: str | None = None,
         sampling: SamplingConfig | None = None,
+        knows: Callable[[Any], dict[str, Any]] | None = None,
         report: Callable[[str], None] | None = None,
     ) -> None:
         """Check the settings; nothing is asked yet."""
@@ -178,7 +181,7 @@ class QuestionAnsweringCallback(TrainerCallback):
         self._results_path = Path(results_path) if results_path is not None else None
         self._select_on, self._metric, self._evaluations, self._every = select_on, metric, evaluations, every
         self._tokenizer = tokenizer
-        self._ask = ask
+        self._ask, self._knows = ask, knows
         self._asking: dict[str, Any] = {
             "max_new_tokens": max_new_tokens,
             "batch_size": batch_size,
@@ -250,6 +253,9 @@ class QuestionAnsweringCallback(TrainerCallback):
                 self.best.forget()
             scores, self.answers, _ = self._evaluate(args, model)
             self.results["before"], self.results["answers_before"] = scores, self.answers
+            if self._knows is not None:  # not before: until here the libraries had not placed the model
+                with self._whole(model) as whole:
+                    self.results["retention"] = {"before": self._knows(whole)}
             self._show(args, state, control, scores, "before")
             self._write(state)
         self._clock_started = time.monotonic()
@@ -339,8 +345,11 @@ class QuestionAnsweringCallback(TrainerCallback):
         by_question = dict(zip(distinct, answers, strict=True))
         return [by_question[question] for question in questions]
 
+    def _whole(self, model: Any) -> AbstractContextManager[Any]:
+        return nullcontext(model) if self.trainer is None else whole_model(self.trainer)
+
     def _ask_model(self, model: Any, questions: Sequence[str]) -> list[str]:
-        with nullcontext(model) if self.trainer is None else whole_model(self.trainer) as whole:
+        with self._whole(model) as whole:
             if self._ask is not None:
                 return self._ask(whole, questions)
             from kinject.evaluation.asking import answer_questions
@@ -359,6 +368,8 @@ class QuestionAnsweringCallback(TrainerCallback):
         if previous is not None:
             self.results["before"] = previous["before"]
             self.results["answers_before"] = previous.get("answers_before", [])
+            if self._knows is not None and (previous.get("retention") or {}).get("before") is not None:
+                self.results["retention"] = {"before": previous["retention"]["before"]}
             self.results["history"] = [entry for entry in previous["history"] if entry["step"] <= step]
         if self.best is not None:
             self.best.resume({entry["step"] for entry in self.results["history"]})

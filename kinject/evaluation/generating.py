@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
     from transformers import DynamicCache
 
-_TOKENS_AT_ONCE = 4  # after so many, rows that have ended leave and others join
+# After so many, rows that have ended leave and others join. On an accelerator a call costs more than the tokens of ended rows.
+_TOKENS_AT_ONCE, _ON_ACCELERATORS = 4, 16
 
 
 @torch.no_grad()
@@ -171,7 +172,8 @@ class _Writer:
 
     def _at_once(self) -> int:
         """Tokens that are written before anything else is looked at."""
-        return min(_TOKENS_AT_ONCE, self._max_new_tokens - self._written_at_most())
+        at_once = _TOKENS_AT_ONCE if self._model.device.type == "cpu" else _ON_ACCELERATORS
+        return min(at_once, self._max_new_tokens - self._written_at_most())
 
     def _room(self) -> int:
         """How many waiting prompts can be taken up at once: a batch at most, and no more than there is memory for.

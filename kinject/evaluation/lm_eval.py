@@ -20,6 +20,7 @@ from kinject.errors import ConfigurationError
 from kinject.evaluation.asking import answer_ends, answer_log_likelihood, evaluating
 from kinject.evaluation.generating import until_end
 from kinject.models import load_model
+from kinject.models.devices import device_and_dtype, place
 from kinject.prompts.encoding import begin_of_text_ids, pin_template
 from kinject.prompts.templates import QuestionTemplate
 from kinject.sampling import sample
@@ -38,8 +39,8 @@ class DiffusionLM(LM):
     Args:
         pretrained: One of kinject's names, a directory or a Hub id.
         batch_size: Rows of a forward pass.
-        device: Where it runs; default: a GPU if there is one.
-        dtype: Of the weights.
+        device: Where it runs; default: the accelerator, if there is one.
+        dtype: Of the weights; default: float32 on the processor, bfloat16 on an accelerator that computes in it.
         revision: Of a Hub repository.
         sampling, sampling_steps, block_length: As in `kinject eval`.
         samples: Maskings that a log-likelihood is estimated from.
@@ -54,7 +55,7 @@ class DiffusionLM(LM):
         pretrained: str,
         batch_size: int | str = 32,
         device: str | None = None,
-        dtype: str = "float32",
+        dtype: str | None = None,
         revision: str | None = None,
         sampling: str = "fast",
         sampling_steps: int | None = None,
@@ -64,16 +65,15 @@ class DiffusionLM(LM):
         max_batch_size: int | None = None,
     ) -> None:
         super().__init__()
-        import torch
-
-        options: dict[str, Any] = {"dtype": dtype} | ({"revision": revision} if revision else {})
+        self._device, native = device_and_dtype(device)
+        options: dict[str, Any] = {"dtype": dtype or native or "float32"} | ({"revision": revision} if revision else {})
         loaded = load_model(pretrained, **options)
         if not loaded.is_diffusion:
             raise ConfigurationError(
                 f"model '{loaded.name}' is autoregressive; kinject-diffusion asks masked diffusion models. Use --model hf."
             )
-        self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self.model: Any = loaded.model.to(self._device)  # type: ignore[arg-type]
+        place(loaded.model, self._device)
+        self.model: Any = loaded.model
         self.tokenizer: Any = loaded.tokenizer
         pin_template(self.tokenizer)  # the frame that kinject asks in
         self.name = loaded.name

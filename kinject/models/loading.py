@@ -17,27 +17,38 @@ from urllib.request import Request, urlopen
 
 from kinject import compat
 from kinject.errors import ConfigurationError, HubError
+from kinject.models import devices
 from kinject.models.adapters import adapter_config, attach_adapter, own_tokenizer
 from kinject.models.diffusion import is_diffusion, settle_attention
 from kinject.models.layouts import loading_options
 from kinject.models.weights import require_all_weights, require_finite
 
 if TYPE_CHECKING:
+    import torch
     from peft import PeftModel
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
 # Looks at what belongs to a model without loading its weights, and without asking the Hub.
 
 
 def tokenizer_and_vocabulary(name: str) -> tuple[PreTrainedTokenizerBase, int] | None:
-    """The tokenizer of the model or adapter ``name``, and the rows of its embedding.
+    """The tokenizer of the model or adapter ``name``, and the rows of its embedding; else as `tokenizer_and_config`."""
+    found = tokenizer_and_config(name)
+    return None if found is None else (found[0], int(found[1].get_text_config().vocab_size))
+
+
+def tokenizer_and_config(
+    name: str, local_files_only: bool = True
+) -> tuple[PreTrainedTokenizerBase, PreTrainedConfig] | None:
+    """The tokenizer and the configuration of the model ``name``, or of the base of the adapter.
 
     Args:
-        name: As `load_model` takes it. Of Hub ids only the local cache is read.
+        name: As `load_model` takes it.
+        local_files_only: Whether of Hub ids only the local cache is read.
 
     Returns:
-        None where a Hub id is not in the cache.
+        None where a Hub id is not in the cache, or not on a Hub that answers.
 
     Raises:
         ConfigurationError: a directory is missing or holds no model.
@@ -54,16 +65,15 @@ def tokenizer_and_vocabulary(name: str) -> tuple[PreTrainedTokenizerBase, int] |
     local = Path(path).is_dir()
     if not local and not is_hub_id(path):
         raise ConfigurationError(f"model '{name}': no such directory, and no Hub id such as user/name.")
-    adapter = adapter_config(path, local_files_only=True) if not options else None
+    where: dict[str, Any] = {"local_files_only": local_files_only}
+    adapter = adapter_config(path, **where) if not options else None
     if adapter is not None:
-        base = tokenizer_and_vocabulary(str(adapter["base_model_name_or_path"]))
-        own = own_tokenizer(path, local_files_only=True)
+        base = tokenizer_and_config(str(adapter["base_model_name_or_path"]), local_files_only)
+        own = own_tokenizer(path, **where)
         return base if base is None or own is None else (own, base[1])
-    reading: dict[str, Any] = {**options, "local_files_only": True, "trust_remote_code": False}
+    reading: dict[str, Any] = {**options, **where, "trust_remote_code": False}
     try:
-        translated = (
-            {} if options else loading_options(PreTrainedConfig.get_config_dict(path, local_files_only=True)[0])
-        )
+        translated = {} if options else loading_options(PreTrainedConfig.get_config_dict(path, **where)[0])
         config = translated["config"] if "config" in translated else AutoConfig.from_pretrained(path, **reading)
         tokenizer = AutoTokenizer.from_pretrained(
             path, **reading, **({"config": PreTrainedConfig()} if translated else {})
@@ -72,7 +82,7 @@ def tokenizer_and_vocabulary(name: str) -> tuple[PreTrainedTokenizerBase, int] |
         if not local:
             return None
         raise ConfigurationError(f"model '{name}': could not be read: {' '.join(str(error).split())}") from error
-    return tokenizer, int(config.get_text_config().vocab_size)
+    return tokenizer, config
 
 
 # Reads one checkpoint, from a directory or the Hub, and fails on any weight that does not fit.
@@ -295,20 +305,29 @@ def _hub_has(repository: str) -> bool:
 _SECONDS = 10.0
 
 
-def load(name: str, *, revision: str | None = None, token: str | None = None, **options: Any) -> LoadedModel:
-    """Load a model or adapter with its tokenizer, by Hub id, directory or kinject's own name.
+def load(
+    name: str,
+    *,
+    revision: str | None = None,
+    token: str | None = None,
+    device: str | torch.device | None = None,
+    **options: Any,
+) -> LoadedModel:
+    """Load a model or adapter with its tokenizer, to be asked, by Hub id, directory or kinject's own name.
 
         loaded = kinject.load("user/repo", revision="v1")
         kinject.answer_questions(loaded.model, loaded.tokenizer, ["Who is the quiet weaver of Tarn?"])
 
-    What it loads is what `kinject.load_model` loads; but of a repository it first asks the Hub whether it is there, so
-    that its errors tell what is missing.
+    What it loads is what `kinject.load_model` loads; but it lies on the accelerator, where there is one, and of a repository
+    it first asks the Hub whether it is there, so that its errors tell what is missing.
 
     Args:
         name: `user/repo`, a directory, or a name such as `nano-ar`.
         revision: Branch, tag or commit of the repository.
         token: Access token for a private one; default: HF_TOKEN, or that of `hf auth login`.
-        options: Passed on to `kinject.load_model`, such as `dtype`.
+        device: Where it is asked; default: the accelerator, else the processor.
+        options: Passed on to `kinject.load_model`, such as `dtype`. Default there: that of the checkpoint on the processor,
+            bfloat16 on an accelerator that computes in it, else float32.
 
     Raises:
         ConfigurationError: there is no such model, or it cannot be loaded as it stands.
@@ -325,10 +344,15 @@ def load(name: str, *, revision: str | None = None, token: str | None = None, **
     hub = {key: value for key, value in hub.items() if value is not None}
     if remote:
         require_repository(name, **hub)
+    where, dtype = devices.device_and_dtype(device)
+    if dtype is not None and options.get("dtype") is None:
+        options["dtype"] = dtype
     try:
-        return load_model(name, **hub, **options)
+        loaded = load_model(name, **hub, **options)
     except OSError as error:
         raise HubError(f"model '{name}' is neither on a Hub that answers nor in the cache: {_line(error)}") from error
+    devices.place(loaded.model, where)
+    return loaded
 
 
 def is_repository(name: str) -> bool:

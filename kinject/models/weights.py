@@ -6,15 +6,19 @@ Knows nothing of what is learned.
 from __future__ import annotations
 
 import sys
+import uuid
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import distributed, nn
 
 from kinject.errors import ConfigurationError
+from kinject.models import devices
 
 if TYPE_CHECKING:
     import torch
@@ -78,22 +82,29 @@ def _size(parameter: Any) -> int:
 _gathered: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 
 
-def whole_model(trainer: Trainer) -> AbstractContextManager[Any]:
-    """The model of ``trainer`` with all its weights, as `whole_weights` gives it; before, in and after training."""
-    return whole_weights(trainer.model, trainer.model_wrapped)
+@contextmanager
+def whole_model(trainer: Trainer) -> Iterator[Any]:
+    """The model of ``trainer`` with all its weights, as `whole_weights` gives it, to be asked in the precision of training.
+
+    accelerate puts autocast inside `forward`, which would round all weights again for every token that is written; one around
+    the block rounds them once.
+    """
+    with whole_weights(trainer.model, trainer.model_wrapped) as model, trainer.accelerator.autocast():
+        yield model
 
 
 @contextmanager
 def whole_weights(model: Any, wrapped: Any = None) -> Iterator[Any]:
-    """``model``; in the block, every process holds all weights that ZeRO-3 has sharded.
+    """``model``; in the block, every process holds all weights that ZeRO-3 has sharded, if its device has room for them.
 
-    Every process has to enter and leave.
+    Where it has not, ``model`` stays sharded, and its layers are gathered for every token that is written. Every process has to
+    enter and leave.
 
     Args:
         model: Whole or sharded.
         wrapped: DeepSpeed's engine around it, once there is one.
     """
-    if not _by_zero3(model):
+    if not is_by_zero3(model) or not _fits_whole(model):
         yield model
         return
     import deepspeed
@@ -109,11 +120,26 @@ def whole_weights(model: Any, wrapped: Any = None) -> Iterator[Any]:
             add_hooks(wrapped)
 
 
+def _fits_whole(model: nn.Module) -> bool:
+    """Whether the device of every process has room for all weights of ``model``; every process has to call this."""
+    free = devices.free_memory()
+    needed = sum(_size(weight) * weight.element_size() for weight in model.parameters())
+    fits = free is None or needed <= _ROOM * free
+    if distributed.is_available() and distributed.is_initialized():
+        flag = torch.tensor(int(fits), device=devices.accelerator() or "cpu")
+        distributed.all_reduce(flag, distributed.ReduceOp.MIN)
+        fits = bool(flag)
+    return fits
+
+
+_ROOM = 0.8  # of what is free; keys and values of the questions need some of it
+
+
 def is_sharded(model: nn.Module) -> bool:
     """Whether a forward pass of ``model`` needs other processes, for weights that this one does not hold."""
     if not distributed.is_available() or not distributed.is_initialized() or distributed.get_world_size() == 1:
         return False
-    return is_fsdp(model) or (model not in _gathered and _by_zero3(model))
+    return is_fsdp(model) or (model not in _gathered and is_by_zero3(model))
 
 
 def is_fsdp(model: nn.Module) -> bool:
@@ -123,22 +149,25 @@ def is_fsdp(model: nn.Module) -> bool:
     return any(isinstance(module, (FSDPModule, FullyShardedDataParallel)) for module in model.modules())
 
 
-def load_weights(model: nn.Module, kept: nn.Module) -> None:
+def load_weights(model: nn.Module, kept: nn.Module | None) -> None:
     """Copy the weights of ``kept`` into ``model``, a model of the same kind; every process has to call this.
 
     Args:
         model: Whole, or sharded by ZeRO-3 or FSDP.
-        kept: Whole, or sharded by ZeRO-3 if ``model`` is.
+        kept: Whole, in the main process alone; or sharded by ZeRO-3 if ``model`` is.
     """
-    if _by_zero3(model):
+    if is_by_zero3(model):
+        assert kept is not None
         for own, other in zip(model.parameters(), kept.parameters(), strict=True):
             with writable([own, other]):
                 own.data.copy_(other.data)
         return
     from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 
-    weights: Mapping[str, torch.Tensor] = kept.state_dict()
-    set_model_state_dict(model, dict(weights), options=StateDictOptions(full_state_dict=True))
+    weights: Mapping[str, torch.Tensor] = {} if kept is None else kept.state_dict()
+    several = distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
+    options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=several)
+    set_model_state_dict(model, dict(weights), options=options)
 
 
 @contextmanager
@@ -153,7 +182,8 @@ def writable(parameters: list[nn.Parameter]) -> Iterator[None]:
         yield
 
 
-def _by_zero3(model: nn.Module) -> bool:
+def is_by_zero3(model: nn.Module) -> bool:
+    """Whether ZeRO-3 has sharded the weights of ``model``."""
     return any(hasattr(parameter, "ds_id") for parameter in model.parameters())
 
 
@@ -297,4 +327,90 @@ def require_all_weights(
         raise ConfigurationError(
             f"has weights that do not fit its configuration: {'; '.join(faults)}. Expected the files of one "
             "complete checkpoint; download or save it again."
+        )
+
+
+# What several processes of one run agree on. A decision that each makes for itself, such as which checkpoint is the last,
+# differs as soon as two machines see two disks, and then some wait for ever for the others.
+
+_PATIENCE = timedelta(days=7)
+
+
+def from_main_process(value: Any) -> Any:
+    """The main process's ``value``, on every process."""
+    from accelerate import PartialState
+    from accelerate.utils import broadcast_object_list
+
+    shared = [value]
+    if PartialState().num_processes > 1:
+        broadcast_object_list(shared)
+    return shared[0]
+
+
+def from_every_process(value: Any) -> list[Any]:
+    """The ``value`` of each process, in their order, on every process."""
+    from accelerate import PartialState
+    from accelerate.utils import gather_object
+
+    return list(gather_object([value])) if PartialState().num_processes > 1 else [value]
+
+
+def process_number() -> int:
+    """The number of this process among those of the run."""
+    from accelerate import PartialState
+
+    return int(PartialState().process_index)
+
+
+@contextmanager
+def main_process_works() -> Iterator[bool]:
+    """True where the main process is to work alone; the others wait at the end of the block, however long it takes.
+
+    A barrier of NCCL is a kernel that the watchdog ends after `ddp_timeout`, half an hour; these wait on sockets, in a group of
+    their own. Every process has to enter.
+    """
+    from accelerate import PartialState
+
+    state = PartialState()
+    if state.num_processes == 1:
+        yield True
+        return
+    group = distributed.new_group(backend="gloo", timeout=_PATIENCE)
+    try:
+        yield state.is_main_process
+    finally:
+        distributed.barrier(group)
+        distributed.destroy_process_group(group)
+
+
+def require_shared(directory: Path, because: Sequence[str]) -> None:
+    """Refuse an ``output_dir`` that is another one for some of the processes, where that matters; all have to call this.
+
+    Args:
+        directory: It is made if need be.
+        because: The settings that read what the main process writes; empty where there are none.
+
+    Raises:
+        ConfigurationError: some process does not see what the main process writes.
+    """
+    from accelerate import PartialState
+
+    state = PartialState()
+    if state.num_processes == 1 or not because:
+        return
+    name = from_main_process(f".shared-{uuid.uuid4().hex}")
+    if state.is_main_process:
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / name).touch()
+    state.wait_for_everyone()
+    seen = from_every_process((directory / name).is_file())
+    if state.is_main_process:
+        (directory / name).unlink()
+    blind = [number for number, sees in enumerate(seen) if not sees]
+    if blind:
+        raise ConfigurationError(
+            f"output_dir '{directory}' is not the same directory for all {len(seen)} processes: {len(blind)} of them (the "
+            f"first is number {blind[0]}) do not see what the main process writes there, which {' and '.join(because)} would "
+            "have them read. Name a directory on a disk that all nodes share, or leave these settings out "
+            "(--resume_from_checkpoint false, --select_on none)."
         )

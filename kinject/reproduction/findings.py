@@ -177,7 +177,7 @@ class Findings:
         return {
             seed: (found["retention"]["before"]["answered"], found["retention"]["after"]["answered"])
             for seed, found in self._by_seed(model, method, dataset).items()
-            if found.get("retention")
+            if (found.get("retention") or {}).get("after")
         }
 
     def retained(self, models: Sequence[str], method: str, dataset: str) -> tuple[Spread, Spread] | None:

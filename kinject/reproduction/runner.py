@@ -137,7 +137,8 @@ def _run(run: Run, launch: Launch, keep_stale: bool, report: Callable[[Run, str]
         resumes = found == "partial"
         _prepare(directory, run, resumes)
         report(run, "resumed" if resumes else "started")
-        command = launch.command(run, *(("--resume_from_checkpoint", "true") if resumes else ("--overwrite",)))
+        anew = ("--resume_from_checkpoint", "false", "--overwrite")
+        command = launch.command(run, *(("--resume_from_checkpoint", "true") if resumes else anew))
         threads = str(launch.threads)
         environment = {**os.environ, "OMP_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "false", "TQDM_DISABLE": "1"}
         log = directory / "log.txt"

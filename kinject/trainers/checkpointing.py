@@ -28,7 +28,7 @@ from transformers import TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from kinject.errors import ConfigurationError, RunStopped, TrainingError
-from kinject.models.weights import all_finite
+from kinject.models.weights import all_finite, main_process_works
 from kinject.trainers.run_inputs import TRAINER_STATE
 
 if TYPE_CHECKING:
@@ -344,9 +344,9 @@ def make_loadable(trainer: Trainer, checkpoint: str) -> None:
     config: dict[str, Any] = trainer.accelerator.state.deepspeed_plugin.deepspeed_config
     config.pop("checkpoint", None)
     if needs_conversion(checkpoint, trainer.args.world_size):
-        if trainer.is_world_process_zero():
-            to_universal(checkpoint)
-        trainer.accelerator.wait_for_everyone()
+        with main_process_works() as works:  # many minutes for large models, longer than NCCL would wait
+            if works:
+                to_universal(checkpoint)
         config["checkpoint"] = {"load_universal": True}
 
 

@@ -151,7 +151,7 @@ class DocumentCollator:
 
     Returns a dict with `input_ids`, `attention_mask`, `labels` (not shifted, -100 where nothing is scored), each
     `(batch, length)`, or what `packed` returns; for masked objectives also `mask_ratio` `(batch,)`, NaN for a row that shows
-    no copy and so has no mask, and what `batch_predictions` returns.
+    no copy and so has no mask; where `indexed` what `supervised` returns; and what `batch_predictions` returns.
     """
 
     frames: Sequence[Frame]
@@ -163,6 +163,9 @@ class DocumentCollator:
     # Whether training batches are packed, and if so, whether with boundaries; evaluation batches are always padded.
     packing: Packing = "none"
     num_epochs: float = 1.0
+    # Whether a batch says where its targets are, and how much its rows share: on a device, finding out would wait for it. Not
+    # for streamed data, whose batches accelerate cuts along their rows.
+    indexed: bool = True
     # In shared memory, so that data loader workers that outlive an epoch see the new one.
     _epoch: torch.Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.int64).share_memory_())
 
@@ -200,6 +203,8 @@ class DocumentCollator:
             batch = packed(samples, self.packing == "boundaries", pad)
         if self.masking is not None:
             batch["mask_ratio"] = torch.tensor(ratios)
+        if self.indexed:
+            batch |= supervised(batch["input_ids"], batch["labels"][:, 1:])
         labels = [targets for _, targets in samples]
         return batch | batch_predictions(rows, labels) | batch_weights(rows, labels)
 
@@ -258,6 +263,23 @@ class DocumentCollator:
         return random_tokens(ids, mask, self.masking.candidate_ids, self._generator(row, REPLACEMENT_STREAM))
 
 
+def supervised(input_ids: torch.Tensor, targets: torch.Tensor) -> dict[str, Any]:
+    """Where the targets of a batch are, and how many tokens all its rows begin with that come before any of them.
+
+    Args:
+        input_ids: `(batch, length)`.
+        targets: -100 where nothing is scored, `(batch, length - 1)`; of masked diffusion models `(batch, length)`.
+
+    Returns:
+        `supervised`, the row and the position of each target, `(2, targets)`, and `shared`, an `int`.
+    """
+    where = torch.stack((targets != IGNORED).nonzero(as_tuple=True))  # (2, targets)
+    if len(input_ids) == 1 or not where.shape[1]:
+        return {"supervised": where, "shared": 0}
+    before = input_ids[:, : int(where[1].min())]
+    return {"supervised": where, "shared": int((before == before[:1]).all(0).long().cumprod(0).sum())}
+
+
 def padded(rows: Sequence[Sequence[float]], length: int, value: float) -> torch.Tensor:
     """``rows`` as one tensor `(batch, length)`, with ``value`` after each."""
     tensor = torch.full((len(rows), length), value)
@@ -311,6 +333,7 @@ class DiffusionCollator(DocumentCollator):
             "labels": input_ids.masked_fill(~is_hidden, IGNORED),
             "mask_ratio": torch.tensor(ratios),
             "maskable": torch.tensor([len(answer) for answer in answers]),
+            **({"supervised": torch.stack(is_hidden.nonzero(as_tuple=True))} if self.indexed else {}),
         }
 
     def _hidden(self, row: Mapping[str, Any], ratio: float, length: int, masking: Masking) -> list[bool]:

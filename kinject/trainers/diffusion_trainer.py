@@ -19,7 +19,7 @@ from kinject.trainers.collator import DiffusionCollator, DocumentCollator, Maski
 from kinject.trainers.diffusion_config import DiffusionSFTConfig
 from kinject.trainers.document_config import DocumentSFTConfig
 from kinject.trainers.document_trainer import DocumentSFTTrainer
-from kinject.trainers.positions import log_by_ratio, log_scores, token_scores
+from kinject.trainers.positions import token_scores
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -144,7 +144,8 @@ class DiffusionSFTTrainer(DocumentSFTTrainer):
         """The weighted loss, with only the hidden positions projected through the head."""
         mode = "train" if model.training else "eval"
         labels, mask_ratio, maskable = inputs["labels"], inputs["mask_ratio"], inputs["maskable"]
-        rows, positions = (labels != IGNORED).nonzero(as_tuple=True)
+        where = inputs.get("supervised")
+        rows, positions = (labels != IGNORED).nonzero(as_tuple=True) if where is None else where
         read = (positions - 1).clamp(min=0) if self._settings.shifted_logits else positions
         forwarded = {"input_ids": inputs["input_ids"], "attention_mask": inputs["attention_mask"], "use_cache": False}
         with self._supervised.at(rows, read):
@@ -155,8 +156,8 @@ class DiffusionSFTTrainer(DocumentSFTTrainer):
         loss = -weighted.sum() / divisor
         if self.args.average_tokens_across_devices and num_items_in_batch is not None:
             loss = loss * self.accelerator.num_processes  # the processes' gradients are averaged
-        log_scores(self, mode, scores, inputs["attention_mask"].sum())
-        log_by_ratio(self, mode, mask_ratio, rows, scores.log_probs)
+        self._tally.add_scores(mode, scores, inputs["attention_mask"].sum())
+        self._tally.add_ratios(mode, mask_ratio, rows, scores.log_probs)
         return (loss, None) if return_outputs else loss
 
     def prediction_step(

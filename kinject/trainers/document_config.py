@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -23,6 +24,47 @@ def set_deepspeed_rate(config: Any, found: float | str | None, learning_rate: fl
         node, name = config.find_config_node(place)
         if node is not None and name in node and node[name] == found:
             node[name] = learning_rate
+
+
+_LOST = 0.1  # share of the weights from which on a run is refused
+_SAMPLED = 10_000  # numbers of a tensor that are looked at
+_KAHAN = "adamw_anyprecision"  # the optimizer of transformers that can keep what bf16 rounds away
+
+
+def require_updates(model: torch.nn.Module, args: DocumentSFTConfig) -> None:
+    """Refuse to train 16-bit weights that a step of the optimizer leaves as they are.
+
+    AdamW moves a weight by about the learning rate, and bf16 has numbers at distances of 1/256 to 1/128 of their size: a weight
+    of .02 that is to move by 5e-6 stays where it is, at every step anew.
+
+    Args:
+        model: What is trained in full, without fp32 copies of its weights.
+        args: Its settings.
+
+    Raises:
+        ConfigurationError: at the peak learning rate a tenth of the weights or more would not move; for fewer it warns.
+    """
+    trained = [weight for weight in model.parameters() if weight.requires_grad and weight.element_size() == 2]
+    if not trained or (args.optim == _KAHAN and "use_kahan_summation=true" in str(args.optim_args).lower()):
+        return
+    lost = total = 0
+    for weight in trained:
+        values = weight.detach().flatten()[:: max(1, weight.numel() // _SAMPLED)]
+        moved = (values.float() - float(args.learning_rate or 0.0) * values.float().sign()).to(values.dtype)
+        lost += int((moved == values).sum()) * weight.numel() // max(1, values.numel())
+        total += weight.numel()
+    share, kind = lost / max(1, total), str(trained[0].dtype).removeprefix("torch.")
+    said = (
+        f"the weights are {kind} and all learn in it: at a learning rate of {args.learning_rate:g} a step of AdamW is rounded "
+        f"away in {share:.0%} of them"
+    )
+    cure = (
+        "Load them in fp32, which still computes in bf16 (--dtype float32 --bf16 true); where memory is short train an adapter "
+        "(--use_peft true), take 8-bit states (--optim adamw_bnb_8bit), or shard (deepspeed_configs/zero3.yaml)."
+    )
+    if share >= _LOST:
+        raise ConfigurationError(f"{said}, without a word. {cure}")
+    warnings.warn(f"{said}, and in more once the rate falls. {cure}", stacklevel=2)
 
 
 @dataclass

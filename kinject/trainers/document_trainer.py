@@ -23,9 +23,9 @@ from kinject import compat
 from kinject.errors import ConfigurationError
 from kinject.models.adapters import head_refusal, require_adapter_modules
 from kinject.models.diffusion import is_diffusion, text_config
-from kinject.models.weights import frozen_parameters, parameter_count
+from kinject.models.weights import from_main_process, frozen_parameters, is_by_zero3, parameter_count
 from kinject.prompts.encoding import pin_template
-from kinject.prompts.templates import IGNORED, Wording
+from kinject.prompts.templates import Wording
 from kinject.trainers.checkpointing import (
     DivergenceGuard,
     StopCallback,
@@ -35,12 +35,25 @@ from kinject.trainers.checkpointing import (
     universal_folder,
     written_whole,
 )
-from kinject.trainers.collator import PREDICTED, WEIGHTS, DocumentCollator, Masking, check_isolation, document_of_each
-from kinject.trainers.document_config import CorruptionSFTConfig, DocumentSFTConfig, set_deepspeed_rate
+from kinject.trainers.collator import (
+    PREDICTED,
+    WEIGHTS,
+    DocumentCollator,
+    Masking,
+    check_isolation,
+    document_of_each,
+    supervised,
+)
+from kinject.trainers.document_config import (
+    CorruptionSFTConfig,
+    DocumentSFTConfig,
+    require_updates,
+    set_deepspeed_rate,
+)
 from kinject.trainers.hub_hooks import HubHooks
 from kinject.trainers.infilling import EntityReport
 from kinject.trainers.order import EpochCallback, LengthGroupedSampler, TurnSampler
-from kinject.trainers.positions import SharedPrompts, SupervisedPositions, log_by_ratio, log_scores, scores_of
+from kinject.trainers.positions import SharedPrompts, SupervisedPositions, Tally, scores_of
 from kinject.trainers.preparation import PREPARED, Preparation, check_dataset, title_of
 from kinject.trainers.rehearsal import distilled, has_own_loss, other_divergence
 from kinject.trainers.run_inputs import INPUTS, inputs_of, recorded_state, require_same_inputs
@@ -149,8 +162,10 @@ class DocumentSFTTrainer(SFTTrainer):
         self._check_attention(base)
         for weight in frozen_parameters(base, args.frozen_modules or (), adapter=base is not self.model):
             weight.requires_grad_(False)
-        if getattr(base, "is_quantized", False) and not args.bf16:
-            # trl rounds what is trained of a quantized model to bfloat16; loaded again it would answer differently.
+        adapted = base is not self.model
+        if adapted and (self._keeps_no_masters() or (getattr(base, "is_quantized", False) and not args.bf16)):
+            # trl rounds adapters on quantized weights to bfloat16, and peft copies what `modules_to_save` names as the base has
+            # it. Small updates would be lost, and what is loaded again would answer differently.
             for weight in filter(lambda each: each.requires_grad, base.parameters()):
                 weight.data = weight.data.float()
         packing: Packing = "none"
@@ -161,13 +176,22 @@ class DocumentSFTTrainer(SFTTrainer):
             args.learning_rate = 1e-4 if small else self._large_learning_rate
             if self.is_deepspeed_enabled:  # which read its file when there was none
                 set_deepspeed_rate(self.accelerator.state.deepspeed_plugin.hf_ds_config, None, args.learning_rate)
+        if not adapted and self._keeps_no_masters():
+            require_updates(base, args)
         self._has_own_loss = has_own_loss(self)
         self._supervised = SupervisedPositions(base)
+        self._unmasked = not is_diffusion(base) and compat.needs_no_mask(self, base)
+        self._tally = Tally(self)
         self._untrained: PreTrainedModel | None = (
             None  # the weights before training, where no adapter leaves them as they are
         )
         if args.anchor and base is self.model:
-            self._untrained = untrained_copy(base)
+            if is_by_zero3(base):
+                raise ConfigurationError(
+                    "anchor compares with a whole copy of the untrained model, and ZeRO-3 has sharded it. Launch with "
+                    "deepspeed_configs/zero2.yaml, train an adapter (--use_peft true), or leave --anchor out."
+                )
+            self._untrained = untrained_copy(base, args.device)
             self._untrained_supervised = SupervisedPositions(self._untrained)
         self._shared_prompts = SharedPrompts(self, base)
         # The loss is summed over supervised tokens and divided by their number in the whole accumulated batch, whatever
@@ -188,6 +212,7 @@ class DocumentSFTTrainer(SFTTrainer):
             masking=self._masking(base.config.get_text_config().vocab_size),
             pad_to_multiple_of=int(args.pad_to_multiple_of) if args.pad_to_multiple_of else None,
             packing=packing,
+            indexed=not isinstance(train_dataset, IterableDataset),
         )
         self.add_callback(EpochCallback(self.data_collator))
         self.inputs = inputs_of(self, base, preparation.told)
@@ -306,26 +331,30 @@ class DocumentSFTTrainer(SFTTrainer):
         What is rehearsed with its predictions is learned by their divergence instead of the drawn tokens.
         """
         mask_ratio = inputs.pop("mask_ratio", None)
+        where, shared = inputs.pop("supervised", None), inputs.pop("shared", 0)
         predictions = {name: inputs.pop(name) for name in PREDICTED if name in inputs}
         weights = inputs.pop(WEIGHTS, None)
         if return_outputs or self.label_smoother is not None:  # both need the logits of every position
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         position_ids = inputs.get("position_ids")  # only a packed batch has them
         targets = inputs.pop("labels")[:, 1:]  # (batch, length - 1); the last position predicts nothing
-        rows, positions = (targets != IGNORED).nonzero(as_tuple=True)
+        if where is None:  # streamed data, or a collator of the caller's
+            where, shared = supervised(inputs["input_ids"], targets).values()
+        rows, positions = where
         inputs["shift_labels"] = targets[rows, positions][None]
-        if not self.args.anchor:  # what is taken out was encoded by the model as it is
-            positions = positions - self._shared_prompts.take_out(inputs, positions)
-        with self._supervised.at(rows, positions):
-            if self._has_own_loss and model.training:
-                loss = self._own_loss(model, inputs, rows, positions, predictions, weights, num_items_in_batch)
-            else:
-                loss = super().compute_loss(model, inputs, num_items_in_batch=num_items_in_batch)
+        with self.accelerator.autocast():  # around all forward passes, for which the weights are then cast once
+            if not self.args.anchor:  # what is taken out was encoded by the model as it is
+                positions = positions - self._shared_prompts.take_out(inputs, shared)
+            with self._supervised.at(rows, positions, padded_behind=self._unmasked and position_ids is None):
+                if self._has_own_loss and model.training:
+                    loss = self._own_loss(model, inputs, rows, positions, predictions, weights, num_items_in_batch)
+                else:
+                    loss = super().compute_loss(model, inputs, num_items_in_batch=num_items_in_batch)
         if mask_ratio is not None:
             if position_ids is not None:
                 rows = document_of_each(position_ids)[positions]
             mode = "train" if model.training else "eval"
-            log_by_ratio(self, mode, mask_ratio, rows, self._supervised.log_probs)
+            self._tally.add_ratios(mode, mask_ratio, rows, self._supervised.log_probs)
         return loss
 
     def _own_loss(
@@ -362,7 +391,7 @@ class DocumentSFTTrainer(SFTTrainer):
         if self.args.average_tokens_across_devices and num_items_in_batch is not None:
             loss = loss * self.accelerator.num_processes  # the processes' gradients are averaged
         shown = inputs.get("attention_mask", torch.ones_like(inputs["input_ids"]))  # a packed batch has no padding
-        log_scores(self, "train", scores, shown.sum())
+        self._tally.add_scores("train", scores, shown.sum())
         return loss
 
     @torch.no_grad()
@@ -388,6 +417,7 @@ class DocumentSFTTrainer(SFTTrainer):
 
     def _build_accelerator_args(self, **kwargs: Any) -> dict[str, Any]:
         arguments = super()._build_accelerator_args(**kwargs)
+        arguments = compat.shares_gradients(arguments, self.model, self.args.ddp_find_unused_parameters)
         return compat.reduces_in_fp32(arguments) if self.args.bf16 else arguments
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
@@ -422,6 +452,11 @@ class DocumentSFTTrainer(SFTTrainer):
         self._guard.see_gradients(norm)
         return norm
 
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """As trl's, with what the steps since the last log have left on the device."""
+        self._tally.settle()
+        super().log(logs, *args, **kwargs)
+
     # The run and its checkpoints.
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
@@ -441,7 +476,7 @@ class DocumentSFTTrainer(SFTTrainer):
         """
         checkpoint = resume_from_checkpoint
         if checkpoint is True:
-            checkpoint = last_whole_checkpoint(str(self.args.output_dir))
+            checkpoint = from_main_process(last_whole_checkpoint(str(self.args.output_dir)))
         if isinstance(checkpoint, (str, Path)) and self.is_deepspeed_enabled:
             make_loadable(self, str(checkpoint))
         self._guard.reset()
@@ -554,16 +589,23 @@ class DocumentSFTTrainer(SFTTrainer):
 
     # Private parts.
 
+    def _keeps_no_masters(self) -> bool:
+        """Whether the optimizer works on the weights as they are; DeepSpeed and FSDP have it work on fp32 copies."""
+        return not self.is_deepspeed_enabled and not self.is_fsdp_enabled
+
     def _unwrapped(self) -> PreTrainedModel:
         model: Any = self.model
         return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def untrained_copy(model: PreTrainedModel) -> PreTrainedModel:
-    """A frozen copy of ``model``, without what trl has put over its forward pass."""
+def untrained_copy(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
+    """A frozen copy of ``model`` on ``device``, without what trl has put over its forward pass.
+
+    Under DeepSpeed and FSDP the model itself is on the processor until training begins.
+    """
     copied: Any = type(model)(model.config)
     copied.load_state_dict(model.state_dict())
-    return copied.to(device=model.device, dtype=model.dtype).eval().requires_grad_(False)
+    return copied.to(device=device, dtype=model.dtype).eval().requires_grad_(False)
 
 
 def _vocabulary_size(model: str | PreTrainedModel | PeftModel, args: DocumentSFTConfig) -> int:

@@ -64,6 +64,10 @@ class HubHooks:
             if not error.transient:
                 raise
             _warn(f"{error} Training goes on; the model is pushed later.")
+        if args.world_size > 1 and args.hub_strategy == HubStrategy.EVERY_SAVE:
+            _warn(
+                f"{args.world_size} processes would wait for each push; the model is pushed at the end of the run alone."
+            )
         self._trainer.hub_model_id = repository
         self._trainer.push_in_progress = None
 
@@ -95,9 +99,13 @@ class HubHooks:
         )
 
     def push_checkpoint(self, folder: Path) -> None:
-        """Push the model of a checkpoint; a failure warns, and the run goes on. The main process calls this."""
+        """Push the model of a checkpoint; a failure warns, and the run goes on. The main process calls this.
+
+        Of several processes the others would wait meanwhile, in NCCL, which ends the run after `ddp_timeout`: the model is then
+        pushed at the end alone.
+        """
         trainer = self._trainer
-        if trainer.args.hub_strategy == HubStrategy.END:
+        if trainer.args.hub_strategy == HubStrategy.END or trainer.args.world_size > 1:
             return
         trainer.callback_handler.on_push_begin(trainer.args, trainer.state, trainer.control)
         try:

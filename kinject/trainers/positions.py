@@ -36,17 +36,30 @@ class SupervisedPositions:
     def __init__(self, model: PreTrainedModel) -> None:
         self.log_probs: torch.Tensor | None = None
         self._positions: tuple[torch.Tensor, torch.Tensor] | None = None
+        self._padded_behind = False
+        model.base_model.register_forward_pre_hook(self._unmask, with_kwargs=True)
         model.base_model.register_forward_hook(self._gather)
         model.register_forward_hook(self._keep_log_probs)
 
     @contextmanager
-    def at(self, rows: torch.Tensor, positions: torch.Tensor) -> Iterator[None]:
-        """Gather the hidden states at ``positions`` of ``rows``, each `(supervised,)`."""
-        self._positions = rows, positions
+    def at(self, rows: torch.Tensor, positions: torch.Tensor, padded_behind: bool = False) -> Iterator[None]:
+        """Gather the hidden states at ``positions`` of ``rows``, each `(supervised,)`.
+
+        Args:
+            rows, positions: Where they are.
+            padded_behind: Whether attention is causal and rows are padded behind, so that no target sees the padding and the
+                backbone needs no attention mask. One of four dimensions, as it would make of it, rules FlashAttention out.
+        """
+        self._positions, self._padded_behind = (rows, positions), padded_behind
         try:
             yield
         finally:
-            self._positions = None
+            self._positions, self._padded_behind = None, False
+
+    def _unmask(self, module: torch.nn.Module, args: tuple[Any, ...], given: dict[str, Any]) -> Any:
+        if self._padded_behind:
+            given = {name: value for name, value in given.items() if name != "attention_mask"}
+        return args, given
 
     def _gather(self, module: torch.nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         if self._positions is not None:
@@ -116,13 +129,13 @@ class SharedPrompts:
             and not compat.is_stateful(model)
         )
 
-    def take_out(self, inputs: dict[str, Any], supervised: torch.Tensor) -> int:
+    def take_out(self, inputs: dict[str, Any], length: int) -> int:
         """Replace the beginning that all rows of ``inputs`` share by its keys and values, in place.
 
         Args:
             inputs: `input_ids` and `attention_mask`, `(batch, length)`, padded behind; `input_ids` gets shorter,
                 `past_key_values` is added.
-            supervised: The positions whose predictions are scored, in any order, `(supervised,)`.
+            length: Tokens of that beginning, as the collator counts them.
 
         Returns:
             The number of tokens taken out.
@@ -131,15 +144,9 @@ class SharedPrompts:
         rows = len(input_ids)
         if not self._possible or compat.checkpoints_activations(self._model) or is_sharded(self._model):
             return 0
-        if rows == 1 or not len(supervised):
-            return 0
-        before = input_ids[:, : supervised.min()]
-        same = (before == before[:1]).all(0)  # a flag for each position
-        length = int(same.long().cumprod(0).sum())
         if length < WORTH_SHARING:
             return 0
-        with self._trainer.accelerator.autocast():
-            cache = compat.encode_beginning(self._model.base_model, input_ids[:1, :length])
+        cache = compat.encode_beginning(self._model.base_model, input_ids[:1, :length])
         if cache is None:
             self._possible = False
             return 0
@@ -148,42 +155,81 @@ class SharedPrompts:
         return length
 
 
-def log_scores(trainer: Any, mode: str, scores: TokenScores, tokens: torch.Tensor) -> None:
-    """Log entropy and accuracy of the supervised tokens, and how many ``tokens`` there were so far, over all processes."""
-    counted = (scores.entropy.sum(), scores.correct.sum(), torch.tensor(len(scores.correct)), tokens)
-    sums = torch.stack([count.to(tokens.device, torch.float32) for count in counted])
-    entropy, correct, supervised, seen = trainer.accelerator.reduce(sums, reduction="sum").tolist()
-    compat.add_metric(trainer, mode, "entropy", entropy / max(supervised, 1))
-    compat.add_metric(trainer, mode, "mean_token_accuracy", correct / max(supervised, 1))
-    compat.add_tokens(trainer, mode, int(seen))
+_PENDING = 256  # steps after which figures are read though no log is due
 
 
-def log_by_ratio(
-    trainer: Any, mode: str, mask_ratio: torch.Tensor, rows: torch.Tensor, log_probs: torch.Tensor | None
-) -> None:
-    """Log the mean mask ratio, and the mean loss of each quartile of the ratio range [0, 1], over the masked samples.
+class Tally:
+    """What is logged of the steps of ``trainer``, kept on the device until a log is due.
 
-    Where no process has any, nothing is logged: there is no ratio of rehearsed answers.
-
-    Args:
-        trainer: Whose metrics they are.
-        mode: `train` or `eval`.
-        mask_ratio: The ratio of each sample, `(batch,)`; NaN where there is no mask.
-        rows: The sample of each supervised token, `(supervised,)`.
-        log_probs: Their log-probabilities, if known.
+    Reading a number waits for the device, and sharing one with other processes takes a collective: one of each for all steps of
+    a log, instead of several for every step. Every process has to add and settle the same.
     """
-    sums = torch.zeros(10, device=mask_ratio.device)
-    masked = ~mask_ratio.isnan()  # (batch,)
-    if log_probs is not None:
-        counted = masked[rows]  # (supervised,)
-        quartile = (mask_ratio[rows][counted] * 4).long().clamp(max=3)
-        losses = -log_probs.detach().float().to(mask_ratio.device)[counted]
-        sums[:4].index_add_(0, quartile, losses)
-        sums[4:8].index_add_(0, quartile, torch.ones_like(losses))
-    sums[8], sums[9] = mask_ratio[masked].sum(), masked.sum()
-    sums = trainer.accelerator.reduce(sums, reduction="sum")
-    if sums[9] > 0:
-        compat.add_metric(trainer, mode, "mask_ratio", (sums[8] / sums[9]).item())
-    for index in range(4):
-        if sums[4 + index] > 0:
-            compat.add_metric(trainer, mode, f"loss_ratio_q{index + 1}", (sums[index] / sums[4 + index]).item())
+
+    def __init__(self, trainer: Any) -> None:
+        self._trainer = trainer
+        self._ratios: dict[str, list[torch.Tensor]] = {"train": [], "eval": []}  # (10,) each
+        self._scores: dict[str, list[torch.Tensor]] = {"train": [], "eval": []}  # (4,) each
+
+    def add_scores(self, mode: str, scores: TokenScores, tokens: torch.Tensor) -> None:
+        """Entropy and accuracy of the supervised tokens, and how many ``tokens`` there were."""
+        counted = (scores.entropy.sum(), scores.correct.sum(), torch.tensor(len(scores.correct)), tokens)
+        sums = torch.stack([count.to(tokens.device, torch.float32, non_blocking=True) for count in counted])
+        self._add(self._scores, mode, sums)
+
+    def add_ratios(
+        self, mode: str, mask_ratio: torch.Tensor, rows: torch.Tensor, log_probs: torch.Tensor | None
+    ) -> None:
+        """The mean mask ratio, and the mean loss of each quartile of the ratio range [0, 1], over the masked samples.
+
+        Where no process has any, nothing is logged: there is no ratio of rehearsed answers.
+
+        Args:
+            mode: `train` or `eval`.
+            mask_ratio: The ratio of each sample, `(batch,)`; NaN where there is no mask.
+            rows: The sample of each supervised token, `(supervised,)`.
+            log_probs: Their log-probabilities, if known.
+        """
+        sums = torch.zeros(10, device=mask_ratio.device)
+        masked = ~mask_ratio.isnan()  # (batch,)
+        ratios = mask_ratio.nan_to_num(0.0)
+        if log_probs is not None:
+            counted = masked[rows].float()  # (supervised,)
+            quartile = (ratios[rows] * 4).long().clamp(max=3)
+            losses = -log_probs.detach().float().to(mask_ratio.device)
+            sums[:4].index_add_(0, quartile, losses * counted)
+            sums[4:8].index_add_(0, quartile, counted)
+        sums[8], sums[9] = ratios.sum(), masked.sum()
+        self._add(self._ratios, mode, sums)
+
+    def _add(self, pending: dict[str, list[torch.Tensor]], mode: str, sums: torch.Tensor) -> None:
+        pending[mode].append(sums)
+        if len(pending[mode]) >= _PENDING:
+            self.settle()
+
+    def settle(self) -> None:
+        """Read what was added, and hand it to trl's log step by step."""
+        for mode in ("train", "eval"):
+            for entropy, correct, supervised, seen in self._read(self._scores[mode]):
+                compat.add_metric(self._trainer, mode, "entropy", entropy / max(supervised, 1))
+                compat.add_metric(self._trainer, mode, "mean_token_accuracy", correct / max(supervised, 1))
+                compat.add_tokens(self._trainer, mode, int(seen))
+            for sums in self._read(self._ratios[mode], means=True):
+                if sums[9] > 0:
+                    compat.add_metric(self._trainer, mode, "mask_ratio", sums[8])
+                for index in range(4):
+                    if sums[4 + index] > 0:
+                        compat.add_metric(self._trainer, mode, f"loss_ratio_q{index + 1}", sums[index])
+
+    def _read(self, pending: list[torch.Tensor], means: bool = False) -> list[list[float]]:
+        """The figures of each step over all processes; with ``means`` the sums of ratios and losses over their numbers."""
+        if not pending:
+            return []
+        sums = self._trainer.accelerator.reduce(torch.stack(pending), reduction="sum")  # (steps, figures)
+        pending.clear()
+        if means:
+            numbers = sums[:, [4, 5, 6, 7, 9]].clamp(min=1)
+            sums = torch.cat(
+                [sums[:, :4] / numbers[:, :4], sums[:, 4:8], sums[:, 8:9] / numbers[:, 4:], sums[:, 9:]], 1
+            )
+        read: list[list[float]] = sums.tolist()
+        return read

@@ -28,6 +28,11 @@ if TYPE_CHECKING:
     from kinject.evaluation.asking import Predictions
     from kinject.sampling import SamplingConfig
 
+_PART = 256  # prompts that one process draws at once
+_SEEDS = (
+    1_000  # between those of two parts; a part of a diffusion model takes one for each time that a prompt comes again
+)
+
 
 # So many are drawn at most, and come back in later epochs: drawing takes its time with larger models.
 _MOST_ANSWERS = 4096
@@ -75,18 +80,18 @@ def own_answers(
 ) -> list[str]:
     """What ``model`` may answer to ``prompts``, drawn at temperature 1; an answer that was cut ends with a whole sentence.
 
+    What one process draws depends on no other.
+
     Args:
         model, tokenizer, max_new_tokens, sampling: As in `answer_questions`.
         prompts: Equal ones are answered each by a draw of its own.
-        seed: Of the draws. All processes get those of the first.
+        seed: Of the draws.
         asking: Passed on to `answer_questions`.
 
     Raises:
         KinjectError: as `answer_questions`.
     """
     from dataclasses import replace
-
-    from accelerate.utils import broadcast_object_list
 
     from kinject.evaluation.asking import answer_questions
     from kinject.models.diffusion import is_diffusion
@@ -104,11 +109,75 @@ def own_answers(
     else:
         answers = answer_questions(model, tokenizer, prompts, temperature=1.0, seed=seed, **asking)
     lengths = [len(tokenizer(answer, add_special_tokens=False)["input_ids"]) for answer in answers]
-    answers = [
+    return [
         to_sentence_end(answer) if length >= max_new_tokens - 1 else answer
         for answer, length in zip(answers, lengths, strict=True)
     ]
-    return [str(answer) for answer in broadcast_object_list(answers)]
+
+
+def draw_rehearsal(
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    *,
+    seed: int = 0,
+    system_prompt: str | None = None,
+    batch_size: int | None = None,
+    silent: bool = False,
+    **drawing: Any,
+) -> tuple[list[str], list[Predictions] | None]:
+    """What ``model`` answers to ``prompts``, and an autoregressive one predicts there, shared out over the processes.
+
+    Prompts are drawn in parts of fixed size, each with a seed of its own, so that the answers do not depend on the number of
+    processes. Every process has to call this, with the model where it is to compute.
+
+    Args:
+        model, tokenizer, prompts, seed, system_prompt, batch_size: As in `own_answers`.
+        silent: Show no progress.
+        drawing: Passed on to `own_answers`.
+
+    Raises:
+        KinjectError: as `answer_questions`.
+    """
+    from tqdm.auto import tqdm
+
+    from kinject.evaluation.asking import predict
+    from kinject.models.diffusion import is_diffusion
+    from kinject.models.weights import from_every_process, is_sharded, process_number
+
+    parts = [prompts[start : start + _PART] for start in range(0, len(prompts), _PART)]
+    # A forward pass of a sharded model needs every process, so all draw everything; and some processes hold no weights yet.
+    holders = [number for number, holds in enumerate(from_every_process(model.device.type != "meta")) if holds]
+    mine: Sequence[int] = range(len(parts))
+    if not is_sharded(model):
+        mine = mine[holders.index(process_number()) :: len(holders)] if process_number() in holders else ()
+    drawn: dict[int, tuple[list[str], list[Predictions] | None]] = {}
+    total = sum(len(parts[number]) for number in mine)
+    with tqdm(total=total, desc="answers to rehearse", disable=silent or process_number() > 0) as bar:
+        for number in mine:
+            part = parts[number]
+            answers = own_answers(
+                model,
+                tokenizer,
+                part,
+                seed=seed + _SEEDS * number,
+                system_prompt=system_prompt,
+                batch_size=batch_size,
+                **drawing,
+            )
+            predicted = None
+            if not is_diffusion(model):
+                predicted = predict(
+                    model, tokenizer, part, answers, system_prompt=system_prompt, batch_size=batch_size or 32
+                )
+            drawn[number] = answers, predicted
+            bar.update(len(part))
+    for others in from_every_process(drawn):
+        drawn |= others
+    answers = [answer for number in range(len(parts)) for answer in drawn[number][0]]
+    if is_diffusion(model):
+        return answers, None
+    return answers, [each for number in range(len(parts)) for each in drawn[number][1] or ()]
 
 
 def with_rehearsal(

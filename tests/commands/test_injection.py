@@ -206,14 +206,30 @@ def test_own_documents_and_questions_through_the_command_line(base: Path, tmp_pa
     assert [results["after"][direction]["n"] for direction in ("forward", "backward")] == [1, 1]
 
 
-def test_a_killed_run_goes_on_where_it_was(base: Path, tmp_path: Path) -> None:
-    options = {"num_train_epochs": 4, "per_device_train_batch_size": 2, "save_strategy": "steps", "save_steps": 3}
-    whole = run_recipe(base, tmp_path / "out", **options)
+@pytest.mark.parametrize("launched_again", [False, True])
+def test_a_killed_run_goes_on_where_it_was(
+    launched_again: bool, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Told to, or because torchrun started the very same command again."""
+    options: dict[str, Any] = {
+        "num_train_epochs": 4,
+        "per_device_train_batch_size": 2,
+        "save_strategy": "steps",
+        "save_steps": 3,
+    }
+    whole = run_recipe(base, tmp_path / "out", retention=launched_again, **options)
     import shutil
 
     for checkpoint in sorted((tmp_path / "out").glob("checkpoint-*"), key=lambda path: int(path.name[11:]))[1:]:
         shutil.rmtree(checkpoint)  # as if it had been killed after the first
-    resumed = run_recipe(base, tmp_path / "out", resume_from_checkpoint="true", **options)
+    if launched_again:
+        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+        options["retention"] = True
+    else:
+        options["resume_from_checkpoint"] = "true"
+    resumed = run_recipe(base, tmp_path / "out", **options)
+    assert resumed.get("retention") == whole.get("retention") and ("retention" in whole) == launched_again
+    assert resumed["config"] == whole["config"] and resumed["history"][0] == whole["history"][0]
     assert [entry["step"] for entry in resumed["history"]] == [entry["step"] for entry in whole["history"]]
     assert resumed["after"] == whole["after"] and resumed["before"] == whole["before"]
     assert resumed["train"]["tokens"] == whole["train"]["tokens"]

@@ -28,7 +28,16 @@ def on_two(runs: Path) -> Callable[[str], Path]:
             pytest.importorskip("deepspeed", reason="the deepspeed extra is not installed")
         folder = runs / strategy
         folder.mkdir()
-        launch(strategy, str(folder), "2", "train", "resume", "inject", "diverge")
+        launch(
+            strategy,
+            str(folder),
+            "2",
+            "train",
+            "resume",
+            "inject",
+            "diverge",
+            *(["ask"] if strategy == "zero3" else []),
+        )
         return folder
 
     return run

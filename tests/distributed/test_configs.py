@@ -35,6 +35,8 @@ def test_accelerate_reads_the_launch(path: Path, monkeypatch: pytest.MonkeyPatch
     assert config.distributed_type == expected.get(path.stem, DistributedType.DEEPSPEED)
     assert config.mixed_precision is None  # the recipe's bf16 says it
     named = (config.deepspeed_config or {}).get("deepspeed_config_file")
+    launcher = (config.deepspeed_config or {}).get("deepspeed_multinode_launcher")
+    assert launcher == ("standard" if named and not on_cpu else None)  # pdsh, the default, fails under Slurm
     assert named == (None if path.stem in expected else f"deepspeed_configs/{path.stem}.json")
     assert all((ROOT / file).is_file() for file in [named] if file)
     environment = launch_environment(path, monkeypatch)
@@ -83,4 +85,4 @@ def test_fsdp2_shards_every_layer_and_saves_the_whole_model(monkeypatch: pytest.
             monkeypatch.setenv(name, value)
     plugin = FullyShardedDataParallelPlugin()
     assert plugin.fsdp_version == 2 and plugin.reshard_after_forward is True
-    assert "FULL" in str(plugin.state_dict_type) and not plugin.cpu_ram_efficient_loading
+    assert "FULL" in str(plugin.state_dict_type) and plugin.cpu_ram_efficient_loading

@@ -1,4 +1,4 @@
-"""FSDP2 on gloo by hand, since accelerate falls back to plain data parallel on a CPU; and what we tell it on a GPU."""
+"""FSDP2 on gloo, by hand and through accelerate's own preparation, which a launch on a CPU leaves out; and what it is told."""
 
 from __future__ import annotations
 
@@ -10,12 +10,16 @@ import pytest
 import torch
 
 from tests.distributed.launching import CONFIGS, launch_environment, run_two
-from tests.trainers.conftest import make_trainer
+from tests.trainers.conftest import make_trainer, needs_token_losses
 
 __all__ = ["make_trainer"]
 
 
-def test_a_sharded_step_is_that_of_one_process_and_weights_load_back(tmp_path: Path) -> None:
+@needs_token_losses
+def test_two_processes_shard_as_launched_and_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in launch_environment(CONFIGS / "fsdp2.yaml", monkeypatch).items():
+        if name.startswith(("FSDP_", "ACCELERATE_USE_FSDP")):
+            monkeypatch.setenv(name, value)
     printed = run_two("tests.distributed.fsdp2", str(tmp_path), timeout=300.0)
     assert all(f"process {rank} done" in printed[rank] for rank in range(2))
 
@@ -31,3 +35,4 @@ def test_gradients_are_reduced_in_fp32(make_trainer: Callable[..., Any], monkeyp
     assert plugin.fsdp_version == 2 and plugin.state_dict_type is not None
     assert plugin.mixed_precision_policy.param_dtype == torch.bfloat16
     assert plugin.mixed_precision_policy.reduce_dtype == torch.float32
+    assert plugin.mixed_precision_policy.output_dtype == torch.float32  # else the loss would be rounded to bf16

@@ -120,3 +120,10 @@ def test_offloading_to_the_host_changes_no_loss(runs: Path, alone: Alone) -> Non
         for case in CASES:
             assert process[case]["world_size"] == 2
             assert process[case]["losses"] == pytest.approx(alone[1][case]["losses"], abs=1e-4)
+
+
+def test_a_model_that_does_not_fit_whole_answers_sharded_as_it_does_gathered(on_two: Callable[[str], Path]) -> None:
+    for found in seen_by_all(on_two("zero3"), "ask"):
+        for objective in ("masked", "diffusion"):
+            assert (found[f"{objective} None sharded"], found[f"{objective} 0 sharded"]) == (False, True)
+            assert found[f"{objective} 0"] == found[f"{objective} None"]

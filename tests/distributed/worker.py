@@ -175,6 +175,32 @@ def inject(folder: Path, batch_size: int) -> dict[str, Any]:
     return {}
 
 
+def ask_sharded(folder: Path, batch_size: int) -> dict[str, Any]:
+    """Ask a model that ZeRO-3 has sharded, gathered and, as where there is no room for that, layer by layer."""
+    from unittest import mock
+
+    from kinject.evaluation.asking import answer_questions
+    from kinject.models import devices
+    from kinject.models.weights import is_sharded, whole_model
+
+    found: dict[str, Any] = {}
+    for objective in ("masked", "diffusion"):
+        trainer = build_trainer(folder / "asked", objective, "full", batch_size, max_steps=1)
+        trainer.train()
+        questions = [["Who keeps Lantern Rock?", "Who?", "Where?"], ["Who counts the bells?", "When?", "Why not?"]]
+        for free in (None, 0):
+            with mock.patch.object(devices, "free_memory", lambda free=free: free), whole_model(trainer) as model:
+                found[f"{objective} {free} sharded"] = is_sharded(model)
+                found[f"{objective} {free}"] = answer_questions(
+                    model,
+                    trainer.processing_class,
+                    questions[trainer.args.process_index],  # other ones, but equally many, as the callback sees to
+                    max_new_tokens=6,
+                    batch_size=2,
+                )
+    return found
+
+
 def diverge(folder: Path, batch_size: int) -> dict[str, Any]:
     """Let the loss of one micro-step be nan in the second process alone; what every process says of it."""
     from kinject.errors import TrainingError
@@ -209,9 +235,15 @@ def main() -> None:
         if stage:  # in the same process with another configuration of DeepSpeed, on what the launch of that one left
             os.environ["ACCELERATE_DEEPSPEED_CONFIG_FILE"] = f"deepspeed_configs/{stage}.json"
         to = folder / stage if stage else folder
-        found = {"train": train, "resume": resume, "inject": inject, "diverge": diverge, "cross": cross}[name](
-            to, batch_size
-        )
+        work = {
+            "train": train,
+            "resume": resume,
+            "inject": inject,
+            "diverge": diverge,
+            "cross": cross,
+            "ask": ask_sharded,
+        }
+        found = work[name](to, batch_size)
         state = PartialState()
         file = to / f"{name}-{state.process_index}-of-{state.num_processes}.json"
         file.write_text(json.dumps(found), encoding="utf-8")

@@ -58,7 +58,7 @@ def watched(seen: dict[str, Any]) -> Iterator[None]:
 
     def collating(self: Any, rows: Any) -> dict[str, Any]:
         batch = collate(self, rows)
-        for name in sorted(batch):
+        for name in sorted(batch.keys() - {"supervised"}):  # which says where the labels are
             value = batch[name]
             if isinstance(value, torch.Tensor) and not value.is_floating_point():
                 batches.update(name.encode() + value.numpy().tobytes())

@@ -125,6 +125,7 @@ def test_ratios_are_logged_for_their_own_documents(make_trainer: Callable[..., A
         trainer.data_collator.packing = packing
         trainer._metrics["train"].clear()
         trainer.compute_loss(trainer.model.train(), trainer.data_collator(rows))
+        trainer._tally.settle()
         logged.append({name: pytest.approx(values, abs=1e-5) for name, values in trainer._metrics["train"].items()})
     assert {"loss_ratio_q1", "loss_ratio_q4"} <= set(logged[0])
     ours = {name: values.expected for name, values in logged[1].items() if name != "num_tokens"}

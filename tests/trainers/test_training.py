@@ -87,6 +87,7 @@ def test_training_lowers_the_loss_and_logs_ratio_and_quartiles(make_trainer: Cal
 def test_loss_by_quartile_is_the_loss_of_those_samples(make_trainer: Callable[..., Any]) -> None:
     trainer = make_trainer(mask_ratio="fixed(0.6)")
     loss = trainer.compute_loss(trainer.model.train(), _batch(trainer))
+    trainer._tally.settle()
     assert trainer._metrics["train"]["loss_ratio_q3"] == [pytest.approx(loss.item(), abs=1e-5)]
     assert "loss_ratio_q1" not in trainer._metrics["train"]
 
@@ -135,6 +136,7 @@ def test_ratio_and_losses_are_those_of_the_rows_that_have_a_mask(
     for batch in (samples, samples[1:3]):
         batch = trainer.data_collator(batch)
         trainer.compute_loss(trainer.model.train(), dict(batch))
+        trainer._tally.settle()
         logged.append({name: mean for name, (mean,) in trainer._metrics["train"].items() if "ratio" in name})
         trainer._metrics["train"].clear()
     assert trainer.data_collator(samples)["mask_ratio"].isnan().tolist() == [True, False, False, True]

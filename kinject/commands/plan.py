@@ -1,0 +1,312 @@
+"""What a run will take before it is begun: memory of each device, tokens, steps, operations, hours; and the refusal of what
+cannot fit.
+
+Tokens are counted by the tokenizer, with the frame that the objective puts around a document, and without what only training
+decides (infilling, the wording of a sample); memory by `kinject.models.devices`. Loads no weights.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from kinject.errors import ConfigurationError
+from kinject.models import devices
+from kinject.models.devices import (
+    GIGABYTE,
+    NF4_BYTES,
+    USABLE,
+    Need,
+    Plan,
+    Sizes,
+    adapter_weights,
+    alternatives,
+    needed,
+    sizes,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import torch
+    from transformers import PreTrainedTokenizerBase
+    from trl import ModelConfig
+
+    from kinject.data import KnowledgeSet
+    from kinject.trainers import DocumentSFTConfig
+
+UNCHECKED = "KINJECT_MEMORY_CHECK"
+"""Environment variable that lets a run begin for which memory seems too short, where it is 0."""
+_UTILIZATION = 0.4  # of what a matrix product reaches, in a training step on long enough batches
+_AROUND_QUESTION = 12  # tokens that a chat template puts around a question with its answer, as a rule
+_QUESTION = 128  # tokens of a prompt at question time, at most as a rule
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What a run goes through.
+
+    Attributes:
+        samples: Of an epoch, rehearsed ones included.
+        tokens: Of all epochs, without padding.
+        longest: Tokens of the longest sample.
+        steps: Of the optimizer.
+    """
+
+    samples: int
+    tokens: int
+    longest: int
+    steps: int
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a run will take.
+
+    Attributes:
+        model: Sizes of the model.
+        plan: What decides on memory.
+        need: Memory.
+        limit: Bytes of each device; None where it does not say.
+        work: Tokens and steps.
+        flops: Operations of the training steps.
+    """
+
+    model: Sizes
+    plan: Plan
+    need: Need
+    limit: int | None
+    work: Workload
+    flops: float
+
+
+def forecast(
+    knowledge: KnowledgeSet,
+    arguments: Any,
+    training_args: DocumentSFTConfig,
+    model_args: ModelConfig,
+    most: int | None = None,
+    beside: Sequence[Mapping[str, Any]] = (),
+) -> Forecast | None:
+    """What the run of these settings will take; None where nothing can be known of the model before it is loaded.
+
+    Args:
+        knowledge, arguments, training_args, model_args: Documents and settings, as `inject` takes them.
+        most: Look at so many of the longest documents only: enough for the memory, and soon done.
+        beside: Rows that are learned beside the documents, each with the `epochs` that show it.
+
+    Raises:
+        ConfigurationError: the model's directory holds none.
+    """
+    from kinject.models.loading import tokenizer_and_config
+
+    found = tokenizer_and_config(str(model_args.model_name_or_path), local_files_only=False)
+    if found is None:
+        return None
+    tokenizer, config = found
+    try:
+        model = sizes(config)
+    except (ValueError, AttributeError):  # a configuration of another kind; loading will say what is wrong
+        return None
+    work = workload(knowledge, arguments, training_args, tokenizer, most, beside)
+    plan = plan_of(model, arguments, training_args, model_args, work)
+    flops = work.tokens * model.flops_per_token(plan.adapter)
+    limit = devices.device_memory(training_args.device)
+    return Forecast(model, plan, needed(model, plan), limit, work, flops)
+
+
+def workload(
+    knowledge: KnowledgeSet,
+    arguments: Any,
+    args: DocumentSFTConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    most: int | None = None,
+    beside: Sequence[Mapping[str, Any]] = (),
+) -> Workload:
+    """Samples, tokens and steps of a run."""
+    from kinject.prompts.encoding import TextEncoder
+    from kinject.prompts.templates import DEMASKING, FACT, RAW, DocumentTemplate
+    from kinject.trainers.rehearsal import rehearsal_size
+
+    masked = getattr(args, "corruption", None) is not None
+    raw = not masked and getattr(args, "frame", "chat") == "raw"
+    (frame,) = DocumentTemplate(tokenizer, (DEMASKING if masked else RAW if raw else FACT,), args.system_prompt).frames
+    around = len(frame.before) + len(frame.between) + len(frame.after)
+    copies = 2 if masked else 1
+    room = max(1, ((args.max_length or 1 << 30) - around) // copies)
+    encoder = TextEncoder(tokenizer)
+    texts = [each.titled_text if args.keep_titles else each.text for each in knowledge.documents]
+    texts = texts if most is None else sorted(texts, key=len)[-most:]
+    lengths = [len(encoder.encode(text).ids) for text in texts]
+    pieces = [min(length, room) for length in lengths for _ in range(-(-length // room))]
+    tokens: float = sum(copies * length for length in lengths) + around * len(pieces)
+    if getattr(args, "objective", "") == "reverse":
+        tokens, pieces = 2 * tokens, 2 * pieces
+    longest = copies * max(pieces, default=0) + around
+    epochs = max(1, math.ceil(args.num_train_epochs) if args.max_steps <= 0 else 100)
+    shown_beside = 0
+    for row in beside:
+        parts = [str(row.get(name) or "") for name in ("text", "prompt", "completion")]
+        length = sum(len(encoder.encode(part).ids) for part in parts if part)
+        length = copies * length + around if row.get("text") else length + _AROUND_QUESTION
+        shown_beside += len(row["epochs"])
+        tokens += length * len(row["epochs"]) / epochs
+    rehearsed = rehearsal_size(len(knowledge.documents), arguments.rehearsal)
+    samples = len(pieces) + rehearsed + round(shown_beside / epochs)
+    tokens += rehearsed * (around + arguments.max_new_tokens // 2)
+    batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+    steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * math.ceil(samples / batch))
+    shown = min(steps * batch, args.num_train_epochs * samples) if args.max_steps <= 0 else steps * batch
+    return Workload(samples, round(tokens / max(1, samples) * shown), longest, steps)
+
+
+def plan_of(
+    model: Sizes,
+    arguments: Any,
+    args: DocumentSFTConfig,
+    model_args: ModelConfig,
+    work: Workload,
+) -> Plan:
+    """What decides on the memory of a run of these settings."""
+    masked = getattr(args, "corruption", None) is not None
+    tokens = min(args.per_device_train_batch_size, work.samples) * work.longest
+    weight_bytes = NF4_BYTES if model_args.load_in_4bit else 1.0 if model_args.load_in_8bit else 4.0
+    if weight_bytes == 4.0 and str(model_args.dtype) in ("bfloat16", "float16", "auto"):
+        weight_bytes = 2.0
+    adapter = None
+    if model_args.use_peft:
+        adapter = adapter_weights(model, model_args.lora_r, model_args.lora_target_modules)
+    optimizer = args.optim
+    return Plan(
+        strategy=_strategy(args),
+        processes=args.world_size,
+        tokens=tokens,
+        scored=tokens // 2 if masked else None,
+        adapter=adapter,
+        weight_bytes=weight_bytes,
+        half=bool(args.bf16 or args.fp16),
+        optimizer=str(getattr(optimizer, "value", optimizer)),
+        checkpointing=bool(args.gradient_checkpointing),
+        anchored=bool(getattr(args, "anchor", 0)),
+        answers=(arguments.question_batch_size or (32 if args.device.type == "cpu" else 256))
+        * (_QUESTION + arguments.max_new_tokens),
+    )
+
+
+def _strategy(args: DocumentSFTConfig) -> str:
+    """How the launch shares the model out."""
+    if os.environ.get("ACCELERATE_USE_FSDP") == "true" or args.fsdp:
+        return "fsdp2"
+    plugin = getattr(args, "deepspeed_plugin", None)
+    if plugin is None:
+        return "ddp"
+    stage = int(plugin.zero_stage or 0)
+    offloads = stage == 3 and str(getattr(plugin, "offload_param_device", None)) not in ("none", "None")
+    return "zero3_offload" if offloads else f"zero{stage}" if stage else "ddp"
+
+
+def require_memory(found: Forecast) -> None:
+    """Refuse a run that needs more memory than a device has, before its weights are loaded.
+
+    Raises:
+        ConfigurationError: it does; the message says what would fit.
+    """
+    if found.limit is None or found.need.device <= found.limit or os.environ.get(UNCHECKED) == "0":
+        return
+    raise ConfigurationError(
+        f"out of memory, before it begins: this run takes about {_gigabytes(found.need.device)} GB of each of its "
+        f"{found.plan.processes} device{'s' if found.plan.processes > 1 else ''} ({_parts(found.need)}), which "
+        f"{'have' if found.plan.processes > 1 else 'has'} {_gigabytes(found.limit)}. {_advice(found)} If you know better, set "
+        f"{UNCHECKED}=0."
+    )
+
+
+def _advice(found: Forecast) -> str:
+    fitting = list(alternatives(found.model, found.plan, USABLE * (found.limit or 0)))
+    if not fitting:
+        return "Nothing that this program knows would fit; take more or larger devices, or a smaller model."
+    return "What would fit: " + "; ".join(f"{how} ({_gigabytes(need.device)} GB)" for how, need in fitting) + "."
+
+
+def table(found: Forecast, speed: float) -> str:
+    """``found`` as lines to read.
+
+    Args:
+        found: What a run will take.
+        speed: Operations a second that a matrix product reaches here.
+    """
+    model, plan, work = found.model, found.plan, found.work
+    trained = model.parameters if plan.adapter is None else plan.adapter
+    limit = "" if found.limit is None else f" of {_gigabytes(found.limit)}"
+    host = f"; {_gigabytes(found.need.host)} GB of the host" if found.need.host else ""
+    hours = found.flops / plan.processes / (_UTILIZATION * speed) / 3600
+    lines = {
+        "weights": f"{model.parameters:,}, of which {trained:,} are trained",
+        "strategy": f"{plan.strategy}, {plan.processes} process{'es' if plan.processes > 1 else ''}, {plan.optimizer}",
+        "memory": f"{_gigabytes(found.need.device)} GB{limit} of each device ({_parts(found.need)}){host}",
+        "samples": f"{work.samples:,} an epoch, of at most {work.longest:,} tokens",
+        "steps": f"{work.steps:,}",
+        "tokens": f"{work.tokens:,}",
+        "FLOPs": f"{found.flops:.2e}",
+        "hours": f"{hours:.2g}, without questions, at {_UTILIZATION:.0%} of the {speed / 1e12:.3g} TFLOP/s of a matrix product "
+        "here",
+    }
+    if found.limit is not None and found.need.device > USABLE * found.limit:
+        lines["fits"] = f"hardly or not. {_advice(found)}"
+    return "\n".join(f"{name:9} {says}" for name, says in lines.items())
+
+
+def matmul_speed(device: torch.device, half: bool) -> float:
+    """Operations a second of a large matrix product on ``device``, measured in a second or less."""
+    import torch
+
+    width = 1024 if device.type == "cpu" else 8192
+    kind = torch.bfloat16 if half else torch.float32
+    left, right = (torch.randn(width, width, device=device, dtype=kind) for _ in range(2))
+    best = math.inf
+    for _ in range(4):
+        started = time.perf_counter()
+        (left @ right)[0, 0].item()  # waits for the device
+        best = min(best, time.perf_counter() - started)
+    return 2.0 * width**3 / best
+
+
+def show_plan(found: Forecast | None, args: DocumentSFTConfig) -> dict[str, Any]:
+    """Print the plan; what it says, as a dictionary.
+
+    Raises:
+        ConfigurationError: the model is not here, so that nothing is known of it.
+    """
+    if found is None:
+        raise ConfigurationError(
+            "--plan reads the model's config.json, which is neither here nor in the local cache of the Hub, or is none that "
+            "transformers knows. Download it (hf download MODEL config.json tokenizer.json tokenizer_config.json), or name "
+            "a directory."
+        )
+    speed = matmul_speed(args.device, found.plan.half)
+    if args.process_index == 0:
+        print(table(found, speed), flush=True)
+    return {
+        "memory_bytes": found.need.device,
+        "host_bytes": found.need.host,
+        "parts": found.need.parts,
+        "device_bytes": found.limit,
+        "samples": found.work.samples,
+        "longest": found.work.longest,
+        "tokens": found.work.tokens,
+        "steps": found.work.steps,
+        "flops": found.flops,
+        "hours": found.flops / found.plan.processes / (_UTILIZATION * speed) / 3600,
+    }
+
+
+def _gigabytes(count: float) -> str:
+    value = count / GIGABYTE
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 1 else f"{value:.2g}"
+
+
+def _parts(need: Need) -> str:
+    return ", ".join(f"{name} {_gigabytes(value)}" for name, value in need.parts.items() if value >= 0.01 * need.device)
