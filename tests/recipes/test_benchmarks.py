@@ -170,3 +170,73 @@ def test_a_point_has_both_ways_at_its_shape(script: Callable[[str], Any], monkey
         assert ratio == pytest.approx(long[quantity]["ours"] / long[quantity]["public"])
     assert long["memory"] == {"public": 2, "ours": 2}  # every step of one pass was watched
     scaling.show(report)
+
+
+def test_what_proves_a_gpu_runs_small_on_a_processor(
+    script: Callable[[str], Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.json"
+    gpu = script("gpu")
+    gpu.main(["--cpu", "--json", str(out)])
+    report = json.loads(out.read_text())
+    assert report["ok"] and report["errors"] == {}
+    assert list(report["seconds"]) == list(gpu.DEADLINES) == list(report["measurements"])
+    proved = {(each["section"], each["name"]) for each in report["checks"] if each["ok"]}
+    assert {section for section, _ in proved} >= {"parity", "devices", "kernels", "compile", "answering", "inject"}
+    assert ("parity", "sampler's noise, bit for bit") in proved
+    found = report["measurements"]["step"]
+    for case in ("tiny full", "tiny lora"):
+        assert {"public", "trl", "shipped", "tuned"} == set(found[case])
+        assert all(way["tokens_per_second"] > 0 for way in found[case].values())
+    assert report["ratios"]["tiny_full_tokens_per_second_vs_trl"] > 0
+    assert "kernels: a step takes FlashAttention" in capsys.readouterr().out
+
+
+def test_a_section_that_hangs_or_fails_is_recorded_and_the_others_are_kept(
+    script: Callable[[str], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu, out = script("gpu"), tmp_path / "out.json"
+    monkeypatch.setattr(gpu, "DEADLINES", {"machine": 600, "parity": 5, "devices": 600})
+
+    def run(command: list[str], timeout: float) -> Any:
+        section = command[command.index("--section") + 1]
+        if section == "parity":
+            raise subprocess.TimeoutExpired(command, timeout)
+        if section == "machine":
+            into = Path(command[command.index("--into") + 1])
+            into.write_text(json.dumps({"checks": [{"name": "a", "value": 1, "ok": True, "limit": "1"}]}))
+        return argparse.Namespace(returncode=int(section == "devices"))
+
+    monkeypatch.setattr(gpu.subprocess, "run", run)
+    with pytest.raises(SystemExit) as ended:
+        gpu.main(["--json", str(out)])
+    report = json.loads(out.read_text())
+    assert ended.value.code == 1 and not report["ok"]
+    assert report["errors"] == {"parity": "ended after 5 s", "devices": "ended with status 1"}
+    assert [each["name"] for each in report["checks"]] == ["a"]
+
+
+def test_memory_is_read_of_a_second_step_however_few_rows_are_timed(
+    script: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training_step = script("training_step")
+    commands: list[list[str]] = []
+
+    def run(command: list[str], **_: Any) -> Any:
+        commands.append(command)
+        return argparse.Namespace(stdout='{"memory": 5}')
+
+    monkeypatch.setattr(training_step.subprocess, "run", run)
+    monkeypatch.setattr(training_step, "material", lambda *_: None)
+    monkeypatch.setattr(training_step, "compare_on", lambda *_: {"ratios": dict.fromkeys(NAMES, 1.0)})
+    for options, rows in ((["--rows", "16"], "48"), (["--quick"], "32"), (["--rows", "4", "--batch_size", "8"], "24")):
+        commands.clear()
+        monkeypatch.setattr(training_step, "write_report", lambda *_: None)
+        monkeypatch.setattr(training_step, "show", lambda *_: None)
+        training_step.main(options)
+        assert {command[command.index("--rows") + 1] for command in commands} == {rows}
+        sizes = {command[command.index("--batch_size") + 1] for command in commands}
+        assert sizes == ({"8"} if "8" in options else {"16"})  # the quick run's steps are as large as the full one's
+
+
+NAMES = ("tokens_per_second_vs_public_loop", "memory_vs_public_loop", "tokens_per_second_vs_trl", "max_loss_difference")
