@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help environment demo test fast lint typecheck nightly mutants audit clean
+.PHONY: help environment demo test fast lint typecheck nightly lower mutants audit clean
 
 help:
 	@echo "make demo     environment, then masked fine-tuning and its AR baseline on fictional people, with a table"
@@ -54,6 +54,12 @@ fast: environment
 nightly: environment
 	KINJECT_TRUST_KILLS=20 KINJECT_TRUST_CASES=10000 KINJECT_TRUST_STEPS=2000 $(BIN)/python -m pytest tests/trust
 
+# The oldest transformers and huggingface_hub that setup.cfg allows, in front of those in the environment.
+lower: environment
+	$(PIP) --no-deps --upgrade --target .lower transformers==5.17.0 huggingface_hub==1.33.0
+	PYTHONPATH=.lower:. $(BIN)/python -m pytest -n 2 tests/trainers tests/evaluation tests/sampling tests/models tests/commands \
+		tests/test_compat.py
+
 # Which modules, and which tests have to see their faults, stands in setup.cfg. What survives is listed at the end.
 mutants: environment
 	$(PIP) -c constraints.txt -e ".[mutants]"
@@ -67,4 +73,4 @@ audit: environment
 	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
 clean:
-	rm -rf $(VENV) outputs mutants *.egg-info
+	rm -rf $(VENV) .lower outputs mutants *.egg-info
