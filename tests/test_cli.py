@@ -92,10 +92,10 @@ def test_user_errors_take_one_line(capsys: pytest.CaptureFixture[str], argv: lis
     [
         ([], "the following arguments are required: COMMAND"),
         (["teach"], "invalid choice: 'teach'"),
-        (["ask", "model"], "the following arguments are required: QUESTION"),
+        (["ask"], "the following arguments are required: model"),
         (["ask", "model", "Who?", "--nope"], "unrecognized arguments: --nope"),
         (["ask", "model", "Who?", "--max_new_token", "4"], "--max_new_token 4; did you mean --max_new_tokens?"),
-        (["ask", "--model", "model"], "the following arguments are required: QUESTION"),
+        (["ask", "--model", "model", "--file", "gone.txt"], "gone.txt: cannot be read"),
         (["eval", "--model"], "--model expects a value"),
         (["eval", "--model", "a", "--model_name_or_path=b"], "a and b are both named as --model"),
         (["table", "run", "--answers", "few"], "invalid int value: 'few'"),
@@ -316,6 +316,9 @@ def test_ask_and_eval_take_the_model_by_its_option(monkeypatch: pytest.MonkeyPat
     assert (given[-1].model, given[-1].questions) == ("m", ["Who?"])
     cli.main(["ask", "m", "--base", "Who?", "Where?"])
     assert (given[-1].model, given[-1].questions) == ("m", ["Who?", "Where?"])
+    for words in (["m"], ["--model", "m", "--max_new_tokens", "4"], ["m", "--file", "q.txt", "--base"]):
+        cli.main(["ask", *words])
+        assert (given[-1].model, given[-1].questions) == ("m", ["-"])
     for words in (["--questions", "q.csv", "--model=m"], ["m", "--questions", "q.csv"]):
         cli.main(["eval", *words])
         assert (given[-1].model_name_or_path, given[-1].questions) == ("m", "q.csv")
@@ -332,3 +335,20 @@ def test_the_base_of_a_run_is_read_from_its_folder(tmp_path: Path, capsys: pytes
     assert cli.base_of(str(tmp_path)) == "org/model"
     (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "org/base"}))
     assert cli.base_of(str(tmp_path)) == "org/base"
+
+
+def test_without_a_model_the_embedded_default_is_taken(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    taken: list[dict[str, object]] = []
+    monkeypatch.setattr(cli, "find_spec", lambda name: object())
+    monkeypatch.setattr(cli.recipe, "train", lambda objective, options, defaults: taken.append(defaults or {}))
+    cli.main(["inject", "docs"])
+    assert taken[-1]["model_name_or_path"] == "smollm2-135m"
+    assert "no model is named: taking smollm2-135m" in capsys.readouterr().out
+    cli.main(["inject", "docs", "--model", "m"])
+    cli.main(["inject", "docs", "--objective", "diffusion"])  # would need --to_diffusion
+    assert all("model_name_or_path" not in each for each in taken[1:]) and capsys.readouterr().out == ""
+    monkeypatch.setattr(cli, "find_spec", lambda name: None)
+    cli.main(["inject", "docs"])
+    assert "model_name_or_path" not in taken[-1]

@@ -38,6 +38,7 @@ FEATURES = {
     "deepspeed": "ZeRO on many GPUs (DeepSpeed)",
     "eval": "questions as lm-eval tasks",
     "trackers": "curves in TensorBoard, Trackio and Weights & Biases (report_to)",
+    "app": "a page to try a model on (kinject app)",
     "demo": "the embedded default model, from its GGUF file",
 }
 # Features of the libraries that a setting switches on: what it takes, and how to get it.
@@ -162,6 +163,8 @@ def _configuration(objective: str, arguments: Sequence[str]) -> Iterator[Finding
                 kept = knowledge.titles() if training.keep_titles else "left out (keep_titles is false)"
                 yield Finding("fact", "titles", kept)
     yield from _model(model, training, knowledge)
+    if knowledge is not None and model.model_name_or_path:
+        yield from _memory(script, training, model, knowledge)
 
 
 def _is_local(documents: str) -> bool:
@@ -226,6 +229,21 @@ def _model(model: Any, training: Any, knowledge: KnowledgeSet | None) -> Iterato
             yield Finding("fact", "tokens", f"{sum(lengths)} in the documents, {max(lengths)} in the longest")
     except KinjectError as error:
         yield Finding("error", "model", str(error))
+
+
+def _memory(script: Any, training: Any, model: Any, knowledge: KnowledgeSet) -> Iterator[Finding]:
+    """What the run takes of each device, and whether that is there."""
+    from kinject.commands.inject import settle_dtype
+    from kinject.commands.plan import forecast, require_memory, told
+
+    settle_dtype(model, training)
+    try:
+        found = forecast(knowledge, script, training, model, local_files_only=True)
+        if found is not None:
+            require_memory(found)
+            yield Finding("fact", "memory", told(found))
+    except KinjectError as error:
+        yield Finding("error", "memory", str(error))
 
 
 def report(findings: Sequence[Finding]) -> str:

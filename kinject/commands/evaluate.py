@@ -54,11 +54,13 @@ class Claim:
         name: Of the model.
         results: In the form of `results.json`, as far as the card has it.
         questions: Those it was asked, where they were published; else empty.
+        recorded: Its `results.json`, where it has one.
     """
 
     name: str
     results: Mapping[str, Any]
     questions: tuple[Question, ...] = ()
+    recorded: Mapping[str, Any] | None = None
 
     @property
     def documents(self) -> str | list[str]:
@@ -128,8 +130,8 @@ def find_claim(name: str, *, revision: str | None = None) -> Claim | None:
     card = _read_card(name, revision)
     if card is None and results is None:
         return None
-    recorded = () if results is None else results.get("answers", ())
-    return Claim(name, card or results or {}, tuple(map(_question, recorded)))
+    answers = () if results is None else results.get("answers", ())
+    return Claim(name, card or results or {}, tuple(map(_question, answers)), results)
 
 
 def require_claim(name: str) -> Claim:
@@ -385,7 +387,7 @@ def evaluate_model(arguments: MeasurementArguments) -> dict[str, Any]:
         results |= {part: {"before": found} for part, found in examination.measure(ask, answers=answers).items()}
     if output_dir is not None:
         write_results(Path(output_dir) / "results.json", results)
-        write_page([results], Path(output_dir) / "report.html")
+        write_page([results], Path(output_dir) / "report.html", replace=True)
     print(results_table([results]))
     print_answers(results["answers"])
     if claim is not None:

@@ -11,6 +11,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -404,7 +405,7 @@ def inject(
     if trainer.accelerator.is_main_process:
         write_results(output_dir / "results.json", results)
         trainer.create_model_card()  # with the plot
-        write_page([results], output_dir / "report.html")
+        write_page([results], output_dir / "report.html", replace=True)  # output_dir was looked through before
         print(results_table([results]))
         print_answers(results["answers"])
     if training_args.push_to_hub:

@@ -118,15 +118,16 @@ def prepare_output_dir(output_dir: str | None, *, overwrite: bool = False, resum
 
 
 def prepare_results(output_dir: str, overwrite: bool) -> Path:
-    """Prove that `results.json` can be written to ``output_dir``, and is not in the place of another.
+    """Prove that `results.json` and its page can be written to ``output_dir``, and are not in the place of others.
 
     Raises:
-        ConfigurationError: it cannot, or is.
+        ConfigurationError: they cannot, or are.
     """
     path = prepare_output_dir(output_dir, overwrite=True)  # nothing else is written there
-    if (path / "results.json").exists() and not overwrite:
+    there = [name for name in ("results.json", "report.html") if (path / name).exists()]
+    if there and not overwrite:
         raise ConfigurationError(
-            f"output_dir '{path}' holds a results.json: name another directory with --output_dir, or replace it with "
+            f"output_dir '{path}' holds a {there[0]}: name another directory with --output_dir, or replace it with "
             "--overwrite."
         )
     return path

@@ -54,18 +54,23 @@ OUTCOMES = {
 
 
 def write_page(
-    runs: Sequence[Mapping[str, Any]], path: str | os.PathLike[str], *, names: Sequence[str] | None = None
+    runs: Sequence[Mapping[str, Any]],
+    path: str | os.PathLike[str],
+    *,
+    names: Sequence[str] | None = None,
+    replace: bool = False,
 ) -> Path:
     """Write the page of ``runs`` (contents of ``results.json``) to ``path``, in the place of an earlier page only.
 
     Args:
         names: of the runs; default: as `run_names` tells them apart.
+        replace: whatever lies at ``path``.
 
     Raises:
         ConfigurationError: ``path`` holds something else, or cannot be written.
     """
     target = Path(path)
-    if target.exists() and not _is_page(target):
+    if not replace and target.exists() and not _is_page(target):
         raise ConfigurationError(
             f"{target}: kinject did not write this file, so it is not replaced; name another with --output."
         )

@@ -331,7 +331,7 @@ def ending(results: Mapping[str, Any], output_dir: str | Path, push: bool = Fals
     place = shlex.quote(str(output_dir))
     answers = results.get("answers") or []
     question = str(answers[0]["question"]).strip() if answers else "..."
-    kinds = "model or adapter, results.json (all of this), README.md (card), accuracy.png"
+    kinds = "model or adapter, report.html (to look at), results.json (all of it), README.md (card), accuracy.png"
     lines = [f"{output_dir}: {kinds if answers else kinds.replace(', accuracy.png', '')}"]
     publish = "" if push else f", or kinject push {place} user/name"
     lines.append(f"next: kinject ask {place} {shlex.quote(question)}{publish}")

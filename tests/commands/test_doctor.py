@@ -99,3 +99,14 @@ def test_an_adapter_is_looked_up_through_its_base(tmp_path: Path) -> None:
 
 def test_a_report_has_a_line_for_each_finding() -> None:
     assert report([Finding("fact", "a"), Finding("error", "bcd", "no")]) == "        a\nERROR   bcd  no"
+
+
+def test_a_run_that_cannot_fit_is_seen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from kinject.models import devices
+
+    options = ["--model", "nano-ar", "--documents", "fictional:nano", "--output_dir", str(tmp_path / "out")]
+    fits = by_name(examine("masked", options), "memory")
+    assert fits.state == "fact" and "GB of each device; --plan says of what" in fits.says
+    monkeypatch.setattr(devices, "device_memory", lambda device: 1_000)
+    refused = by_name(examine("masked", options), "memory")
+    assert refused.state == "error" and "out of memory, before it begins" in refused.says

@@ -225,4 +225,7 @@ def test_an_evaluation_replaces_no_results_unasked(tmp_path: Path) -> None:
     fill(folder, after={})
     with pytest.raises(ConfigurationError, match=r"holds a results.json: .*--overwrite"):
         prepare_results(str(folder), overwrite=False)
+    (folder / "results.json").rename(folder / "report.html")  # one of the user's, perhaps
+    with pytest.raises(ConfigurationError, match=r"holds a report.html: .*--overwrite"):
+        prepare_results(str(folder), overwrite=False)
     assert prepare_results(str(folder), overwrite=True) == folder

@@ -146,6 +146,7 @@ def test_a_page_of_ours_is_replaced_and_no_other_file(tmp_path: Path, capsys: py
     with pytest.raises(ConfigurationError, match="not replaced"):
         write_page([a_run()], tmp_path / "mine.html")
     assert (tmp_path / "mine.html").read_text(encoding="utf-8") == "<p>mine</p>"
+    assert "<h1>" in write_page([a_run()], tmp_path / "mine.html", replace=True).read_text(encoding="utf-8")
 
 
 @needs_browser

@@ -267,3 +267,23 @@ def test_nothing_is_selected_by_practice_without_any(tmp_path: Path) -> None:
                 str(tmp_path),
             ],
         )
+
+
+def test_a_run_that_is_resumed_shows_what_the_uninterrupted_one_did(tmp_path: Path) -> None:
+    knowledge = load_knowledge("fictional:nano", size=4)
+    practice = Practice(knowledge.documents, 2, gaps=0.0, nano=True)
+
+    def trainer() -> Any:
+        loaded = load_model("nano-ar")
+        options = {**OPTIONS, "num_train_epochs": 2, "per_device_train_batch_size": 40}
+        args = MaskedSFTConfig(str(tmp_path), **options, save_strategy="steps", save_steps=1)
+        rows = with_practice(knowledge.to_dataset(), practice.rows())
+        return MaskedSFTTrainer(loaded.model, args, train_dataset=rows, processing_class=loaded.tokenizer)
+
+    whole, resumed = trainer(), trainer()
+    whole.train()
+    steps = whole.state.global_step
+    assert steps >= 4
+    resumed.train(resume_from_checkpoint=str(tmp_path / f"checkpoint-{steps // 2 + 1}"))  # in the middle of an epoch
+    for name, weight in resumed.model.state_dict().items():
+        assert torch.equal(weight, whole.model.state_dict()[name]), name
