@@ -192,8 +192,10 @@ def build_parser() -> argparse.ArgumentParser:
     for what in ("text", "question", "answer"):
         evaluate.add_argument(f"--{what}_field", default=what, help=f"field of a row that holds it (default: {what})")
     evaluate.add_argument("--facts", help="only these documents and their questions, as in '0-9,30-39'")
-    evaluate.add_argument("--output_dir", help="write results.json here as well")
-    evaluate.add_argument("--overwrite", action="store_true", help="replace the results.json in output_dir")
+    evaluate.add_argument("--output_dir", help="write results.json and report.html here as well")
+    evaluate.add_argument(
+        "--overwrite", action="store_true", help="replace the results.json and report.html in output_dir"
+    )
     evaluate.add_argument("--batch_size", type=int, help="questions answered at once (default: 32; 256 on a GPU)")
     evaluate.add_argument("--max_new_tokens", type=int, default=128, help="longest answer in tokens (default: 128)")
     evaluate.add_argument("--sampling", default="fast", help="diffusion models: fast or published (default: fast)")

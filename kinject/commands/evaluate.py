@@ -267,7 +267,7 @@ class MeasurementArguments(ExaminationArguments, SamplingArguments):
     size: int | None = field(default=None, metadata={"help": "Number of people in a fictional world."})
     world_seed: int = field(default=0, metadata={"help": "Seed of a fictional world."})
     output_dir: str | None = field(default=None, metadata={"help": "Write results.json here."})
-    overwrite: bool = field(default=False, metadata={"help": "Replace the results.json that lies in output_dir."})
+    overwrite: bool = field(default=False, metadata={"help": "Replace the results.json and report.html in output_dir."})
     dtype: str | None = field(
         default=None,
         metadata={

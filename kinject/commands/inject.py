@@ -11,7 +11,6 @@ import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -274,7 +273,8 @@ def inject(
     knowledge = knowledge or arguments.load_knowledge()
     if training_args.keep_titles and training_args.process_index == 0 and knowledge.titles():
         print(f"{knowledge.titles()} (--keep_titles)")
-    if devices.device_memory(training_args.device) is not None:
+    split = "device_map" in (training_args.model_init_kwargs or ())  # over several devices
+    if devices.device_memory(training_args.device) is not None and not split:
         found = forecast(knowledge, arguments, training_args, model_args, most=_LOOKED_AT)
         if found is not None:
             require_memory(found)

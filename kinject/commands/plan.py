@@ -90,6 +90,7 @@ def forecast(
     model_args: ModelConfig,
     most: int | None = None,
     beside: Sequence[Mapping[str, Any]] = (),
+    local_files_only: bool = False,
 ) -> Forecast | None:
     """What the run of these settings will take; None where nothing can be known of the model before it is loaded.
 
@@ -97,13 +98,14 @@ def forecast(
         knowledge, arguments, training_args, model_args: Documents and settings, as `inject` takes them.
         most: Look at so many of the longest documents only: enough for the memory, and soon done.
         beside: Rows that are learned beside the documents, each with the `epochs` that show it.
+        local_files_only: Whether no Hub is asked for the model's configuration.
 
     Raises:
         ConfigurationError: the model's directory holds none.
     """
     from kinject.models.loading import tokenizer_and_config
 
-    found = tokenizer_and_config(str(model_args.model_name_or_path), local_files_only=False)
+    found = tokenizer_and_config(str(model_args.model_name_or_path), local_files_only)
     if found is None:
         return None
     tokenizer, config = found
@@ -206,6 +208,12 @@ def _strategy(args: DocumentSFTConfig) -> str:
     stage = int(plugin.zero_stage or 0)
     offloads = stage == 3 and str(getattr(plugin, "offload_param_device", None)) not in ("none", "None")
     return "zero3_offload" if offloads else f"zero{stage}" if stage else "ddp"
+
+
+def told(found: Forecast) -> str:
+    """The memory of a run in a line."""
+    limit = "" if found.limit is None else f" of {_gigabytes(found.limit)}"
+    return f"about {_gigabytes(found.need.device)} GB{limit} of each device; --plan says of what"
 
 
 def require_memory(found: Forecast) -> None:
