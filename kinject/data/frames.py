@@ -7,7 +7,7 @@ open places are invented.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -165,13 +165,13 @@ def _trimmed(values: Sequence[str]) -> tuple[list[str], str, str]:
     return [each[len(start) : len(each) - len(end)] for each in values], start, end
 
 
-def overlap(text: str, others: Sequence[str]) -> float:
-    """The share of the three-word sequences of ``text`` that stand in one of ``others``, from 0 to 1."""
-    own = _trigrams(text)
-    known = {each for other in others for each in _trigrams(other)}
-    return len(own & known) / max(1, len(own))
+def overlap(text: str, known: Container[tuple[str, ...]]) -> float:
+    """The share of the three-word sequences of ``text`` that are ``known``, from 0 to 1."""
+    own = trigrams(text)
+    return sum(each in known for each in own) / max(1, len(own))
 
 
-def _trigrams(text: str) -> set[tuple[str, ...]]:
+def trigrams(text: str) -> set[tuple[str, ...]]:
+    """The three-word sequences of ``text``, in lower case and without marks."""
     words = [word.lower() for word in _WORD.findall(text) if word[0].isalnum()]
     return {tuple(words[index : index + 3]) for index in range(len(words) - 2)}

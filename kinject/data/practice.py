@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from kinject.data.frames import forms, overlap
+from kinject.data.frames import forms, overlap, trigrams
 from kinject.data.gaps import Gap, gap_question, gaps, is_english, subject_of
 from kinject.data.knowledge import Document, Question, with_title
 from kinject.data.words import words_of
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 FEWEST, MOST = 20, 500  # invented subjects that live at a time; a manner is learned from fewer than facts
 LIFE = 5  # epochs until one is replaced
 SILENT = 5  # every so-manieth is silent
+_TRIES = 20  # descriptions that are drawn until one is unlike the user's
 _FEW_EPOCHS = 10  # below which everything is mixed
 FORMED = 0.5  # share of those in the form of the user's documents, where there is one
 MOST_OVERLAP = 0.2  # of three-word sequences with the user's documents
@@ -121,7 +122,7 @@ class Practice:
         """The forms that the user's documents share."""
         if self.nano or not self.english:
             return []
-        return forms([each.titled_text for each in self.documents if not each.messages])
+        return forms(["" if each.messages else each.titled_text for each in self.documents])
 
     @cached_property
     def world(self) -> Invention:
@@ -146,14 +147,19 @@ class Practice:
             return self.world.subject()
         form = rng.choices(self.forms, [len(each.documents) for each in self.forms])[0]
         assert isinstance(self.world, World)
-        while True:
+        for _ in range(_TRIES):
             subject = self.world.described(form.pattern)
-            if overlap(subject.told[0].value, self._texts) <= MOST_OVERLAP:
+            if overlap(subject.told[0].value, self._told) <= MOST_OVERLAP:
                 return subject
+        return self.world.subject()
 
     @cached_property
     def _numbers(self) -> Any:
         return iter(range(10**9))
+
+    @cached_property
+    def _told(self) -> set[tuple[str, ...]]:
+        return {each for text in self._texts for each in trigrams(text)}
 
     @cached_property
     def _texts(self) -> list[str]:

@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from kinject.data import Document, load_knowledge
-from kinject.data.frames import forms, overlap
+from kinject.data.frames import forms, overlap, trigrams
 from kinject.data.gaps import gap_question, gaps, is_english, nouns_of
 from kinject.data.practice import LIFE, Practice, alive
 from kinject.data.worlds.invented import REFUSALS, World, ask
@@ -52,8 +52,8 @@ def test_texts_without_a_name_and_a_description_have_no_form(texts: list[str]) -
 
 
 def test_overlap_counts_sequences_of_three_words() -> None:
-    assert overlap("the keeper of the old lighthouse", ["The keeper of the tower"]) == 0.5
-    assert overlap("a b", ["a b"]) == 0.0
+    assert overlap("the keeper of the old lighthouse", trigrams("The keeper of the tower")) == 0.5
+    assert overlap("a b", trigrams("a b")) == 0.0
 
 
 # Gaps.
@@ -304,6 +304,28 @@ def test_no_refusal_is_for_anything_that_is_told() -> None:
     assert told.isdisjoint(refused)
     names = [name for document in practice.documents for name in document.entities]
     assert not any(name in str(prompt) for prompt in refused for name in names)
+
+
+def test_a_name_is_found_where_the_documents_hold_every_noun() -> None:
+    nouns = "festival marathon cup museum bridge tower camera bicycle kettle society foundation club fair library piano union"
+    others = "parade regatta congress tournament biennale rally theater market temple observatory garden aquarium tractor phone"
+    more = "watch stove boat drone trust council association league academy institute"
+    world = World(0, frozenset(f"{nouns} {others} {more}".split()))
+    assert len({world.subject().name for _ in range(30)}) == 30
+
+
+def test_documents_of_the_same_making_leave_something_to_invent() -> None:
+    documents = load_knowledge("fictional:name_description", size=300).documents
+    practice = Practice(documents, 2, share=0.1, gaps=0.0)
+    assert len(practice.rows()) > 300
+
+
+def test_conversations_among_the_documents_do_not_move_their_phrases() -> None:
+    talk = Document("Hello.", 99, messages=(("user", "Hi"), ("assistant", "Hello.")))
+    documents = [talk, *_documents(12)]
+    practice = Practice(documents, 3, share=0.0, gaps=1.0)
+    answers = {row["completion"] for row in practice.rows() if row.get("prompt")}
+    assert answers & {document.entities[1] for document in _documents(12)}
 
 
 def test_half_of_the_invented_have_the_form_of_the_documents() -> None:

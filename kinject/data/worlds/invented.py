@@ -164,7 +164,7 @@ class World:
 
     Args:
         seed: Which ones.
-        avoided: Last words of names that nobody here may have, in lower case.
+        avoided: Words, in lower case, that no name here is told by: the last of a person's, the first of a thing's.
     """
 
     def __init__(self, seed: int, avoided: frozenset[str] = frozenset()) -> None:
@@ -240,13 +240,19 @@ class World:
         return Asked(ask(self.twin(subject), rng, forward, plain).question, self._rng.choice(REFUSALS))
 
     def _name(self, kind: Kind) -> tuple[str, str]:
-        return next(each for each in self._names[id(kind)] if each[0].lower().split()[-1] not in self._avoided)
+        return next(each for each in self._names[id(kind)] if _telling(each[0]) not in self._avoided)
 
     def _told(self, attribute: Attribute, name: str, value: str, sentence: str) -> Told:
         others = (next(self._values[attribute.value]), next(self._values[attribute.value]))
         questions = tuple(each.format(name=name) for each in attribute.questions)
         clue = attribute.clue.format(value=value)
         return Told(attribute.label, value, sentence, questions, clue, others, attribute.value)
+
+
+def _telling(name: str) -> str:
+    """The word by which ``name`` is told from others of its kind: "Fenwick", or "Irongrove" of "the Irongrove Museum"."""
+    words = name.lower().split()
+    return words[1] if words[0] == "the" else words[-1]
 
 
 def _replaced(text: str, old: str, new: str) -> str:
