@@ -27,7 +27,7 @@ from kinject.trainers.infilling import InfillUnit
 from kinject.trainers.masked_config import PAPER, Corruption, LossScope
 
 ROOT = Path(__file__).parents[2]
-NO_RUNS = ("lm_eval", "scales", "sft", "tables")  # folders of other YAML files
+NO_RUNS = ("launch", "lm_eval", "scales", "sft", "tables")  # folders of other YAML files
 CONFIGS = sorted(path for path in (ROOT / "recipes").glob("*/*.yaml") if path.parent.name not in NO_RUNS)
 
 
