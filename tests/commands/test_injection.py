@@ -224,7 +224,7 @@ def test_documents_without_questions_are_learned_all_the_same(base: Path, tmp_pa
     results = run_recipe(base, tmp_path / "out", documents=tmp_path / "note.txt", size="None")
     assert results["train"]["steps"] == 2 and results["after"]["backward"]["n"] == 2
     assert results["questions_made_by"] == {"rule": 2}
-    assert "2 of the questions were made by machine (by rule)" in (tmp_path / "out" / "README.md").read_text()
+    assert "2 of the questions were made by machine (by `rule`)" in (tmp_path / "out" / "README.md").read_text()
     results = run_recipe(base, tmp_path / "silent", documents=tmp_path / "note.txt", size="None", questions="none")
     assert results["after"]["backward"]["n"] == 0 and "questions_made_by" not in results
 
