@@ -1,4 +1,5 @@
-"""What kinject knows of other libraries' insides: private names, options that do nothing here, and launchers.
+"""What kinject knows of other libraries' insides: private names, options that do nothing here, launchers,
+lazy packages, Hub ids.
 
 Every private name of trl, transformers, peft, accelerate and DeepSpeed that it leans on stands here; nothing else touches one.
 
@@ -11,10 +12,12 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shlex
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -223,6 +226,48 @@ def reduces_in_fp32(arguments: dict[str, Any]) -> dict[str, Any]:
             param_dtype=torch.bfloat16, reduce_dtype=torch.float32, output_dtype=torch.float32
         )
     return {**arguments, "fsdp_plugin": plugin}
+
+
+# Packages.
+
+
+def lazily(package: str, module_of: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """`__getattr__` and `__dir__` of ``package``: its public names are imported on first use, so that it stays light.
+
+    Args:
+        package: Its `__name__`.
+        module_of: For each public name the module of the package that has it.
+    """
+
+    def find(name: str) -> Any:
+        if name not in module_of:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return getattr(import_module(f"{package}.{module_of[name]}"), name)
+
+    return find, lambda: sorted(module_of)
+
+
+# The Hub.
+
+# The folder of a repository in the cache (`huggingface_hub.file_download.repo_folder_name`).
+_CACHED_REPOSITORY = re.compile(r"(?:models|datasets)--([^/\\]+?)--([^/\\]+)[/\\]snapshots[/\\]")
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether ``name`` has the form of a Hub id, user/name. The Hub is not asked."""
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return name.count("/") == 1
+
+
+def cached_repository(path: str) -> str | None:
+    """The Hub id of what lies at ``path``, if that is in the cache of the Hub."""
+    found = _CACHED_REPOSITORY.search(path)
+    return f"{found[1]}/{found[2]}" if found else None
 
 
 # Models.

@@ -13,7 +13,8 @@ PACKAGE = Path(__file__).parents[1] / "kinject"
 # import back.
 LAYERS = (
     ("errors",),
-    ("compat", "corruption", "data"),
+    ("compat",),
+    ("corruption", "data"),
     ("prompts",),
     ("models",),
     ("sampling",),

@@ -127,3 +127,37 @@ def test_gradients_lie_in_their_buckets_and_the_graph_is_searched_for_experts_on
         arguments = {"kwargs_handlers": [DistributedDataParallelKwargs(find_unused_parameters=True)]}
         (handler,) = compat.shares_gradients(arguments, SimpleNamespace(config=config), asked)["kwargs_handlers"]
         assert handler.gradient_as_bucket_view and handler.find_unused_parameters is expected
+
+
+@pytest.mark.parametrize(
+    ("name", "is_one"),
+    [
+        ("user/name", True),
+        ("Org-1/Model_2.5-x", True),
+        ("1/2", True),
+        ("name", False),
+        ("a/b/c", False),
+        ("./name", False),
+        ("../name", False),
+        ("~/name", False),
+        ("/name", False),
+        ("user/", False),
+        ("user/na me", False),
+        ("user/n\u00e4me", False),
+        ("user/name\n", False),
+        ("user/name.git", False),
+        ("user/a--b", False),
+        ("user/" + "x" * 97, False),
+        ("", False),
+    ],
+)
+def test_a_hub_id_is_what_the_hub_takes_for_one(name: str, is_one: bool) -> None:
+    assert compat.is_hub_id(name) == is_one
+
+
+def test_the_repository_of_a_cached_path_is_known(tmp_path: Path) -> None:
+    from huggingface_hub.file_download import repo_folder_name
+
+    folder = repo_folder_name(repo_id="user/some-name", repo_type="model")
+    assert compat.cached_repository(str(tmp_path / folder / "snapshots" / "0123")) == "user/some-name"
+    assert compat.cached_repository(str(tmp_path / "models" / "some-name")) is None

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from kinject.commands.inject import one_or_several
 from kinject.commands.output_dir import prepare_results
+from kinject.data.knowledge import DIRECTIONS
 from kinject.errors import ConfigurationError, DataError, KinjectError
 from kinject.evaluation.examination import Examination, ExaminationArguments, asker
-from kinject.evaluation.measures import DIRECTIONS, asked
+from kinject.evaluation.measures import asked
 from kinject.evaluation.report import print_answers
-from kinject.evaluation.results import recorded_answers
+from kinject.evaluation.results import MEASURES, SHOWN, recorded_answers
 from kinject.models.loading import is_repository, require_repository
 from kinject.sampling.config import SamplingArguments
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 # What the eval cards of published models claim, and whether a measurement of one's own agrees.
 
 _CARD, _RESULTS = "README.md", "results.json"
-_MEASURES = {"paper": "paper", "exact_match": "strict"}
 # Settings of a run that say what was asked, and those that say how.
 ASKED = ("facts", "size", "world_seed")
 ASKED_WITH = (
@@ -183,10 +183,10 @@ def agreement(claim: Claim, measured: Mapping[str, Any], retention: Mapping[str,
     lines, outside, apart = io.StringIO(), [], False
     lines.write(f"{'the card of ' + claim.name:32} claimed  measured\n")
     for direction in DIRECTIONS:
-        for measure, reading in _MEASURES.items() if measured[direction]["n"] else ():
+        for measure in SHOWN if measured[direction]["n"] else ():
             said, found = claimed[direction][measure], measured[direction][measure]
             low, high = claimed[direction].get("ci", {}).get(measure, (said, said))
-            label = f"{direction}, {reading}"
+            label = f"{direction}, {MEASURES[measure].reading}"
             lines.write(f"{label:32} {said:7.3f}  {found:8.3f}\n")
             apart |= abs(said - found) > 1e-6
             outside += [label] if not low - 1e-6 <= found <= high + 1e-6 else []

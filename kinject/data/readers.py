@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from glob import glob
 from pathlib import Path
 
+from kinject.compat import is_hub_id
 from kinject.data.converting import DOCUMENT_KINDS, EXTRA, missing_package
 from kinject.data.direction import FactIndex, text_direction
 from kinject.data.knowledge import UNKNOWN, Direction, Document, KnowledgeSet, Question, check_paraphrases
@@ -221,8 +222,6 @@ FICTIONAL = {
     "nano_population": nano_population,
 }
 Source = str | os.PathLike[str]
-
-_HUB_ID = re.compile(r"(?P<repository>[A-Za-z0-9][\w.-]*/[\w.-]+)(?::(?P<config>[\w.-]+))?")
 
 
 def load_knowledge(
@@ -662,8 +661,8 @@ def _hub_records(
     option: str,
 ) -> list[Record]:
     """The rows of one split of a Hub data set, cut down to the fields of ``forms``, of which it must have one, and others."""
-    match = _HUB_ID.fullmatch(name)
-    if not match or file_kind(Path(name)):
+    repository, colon, config = name.partition(":")
+    if not is_hub_id(repository) or bool(colon) != bool(config) or file_kind(Path(name)):
         raise DataError(
             f"{name}: there is no such file or folder (looked at {Path(name).expanduser().absolute()}), and it is "
             f"neither {_worlds()} nor a Hub data set (user/name); check the path"
@@ -671,7 +670,7 @@ def _hub_records(
     import datasets
 
     try:
-        splits = datasets.load_dataset(match["repository"], match["config"], revision=revision)
+        splits = datasets.load_dataset(repository, config or None, revision=revision)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise DataError(
             f"{name}: there is no such file or folder (looked at {Path(name).absolute()}), and it could not be loaded "

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import Trainer, TrainerCallback
 
+from kinject.data.knowledge import DIRECTIONS
 from kinject.errors import ConfigurationError
 from kinject.evaluation.best_weights import BestWeights
-from kinject.evaluation.measures import DIRECTIONS, READINGS, REFUSED, asked, cells, is_refusal, macro, score_answers
+from kinject.evaluation.measures import READINGS, REFUSED, asked, cells, is_refusal, macro, score_answers
 from kinject.evaluation.results import changed_answers, new_results, read_results, write_results
 from kinject.models.weights import flops_per_token, from_main_process, is_fsdp, peak_memory_bytes, whole_model
 

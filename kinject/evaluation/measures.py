@@ -18,6 +18,7 @@ import numpy as np
 import regex
 import yaml
 
+from kinject.data.knowledge import DIRECTIONS, UNKNOWN
 from kinject.data.words import (
     fold_case,
     is_unspaced,
@@ -29,6 +30,7 @@ from kinject.data.words import (
     words_of,
 )
 from kinject.errors import KinjectError
+from kinject.evaluation.results import MEASURES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -297,16 +299,13 @@ def is_refusal(answer: str) -> bool:
     return _ANY_REFUSAL.search(" ".join(first.split())) is not None
 
 
-DIRECTIONS = ("forward", "backward")
-UNKNOWN = "unknown"
-"""The key of what is measured on questions whose direction nobody knows; it is there only where there are such."""
-READINGS = {"paper": "paper", "strict": "exact_match", "exact_match": "exact_match", "f1": "f1"}
+READINGS = {word: key for key, measure in MEASURES.items() for word in (measure.reading, key)}
 """The names under which a score can be asked for, and the key of a measurement that holds it."""
 
 OTHER_WORDS = "other_words"
 """The key of a measurement that counts questions whose ``paper`` compares other words than the paper's code would."""
 
-_MEASURES = {"paper": paper_recall, "exact_match": exact_match, "f1": token_f1}
+_FUNCTIONS = {"paper": paper_recall, "exact_match": exact_match, "f1": token_f1}
 RECITED, REFUSED, WORDS = "recited", "refused", "words"
 """The keys of a measurement that say how its answers look: shares that recite and that refuse, and their mean length."""
 
@@ -354,10 +353,10 @@ def score_answers(
             groups.setdefault("/".join(part for part in parts if part), []).append(index)
     values = np.array(  # (questions, measures)
         [
-            [best_score(measure, answer, question.answers) for measure in _MEASURES.values()]
+            [best_score(measure, answer, question.answers) for measure in _FUNCTIONS.values()]
             for question, answer in zip(questions, answers, strict=True)
         ]
-    ).reshape(len(questions), len(_MEASURES))
+    ).reshape(len(questions), len(_FUNCTIONS))
 
     other = np.array([not reads_as_published(each.question, *each.answers) for each in questions], dtype=bool)
 
@@ -383,16 +382,16 @@ def _measurement(values: np.ndarray, confidence: float, resamples: int, seed: in
     """Means and percentile intervals of ``values`` (n, measures)."""
     count = len(values)
     if count == 0:
-        return {**dict.fromkeys(_MEASURES, 0.0), "n": 0, "ci": {name: [0.0, 0.0] for name in _MEASURES}}
+        return {**dict.fromkeys(_FUNCTIONS, 0.0), "n": 0, "ci": {name: [0.0, 0.0] for name in _FUNCTIONS}}
     generator = np.random.default_rng(seed)
     times_drawn = generator.multinomial(count, np.full(count, 1 / count), size=resamples)  # (resamples, n)
     means = times_drawn @ values / count  # (resamples, measures)
     tail = (1 - confidence) / 2
     low, high = np.clip(np.quantile(means, [tail, 1 - tail], axis=0), 0.0, 1.0)
     return {
-        **{name: float(value) for name, value in zip(_MEASURES, values.mean(axis=0), strict=True)},
+        **{name: float(value) for name, value in zip(_FUNCTIONS, values.mean(axis=0), strict=True)},
         "n": count,
-        "ci": {name: [float(low[i]), float(high[i])] for i, name in enumerate(_MEASURES)},
+        "ci": {name: [float(low[i]), float(high[i])] for i, name in enumerate(_FUNCTIONS)},
     }
 
 

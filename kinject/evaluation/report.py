@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 from rich.live import Live
 from rich.text import Text
 
+from kinject.data.knowledge import DIRECTIONS, UNKNOWN
 from kinject.errors import KinjectError
-from kinject.evaluation.measures import DIRECTIONS, RECITED, UNKNOWN, asked, read_otherwise, share_of
+from kinject.evaluation.measures import RECITED, asked, read_otherwise, share_of
+from kinject.evaluation.results import MEASURES, SHOWN
 from kinject.evaluation.retention import figures, percent, perplexity_factor, still_right
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from kinject.sampling import Step
 
 
-_READINGS = (("paper", "paper"), ("strict", "exact_match"))
+_READINGS = tuple((MEASURES[key].reading, key) for key in SHOWN)
 # Of the runs in one plot; distinguishable with color vision deficiencies (Okabe and Ito).
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
@@ -196,8 +198,7 @@ def plot_history(results: Mapping[str, Any] | Sequence[Mapping[str, Any]], path:
                 if run["before"] is not None:
                     before = run["before"][direction][key]
                     panel.axhline(before, linestyle=line, color=color, linewidth=0.6, alpha=0.5)
-        measure = "ROUGE-1 recall" if key == "paper" else "exact match"
-        panel.set(xscale="log", ylim=(-0.03, 1.03), xlabel="step", title=f"{reading}: {measure}")
+        panel.set(xscale="log", ylim=(-0.03, 1.03), xlabel="step", title=f"{reading}: {MEASURES[key].name}")
         ticks = steps_apart({entry["step"] for run in runs for entry in run["history"]})
         panel.set_xticks(ticks, labels=map(str, ticks))
         panel.set_xticks([], minor=True)

@@ -18,8 +18,10 @@ from contextlib import suppress
 from enum import Enum
 from importlib import metadata
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from kinject.compat import cached_repository
+from kinject.data.knowledge import DIRECTIONS, UNKNOWN
 from kinject.errors import SECRET_VALUE, ConfigurationError, DataError
 
 if TYPE_CHECKING:
@@ -51,7 +53,32 @@ _MODEL_TOKEN = re.compile(
 # A path that tells of this machine (absolute, home, Windows, file URL, or out of the working directory) that stands alone
 # or follows a space, quote or "=".
 _LOCAL_PATH = re.compile(r"""(?:^|(?<=[\s"'=,:(\[]))(?:file://|~?/(?=[^\s/])|\.\./|[A-Za-z]:[\\/])[^\s"',)\]]*""")
-_CACHED_REPOSITORY = re.compile(r"(?:models|datasets)--([^/\\]+?)--([^/\\]+)[/\\]snapshots[/\\]")
+
+
+class Measure(NamedTuple):
+    """What a measure is called.
+
+    Attributes:
+        name: In a sentence.
+        short: In the heads of columns.
+        reading: As an option, and in the tables of runs.
+        metric: On the Hub.
+    """
+
+    name: str
+    short: str
+    reading: str
+    metric: str
+
+
+MEASURES = {
+    "paper": Measure("ROUGE-1 recall", "recall", "paper", "rouge"),
+    "exact_match": Measure("exact match", "exact match", "strict", "exact_match"),
+    "f1": Measure("token F1", "F1", "f1", "f1"),
+}
+"""The measures by their key in `M`; `kinject.evaluation.measures` has the functions."""
+SHOWN = ("paper", "exact_match")
+"""The measures of tables and plots: the paper's, and the strict one."""
 
 
 def new_results(
@@ -273,9 +300,9 @@ def versions() -> dict[str, str]:
 
 def public_name(name: str) -> str:
     """``name`` as it may be published: a Hub id (also of a path in the Hub cache) as it is, else a path's last part."""
-    cached = _CACHED_REPOSITORY.search(name)
-    if cached:
-        return f"{cached[1]}/{cached[2]}"
+    cached = cached_repository(name)
+    if cached is not None:
+        return cached
     local = PurePath(name).is_absolute() or _LOCAL_PATH.match(name) or name.startswith(("~", "./", "../"))
     return (_last_part(name) or "local") if local else name
 
@@ -387,10 +414,10 @@ def _check_texts(results: Mapping[str, Any], source: str) -> None:
 
 def _check_scores(scores: Any, source: str, field: str) -> None:
     _expect(isinstance(scores, Mapping), source, field, "scores", scores)
-    for direction in ("forward", "backward", *(["unknown"] if "unknown" in scores else [])):
+    for direction in (*DIRECTIONS, *([UNKNOWN] if UNKNOWN in scores else [])):
         cell = scores.get(direction)
         _expect(isinstance(cell, Mapping), source, f"{field}.{direction}", "scores", cell)
-        for name in ("paper", "exact_match", "f1"):
+        for name in MEASURES:
             value = cell.get(name)
             inside = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1
             _expect(inside, source, f"{field}.{direction}.{name}", "a number in 0..1", value)

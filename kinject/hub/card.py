@@ -14,9 +14,18 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kinject.data.knowledge import DIRECTIONS, UNKNOWN
 from kinject.errors import ConfigurationError, DataError
-from kinject.evaluation.measures import DIRECTIONS, UNKNOWN, asked, cells, read_otherwise
-from kinject.evaluation.results import expected_answers, public_config, public_name, read_results, write_text
+from kinject.evaluation.measures import asked, cells, read_otherwise
+from kinject.evaluation.results import (
+    MEASURES,
+    SHOWN,
+    expected_answers,
+    public_config,
+    public_name,
+    read_results,
+    write_text,
+)
 from kinject.evaluation.retention import figures, percent, perplexity_factor, still_right
 from kinject.hub.card_metadata import (
     KEY,
@@ -38,7 +47,6 @@ if TYPE_CHECKING:
     from jinja2 import Template
 
 
-MEASURES = {"paper": "ROUGE-1 recall", "exact_match": "exact match", "f1": "token F1"}
 OBJECTIVES = {
     "masked": "masked fine-tuning",
     "random_token": "fine-tuning on documents with random tokens (a control)",
@@ -193,6 +201,7 @@ def _facts(results: Mapping[str, Any], holding: Holding) -> dict[str, Any]:
         "dataset": public_name(results["dataset"]),
         "how": OBJECTIVES.get(results["objective"]) or f"the objective {code(results['objective'])}",
         "measures": MEASURES,
+        "shown_measures": {key: MEASURES[key] for key in SHOWN},
         "directions": DIRECTIONS,
         "latest": latest,
         "measured": measured,

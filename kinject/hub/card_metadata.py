@@ -15,13 +15,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.request import urlopen
 
+from kinject.compat import is_hub_id
+from kinject.data.knowledge import DIRECTIONS
 from kinject.errors import SECRET_VALUE, DataError
-from kinject.evaluation.measures import DIRECTIONS, OTHER_WORDS, asked, score_answers
-from kinject.evaluation.results import public_config, public_name, validate_results
+from kinject.evaluation.measures import OTHER_WORDS, asked, score_answers
+from kinject.evaluation.results import MEASURES, public_config, public_name, validate_results
 from kinject.models.adapters import SETTINGS_FILE
-from kinject.models.loading import EMBEDDED_HUB_ID, EMBEDDED_MODEL, NANO_MODELS
+from kinject.models.loading import EMBEDDED_HUB_ID, EMBEDDED_MODEL, NANO_MODELS, said_by_hub
 
 if TYPE_CHECKING:
     from huggingface_hub import CardData, EvalResult, ModelCardData
@@ -84,8 +85,6 @@ def _visible(line: str) -> str:
 
 
 # What a directory holds: an adapter or a whole model, of which base, autoregressive or diffusion, under which license.
-
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -153,7 +152,7 @@ def _base(name: str, results: Mapping[str, Any]) -> str | None:
         return None
     if name == EMBEDDED_MODEL:
         return EMBEDDED_HUB_ID
-    return name if name in NANO_MODELS or HUB_ID.fullmatch(name) else None
+    return name if name in NANO_MODELS or is_hub_id(name) else None
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -168,8 +167,6 @@ def _read(file: Path) -> dict[str, Any]:
 # The license of a base model, from its own card: what comes with kinject, the Hub cache, or the Hub itself.
 
 _KNOWN = {EMBEDDED_HUB_ID: "apache-2.0", **dict.fromkeys(NANO_MODELS, "apache-2.0")}
-_SECONDS = 5.0
-_LONGEST = 1_000_000  # bytes of a card that are read
 
 
 def base_license(base: str) -> dict[str, str]:
@@ -184,40 +181,31 @@ def _from_card(base: str) -> tuple[tuple[str, str], ...]:
     from huggingface_hub import ModelCard
     from yaml import YAMLError
 
-    text = _card_text(base)
+    text = _cached_card(base)
     if text is None:
-        return ()
-    try:
-        data = ModelCard(text, ignore_metadata_errors=True).data
-    except (ValueError, YAMLError):  # its metadata cannot be read
-        return ()
-    found = {name: data.get(name) for name in ("license", "license_name", "license_link")}
+        info = said_by_hub(base)
+        data = None if info is None else info.card_data
+    else:
+        try:
+            data = ModelCard(text, ignore_metadata_errors=True).data
+        except (ValueError, YAMLError):  # its metadata cannot be read
+            data = None
+    found = {name: data.get(name) if data else None for name in ("license", "license_name", "license_link")}
     plain = {name: value for name, value in found.items() if isinstance(value, str) and len(value) <= 200}
     return tuple(plain.items()) if "license" in plain else ()
 
 
-def _card_text(base: str) -> str | None:
-    from huggingface_hub import constants, try_to_load_from_cache
+def _cached_card(base: str) -> str | None:
+    from huggingface_hub import try_to_load_from_cache
 
     cached = try_to_load_from_cache(base, "README.md")
     try:
-        if isinstance(cached, str):
-            return Path(cached).read_text(encoding="utf-8", errors="replace")
-        if constants.HF_HUB_OFFLINE:
-            return None
-        # One plain request, without a token: the Hub's own client tries for half a minute where there is no network.
-        with urlopen(f"{constants.ENDPOINT}/{base}/resolve/main/README.md", timeout=_SECONDS) as response:
-            return str(response.read(_LONGEST).decode("utf-8", errors="replace"))
+        return Path(cached).read_text(encoding="utf-8", errors="replace") if isinstance(cached, str) else None
     except OSError:
         return None
 
 
 KEY = "kinject"
-MEASURES = {
-    "paper": ("rouge", "ROUGE-1 recall, as in arXiv 2510.09885"),
-    "exact_match": ("exact_match", "Exact match"),
-    "f1": ("f1", "Token F1"),
-}
 _NOTHING_ASKED = {direction: score_answers((), ())[direction] for direction in DIRECTIONS}
 _TASK = "question-answering"
 _COPIED = ("documents", "facts", "selection", "selected", "train")
@@ -279,7 +267,7 @@ def results_of(data: CardData) -> dict[str, Any]:
 def _hub_dataset(results: Mapping[str, Any]) -> str | None:
     """The data set's Hub id, or None: the Hub refuses cards that name anything else."""
     name = public_name(results["dataset"]).partition(":")[0]  # a configuration may follow
-    return name if HUB_ID.fullmatch(name) else None
+    return name if is_hub_id(name) else None
 
 
 def _run(results: Mapping[str, Any]) -> dict[str, Any]:
@@ -316,7 +304,10 @@ def _eval_results(results: Mapping[str, Any]) -> list[EvalResult]:
     found = []
     for direction in DIRECTIONS:
         cell: Mapping[str, Any] = scores[direction] if scores is not None else {"n": 0}
-        for measure, (metric, name) in MEASURES.items() if cell["n"] else ():
+        for measure, called in MEASURES.items() if cell["n"] else ():
+            name = f"{called.name[0].upper()}{called.name[1:]}" + (
+                ", as in arXiv 2510.09885" if measure == "paper" else ""
+            )
             interval = cell.get("ci", {}).get(measure)
             other = {OTHER_WORDS: cell[OTHER_WORDS]} if measure == "paper" and OTHER_WORDS in cell else {}
             found.append(
@@ -326,7 +317,7 @@ def _eval_results(results: Mapping[str, Any]) -> list[EvalResult]:
                     dataset_type=_hub_dataset(results) or slug(dataset),
                     dataset_name=dataset,
                     dataset_config=direction,
-                    metric_type=metric,
+                    metric_type=called.metric,
                     metric_name=f"{name}, in the words of other scripts" if other else name,
                     metric_value=cell[measure],
                     metric_args={

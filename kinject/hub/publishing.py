@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kinject.compat import is_hub_id
 from kinject.errors import ConfigurationError, HubError, KinjectError
 from kinject.hub.staging import (
     Layout,
@@ -220,14 +221,7 @@ def check_repository_name(repository: str) -> None:
     Raises:
         ConfigurationError: so it is.
     """
-    from huggingface_hub.utils import HFValidationError, validate_repo_id
-
-    try:
-        validate_repo_id(repository)
-        fits = repository.count("/") == 1
-    except HFValidationError:
-        fits = False
-    if not fits:
+    if not is_hub_id(repository):
         raise ConfigurationError(
             f"'{repository}' names no repository; expected user/name, as in ada/people-of-nowhere."
         )

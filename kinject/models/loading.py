@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.request import Request, urlopen
 
 from kinject import compat
 from kinject.errors import ConfigurationError, HubError
@@ -25,6 +24,7 @@ from kinject.models.weights import require_all_weights, require_finite
 
 if TYPE_CHECKING:
     import torch
+    from huggingface_hub import ModelInfo
     from peft import PeftModel
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -63,7 +63,7 @@ def tokenizer_and_config(
         else:
             path = EMBEDDED_HUB_ID
     local = Path(path).is_dir()
-    if not local and not is_hub_id(path):
+    if not local and not compat.is_hub_id(path):
         raise ConfigurationError(f"model '{name}': no such directory, and no Hub id such as user/name.")
     where: dict[str, Any] = {"local_files_only": local_files_only}
     adapter = adapter_config(path, **where) if not options else None
@@ -197,11 +197,6 @@ def load_model(
     return loaded
 
 
-def is_hub_id(name: str) -> bool:
-    """Whether ``name`` has the form of a Hub id, user/name."""
-    return not name.startswith((".", "/", "~")) and name.count("/") == 1
-
-
 def _load(name: str, **model_options: Any) -> LoadedModel:
     if name in (EMBEDDED_MODEL, EMBEDDED_HUB_ID):
         return _load_embedded(**model_options)
@@ -209,7 +204,7 @@ def _load(name: str, **model_options: Any) -> LoadedModel:
         return _load_nano(name, **model_options)
     path = Path(name)
     is_local = path.exists()
-    if not is_local and not is_hub_id(name):
+    if not is_local and not compat.is_hub_id(name):
         raise ConfigurationError(
             f"model '{name}': no such directory. Expected a directory with a model or adapter, a Hub id such as "
             f"user/name, or one of {', '.join((EMBEDDED_MODEL, *NANO_MODELS))}."
@@ -281,23 +276,29 @@ def _load_embedded(**model_options: Any) -> LoadedModel:
 
 def _hub_has(repository: str) -> bool:
     """Whether ``repository`` is in the local cache or on a Hub that answers."""
-    from huggingface_hub import constants
     from transformers.utils import cached_file
 
     try:
         cached_file(repository, "config.json", local_files_only=True)
     except OSError:
-        if constants.HF_HUB_OFFLINE:
-            return False
-    else:
-        return True
-    # One plain request: the Hub's own client tries five times and takes half a minute to say that there is no network.
-    request = Request(f"{constants.ENDPOINT}/{repository}/resolve/main/config.json", method="HEAD")
+        return said_by_hub(repository) is not None
+    return True
+
+
+def said_by_hub(repository: str) -> ModelInfo | None:
+    """What the Hub says of ``repository``, asked once and without a token; None where it has none or is not reached.
+
+    Downloads try five times, and take half a minute to say that there is no network.
+    """
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.errors import HTTPError
+
+    if constants.HF_HUB_OFFLINE:
+        return None
     try:
-        with urlopen(request, timeout=_HUB_SECONDS):
-            return True
-    except OSError:  # no network, no answer in time, or no such repository
-        return False
+        return HfApi(endpoint=constants.ENDPOINT, token=False).model_info(repository, timeout=_HUB_SECONDS)
+    except (HTTPError, OSError, ValueError):  # no such repository, no network, no answer in time, or none of the Hub's
+        return None
 
 
 # Loads anything that was published: adapters and whole models, autoregressive and diffusion.
@@ -358,7 +359,7 @@ def load(
 def is_repository(name: str) -> bool:
     """Whether ``name`` is a Hub id, not a directory."""
 
-    return not Path(name).exists() and is_hub_id(name)
+    return not Path(name).exists() and compat.is_hub_id(name)
 
 
 def require_repository(name: str, *, revision: str | None = None, token: str | None = None) -> None:

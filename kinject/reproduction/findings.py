@@ -10,19 +10,13 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+from kinject.data.knowledge import DIRECTIONS
 from kinject.evaluation.measures import macro
+from kinject.evaluation.results import SHOWN
 from kinject.reproduction.grid import Run
-from kinject.reproduction.specification import DIRECTIONS, Check, Claim, Panel
+from kinject.reproduction.specification import Check, Claim, Panel
 
 # The little statistics that tables need: mean, deviation and interval over seeds, and the fit of a learning curve.
-
-# Two-sided 95 % quantiles of Student's t by degrees of freedom; beyond 30 by Cornish and Fisher's expansion.
-_STUDENT_95 = (
-    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228,
-    2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086,
-    2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
-)  # fmt: skip
-_NORMAL_95 = 1.959964
 
 
 @dataclass(frozen=True)
@@ -64,10 +58,9 @@ def spread(
 
 def student_95(freedom: int) -> float:
     """The two-sided 95 % quantile of Student's t with ``freedom`` degrees of freedom (1 or more)."""
-    if freedom <= len(_STUDENT_95):
-        return _STUDENT_95[freedom - 1]
-    z = _NORMAL_95
-    return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
+    from scipy.stats import t  # here, as it takes a second to import
+
+    return float(t.ppf(0.975, freedom))
 
 
 @dataclass(frozen=True)
@@ -87,7 +80,7 @@ def fit_learning_curve(steps: Sequence[float], values: Sequence[float]) -> Learn
     """The least-squares fit of `LearningCurve`; ``error`` is the root of the mean squared residual.
 
     For a given rate the best limit has a closed form, so only the rate is searched: on a logarithmic grid, then ever
-    more finely around the best.
+    more finely around the best. Unlike `scipy.optimize.curve_fit` this needs no value to start from, and does not fail.
     """
     if not steps or len(steps) != len(values):
         raise ValueError(f"{len(steps)} steps and {len(values)} values; expected as many, and at least one")
@@ -115,7 +108,7 @@ def _with_rate(rate: float, steps: Sequence[float], values: Sequence[float]) -> 
 
 
 BEFORE = "before"
-READINGS = ("exact_match", "paper")
+READINGS = SHOWN[::-1]
 
 
 class Findings:

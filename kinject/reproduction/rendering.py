@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kinject.data.knowledge import DIRECTIONS
 from kinject.evaluation.report import COLORS, steps_apart
+from kinject.evaluation.results import MEASURES
 from kinject.reproduction.findings import BEFORE, READINGS, Findings, LearningCurve, Spread, fit_learning_curve
-from kinject.reproduction.specification import DIRECTIONS, FAMILIES, Panel, Recipes, Table
+from kinject.reproduction.specification import FAMILIES, Panel, Recipes, Table
 
 # The rows of a table: ours over seeds, the published figure, and the difference; and the same as CSV.
 
@@ -185,7 +187,6 @@ def as_csv(rendered: Rendered) -> str:
 # The figures of a table, as PNG and SVG: bars by method, accuracy over mask ratios, accuracy over steps with its fit.
 
 _LINES = {"forward": "-", "backward": "--"}
-_READING_NAMES = {"exact_match": "exact match", "paper": "ROUGE-1 recall"}
 
 
 def draw(kind: str, recipes: Recipes, rendered: Rendered, findings: Findings, path: Path) -> list[Path]:
@@ -211,7 +212,7 @@ def draw(kind: str, recipes: Recipes, rendered: Rendered, findings: Findings, pa
         axis.grid(alpha=0.25)
     if not drawn:
         return []
-    axes[0].set_ylabel(_READING_NAMES[findings.reading])
+    axes[0].set_ylabel(MEASURES[findings.reading].name)
     labeled = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
     if labeled:
         figure.legend(labeled.values(), labeled, loc="outside right upper", fontsize="small", frameon=False)
@@ -293,7 +294,6 @@ def _steps(axis: Any, recipes: Recipes, rendered: Rendered, findings: Findings, 
     return drawn
 
 
-_NAMES = {"exact_match": "exact match", "paper": "recall"}
 _LATEX = {"\\": r"\textbackslash{}", "±": r"$\pm$", "→": r"$\rightarrow$", "~": r"\textasciitilde{}", "−": "$-$"}
 _LATEX |= {character: f"\\{character}" for character in "&%$#_{}"}
 
@@ -342,7 +342,7 @@ def _score_block(rendered: Rendered, rows: Sequence[Row]) -> tuple[list[str], li
     directions = [direction for direction in DIRECTIONS if any(direction in row.cells for row in rows)]
     header = ["method"]
     for direction in directions:
-        header += [f"{direction}, {_NAMES[reading]}" for reading in rendered.readings]
+        header += [f"{direction}, {MEASURES[reading].short}" for reading in rendered.readings]
         header += ["published", "difference"] if published else []
     header += ["still known"] if retained else []
     header += ["tokens"]

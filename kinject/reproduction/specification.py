@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from kinject.data.knowledge import DIRECTIONS
 from kinject.errors import ConfigurationError
+from kinject.evaluation.results import SHOWN
 
 SCRIPTS = {"ar": "ar_ft.py", "masked": "masked_ft.py", "diffusion": "dllm_ft.py"}
 FAMILIES = ("autoregressive", "diffusion")
-DIRECTIONS = ("forward", "backward")
 COMPARED = (*DIRECTIONS, "macro", "forgotten")
 """What claims compare: scores, their mean in both directions, and the share of general questions that training cost."""
 
@@ -333,7 +334,7 @@ def _read_scale(folder: Path, name: str, methods: Mapping[str, Method]) -> Scale
     content["datasets"] = _each(Dataset, content.get("datasets"), path, "datasets")
     scale = make(Scale, content, str(path))
     for field_name, value, choices in (
-        ("reading", scale.reading, ("exact_match", "paper")),
+        ("reading", scale.reading, SHOWN),
         ("weights", scale.weights, ("last", "best")),
         ("launch", scale.launch, ("python", "accelerate")),
         *((f"models.{key}.family", model.family, FAMILIES) for key, model in scale.models.items()),

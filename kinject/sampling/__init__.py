@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from kinject.compat import lazily
 
 if TYPE_CHECKING:
     from kinject.sampling.config import SamplingConfig
@@ -19,14 +20,4 @@ _MODULE_OF = {
 
 __all__ = ["Sampled", "SamplingConfig", "Step", "infill", "sample"]
 
-
-def __getattr__(name: str) -> Any:
-    """Import a public name on first use, so that importing this package stays light."""
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    """The public names."""
-    return sorted(__all__)
+__getattr__, __dir__ = lazily(__name__, _MODULE_OF)

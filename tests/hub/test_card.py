@@ -255,13 +255,33 @@ def test_the_license_is_the_one_that_the_base_states(tmp_path: Path, monkeypatch
 
     cards = {"org/open": "---\nlicense: mit\n---\n", "org/own": "---\nlicense: other\nlicense_name: own-1\n---\n"}
     cards |= {"org/none": "no metadata", "org/broken": "---\na: [\n---\n", "org/list": "---\n- a\n---\n"}
-    monkeypatch.setattr(card_metadata, "_card_text", cards.get)
+    monkeypatch.setattr(card_metadata, "_cached_card", cards.get)
     found = {base: ModelCard(card_of(write_run(tmp_path, some_run(model=base)))).data.to_dict() for base in cards}
     assert found["org/open"]["license"] == "mit"
     assert (found["org/own"]["license"], found["org/own"]["license_name"]) == ("other", "own-1")
     assert all("license" not in found[base] for base in ("org/none", "org/broken", "org/list"))
     nano = card_of(write_run(tmp_path, some_run(model="nano-ar")))
     assert "`apache-2.0`" in nano and ModelCard(nano).data.license == "apache-2.0"
+
+
+def test_the_license_of_a_base_that_is_not_cached_is_asked_of_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import ModelInfo
+
+    from kinject.hub import card_metadata
+
+    answers = {
+        "org/asked": ModelInfo(id="org/asked", cardData={"license": "mit"}),
+        "org/odd": ModelInfo(id="org/odd", cardData={"license": ["mit", "x"]}),
+        "org/bare": ModelInfo(id="org/bare"),
+    }
+    monkeypatch.setattr(card_metadata, "said_by_hub", answers.get)
+    found = {
+        base: ModelCard(card_of(write_run(tmp_path, some_run(model=base)))).data.license
+        for base in (*answers, "org/gone")
+    }
+    assert found == {"org/asked": "mit", "org/odd": None, "org/bare": None, "org/gone": None}
 
 
 def test_nothing_private_is_told(tmp_path: Path) -> None:

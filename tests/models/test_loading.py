@@ -123,15 +123,17 @@ def test_an_unreachable_hub_is_given_up_at_once(monkeypatch: pytest.MonkeyPatch,
 
     asked: list[str] = []
 
-    def unreachable(request: Any, timeout: float) -> None:
-        asked.append(request.full_url)
-        raise OSError("no network")
+    class Unreachable:
+        def get(self, url: str, headers: dict[str, str], timeout: float, **options: Any) -> None:
+            assert 0 < timeout <= 10 and "authorization" not in headers
+            asked.append(url)
+            raise ConnectionError("no network")
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(loading, "urlopen", unreachable)
+    monkeypatch.setattr("huggingface_hub.hf_api.get_session", Unreachable)
     assert not loading._hub_has("nobody/nothing-of-this-name")
-    assert len(asked) == 1 and asked[0].endswith("/nobody/nothing-of-this-name/resolve/main/config.json")
+    assert len(asked) == 1 and asked[0].endswith("/api/models/nobody/nothing-of-this-name")
 
 
 @pytest.mark.smollm2

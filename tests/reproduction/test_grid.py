@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from kinject.reproduction import grid
 from kinject.reproduction.grid import (
     bare_code,
     code_fingerprint,
@@ -159,3 +160,8 @@ def test_practice_adds_statements_and_questions_to_the_samples(tmp_path: Path) -
     )
     before, after = (estimate(run, recipes.scale) for run in (plain, practiced))
     assert after.tokens > 2 * before.tokens and not after.counted
+
+
+def test_what_shapes_no_result_is_there() -> None:
+    """A file that has moved would count again without a word, and every finished run would be repeated."""
+    assert [each for each in grid._SHAPES_NO_RESULT if not (grid.PACKAGE / each).exists()] == []
