@@ -120,7 +120,7 @@ def check_processes() -> None:
     a single one that belongs to no group.
 
     Raises:
-        ConfigurationError: so it is.
+        ConfigurationError: several processes were asked for, and this one is alone.
     """
     asked = "ACCELERATE_USE_CPU" in os.environ and "MASTER_ADDR" in os.environ and "MASTER_PORT" in os.environ
     if asked and not any(name in os.environ for name in _SIZES):
@@ -132,7 +132,7 @@ def check_processes() -> None:
 
 
 def is_first_process() -> bool:
-    """Whether this process is the one of a run that writes files and speaks, as far as the launcher has said."""
+    """Whether this is the process of a run that writes files and prints, judged by the launcher's environment variables."""
     ranks = [os.environ[name] for name in _RANKS if name in os.environ]
     return not ranks or int(ranks[0]) <= 0
 
@@ -301,7 +301,7 @@ def name_or_path(model: Any) -> str:
 
 
 def remember_source(model: Any, name: str) -> None:
-    """Let ``model`` say that it was loaded from ``name``."""
+    """Record ``name`` as the place that ``model`` was loaded from."""
     model.config._name_or_path = model.name_or_path = name
 
 
@@ -323,15 +323,14 @@ def causal_classes() -> Any:
 
 
 def encode_beginning(model: Any, ids: torch.Tensor) -> DynamicCache | None:
-    """Keys and values of what all rows of a batch begin with.
+    """Keys and values of a prefix that all rows of a batch share.
 
     Args:
         model: A causal language model, or its backbone.
-        ids: `(1, length)`.
+        ids: The prefix, `(1, length)`.
 
     Returns:
-        Them, with gradient where it is on, or `None` where the model keeps anything else than keys and values of every
-        token.
+        The cache, with gradient where it is on; `None` where the model caches anything but keys and values of every token.
     """
     from transformers import DynamicCache
     from transformers.cache_utils import DynamicLayer

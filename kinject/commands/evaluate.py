@@ -48,7 +48,7 @@ _FIELDS = ("text_field", "question_field", "answer_field", "title_field")  # set
 
 @dataclass(frozen=True)
 class Claim:
-    """What a model says of itself.
+    """The claims of a model's eval card.
 
     Attributes:
         name: Of the model.
@@ -135,7 +135,7 @@ def find_claim(name: str, *, revision: str | None = None) -> Claim | None:
 
 
 def require_claim(name: str) -> Claim:
-    """As `find_claim`.
+    """The claim of a directory or Hub repository, as `find_claim`; it must have one.
 
     Raises:
         ConfigurationError: there is none.

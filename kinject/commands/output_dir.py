@@ -1,4 +1,4 @@
-"""The directory that a run writes to: what lies there, whether it may be written, and what of an earlier run is cleared.
+"""The output directory of a run: what it holds, whether it may be written to, and which files of an earlier run are removed.
 
 Files that kinject did not write are never touched unless told to. Knows nothing of what a run does, and imports nothing heavy.
 """
@@ -37,14 +37,14 @@ _LOGS = re.compile(r"\..*|runs|wandb|trackio|lock|log\.txt|.*\.log|run\.json|con
 
 @dataclass(frozen=True)
 class Holding:
-    """What lies in a directory, as far as a run that is to write there has to know.
+    """What an output directory holds: the run in it, and files that kinject did not write.
 
     Attributes:
-        own: What a run of kinject wrote, but its logs.
-        foreign: What it did not.
+        own: Files and folders that a run of kinject wrote, without its logs.
+        foreign: All others.
         checkpoints: The checkpoints of that run that look whole.
-        finished: Whether that run came to its end.
-        measured: Whether it measured anything after its beginning.
+        finished: Whether that run finished.
+        measured: Whether it asked questions after training had begun.
     """
 
     own: list[Path]
@@ -84,7 +84,7 @@ def holding(directory: Path) -> Holding:
 
 
 def prepare_output_dir(output_dir: str | None, *, overwrite: bool = False, resume: bool = False) -> Path:
-    """Prove that ``output_dir`` can be written and that nothing is lost by it, before anything costly starts.
+    """Check that ``output_dir`` can be written to and that nothing in it is lost, before anything costly starts.
 
     Nothing stays behind of the proof. Of several processes the first looks.
 
@@ -118,7 +118,7 @@ def prepare_output_dir(output_dir: str | None, *, overwrite: bool = False, resum
 
 
 def prepare_results(output_dir: str, overwrite: bool) -> Path:
-    """Prove that `results.json` and its page can be written to ``output_dir``, and are not in the place of others.
+    """Check that `results.json` and its page can be written to ``output_dir``, and replace no others.
 
     Raises:
         ConfigurationError: they cannot, or are.

@@ -64,7 +64,7 @@ _RANGES: dict[str, tuple[str, float, float, bool, bool]] = {
 
 @dataclass(frozen=True)
 class Given:
-    """What a command line and its `--config` say, checked as far as their names and forms go.
+    """The settings of a command line and its `--config`, with their names and forms checked.
 
     Attributes:
         settings: Values by name: of the command line, else of the file, else the defaults that a command prefers.
@@ -219,7 +219,7 @@ def build(dataclass_type: Any, settings: Mapping[str, Any]) -> Any:
 
 
 def read_training(objective: str, arguments: Sequence[str], defaults: Mapping[str, Any] | None = None) -> Given:
-    """What ``arguments`` say to the recipe of ``objective``; settings that would do nothing are refused.
+    """The settings in ``arguments`` for the recipe of ``objective``; settings without any effect are refused.
 
     Raises:
         ConfigurationError: a name, form or value that cannot be, or settings that contradict each other.
@@ -292,7 +292,7 @@ def read_settings(
 def split_arguments(
     arguments: Sequence[str], options: Mapping[str, Option]
 ) -> tuple[list[str], list[tuple[str, list[str]]], list[list[str]]]:
-    """The words of a command line that belong to no option, the options with their values, and those that nobody knows.
+    """The words of a command line that belong to no option, the options with their values, and the unknown options.
 
     How many words follow an option is a matter of its type, so that words and options may stand in any order. `--` ends the
     options.

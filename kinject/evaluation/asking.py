@@ -1,4 +1,4 @@
-"""Asks a language model questions in batches: an AR model as a rule greedily, a masked diffusion model by `kinject.sampling`.
+"""Asks a language model questions in batches: AR models greedily by default, masked diffusion models by `kinject.sampling`.
 
 The answer is cut by token position, never by searching text for a marker. Unless it is drawn by an AR model, it depends on
 its own question alone: not on its neighbors in the batch, nor on padding.
@@ -135,7 +135,7 @@ def questions_at_once(model: Any) -> int:
 
 
 def answer_ends(model: Any, tokenizer: PreTrainedTokenizerBase, template: QuestionTemplate) -> tuple[int, ...]:
-    """Every id that ends an answer of a masked diffusion model, which fills the rest of its canvas with padding.
+    """Every id that ends an answer of a masked diffusion model, padding included: the model fills what follows with it.
 
     LLaDA ends a turn with one token and pads with another; an answer may show either first.
     """
@@ -186,7 +186,7 @@ def _check_length(model: Any, longest: int, max_new_tokens: int) -> None:
 
 @contextmanager
 def evaluating(model: Any) -> Iterator[None]:
-    """Evaluation mode, without gradient checkpointing and the model's own sampling settings; then all is restored.
+    """Evaluation mode, without gradient checkpointing and the model's own sampling settings; restored after the block.
 
     Gradients are off by ``no_grad``, not ``inference_mode``: a tensor that a module keeps from a forward in inference
     mode (a rotary table, a gathered ZeRO-3 parameter) could not be trained with afterwards.
@@ -339,7 +339,7 @@ def predict(
     system_prompt: str | None = None,
     batch_size: int = 32,
 ) -> list[Predictions]:
-    """What an autoregressive ``model`` predicts where it is to learn ``answers`` to ``prompts``.
+    """The predictions of an autoregressive ``model`` at the tokens of ``answers`` to ``prompts``.
 
     Raises:
         ConfigurationError: as `DocumentTemplate`.

@@ -44,7 +44,7 @@ class BestWeights:
             shutil.rmtree(self.folder)
 
     def resume(self, steps: Collection[int]) -> None:
-        """Take up the selection of the run that is resumed, if it was made at one of ``steps``.
+        """Go on with the selection of the resumed run, if it was made at one of ``steps``.
 
         Weights of a later step are forgotten: the resumed run passes that step again.
         """

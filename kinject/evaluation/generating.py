@@ -1,8 +1,9 @@
 """Answers of an AR model to many prompts, greedy or drawn.
 
-What all prompts begin with is encoded once. Rows whose answer has ended leave, and waiting prompts take their place:
-prompts are encoded in batches, and join the others with their keys and values, padded after what all begin with. This is
-continuous batching (Orca, OSDI 2022), a few tokens at a time. A greedy answer depends on its own prompt alone.
+The prefix that all prompts share, such as a system prompt, is encoded once. When an answer has ended, its row is dropped and a
+waiting prompt takes its place: prompts are encoded in batches, and their keys and values are appended to those of the other
+rows, padded after the shared prefix. This is continuous batching (Orca, OSDI 2022), a few tokens at a time. A greedy answer
+depends on its own prompt alone.
 """
 
 from __future__ import annotations
@@ -47,10 +48,10 @@ def generate_answers(
         model: an AR model.
         prompts: token ids, none empty.
         end_ids: what ends an answer.
-        pad_id: stands where nothing is attended to.
+        pad_id: token of padding, which is not attended to.
         max_new_tokens: length at which an answer is cut.
-        batch_size: prompts that are encoded at once. As many tokens are kept at once as this many prompts have with answers
-            of full length, so that more rows are written at once where answers are short.
+        batch_size: prompts that are encoded at once. It also bounds memory: as many tokens are kept as this many prompts
+            take with answers of full length, so that more rows fit where answers are short.
         temperature: at which tokens are drawn; 0 takes the most probable.
         seed: of these draws; the state of torch's own generators is left as it was.
         progress: called as ``progress(answered, total)``.
@@ -80,7 +81,7 @@ class _Rows:
 
     Attributes:
         numbers: Which prompt each continues.
-        ids: What all begin with, padding, and the rest of each, `(rows, width)`.
+        ids: The shared prefix, padding, and the rest of each, `(rows, width)`.
         mask: 0 where there is padding, else 1, `(rows, width)`.
         cache: Keys and values of all but their last token; `None` before there are any, or where a model keeps others.
     """
@@ -96,7 +97,7 @@ class _Rows:
         return int(self.ids.shape[1])
 
     def keep(self, indices: Sequence[int]) -> None:
-        """Let all other rows go."""
+        """Drop all other rows."""
         kept = torch.tensor(indices, device=self.ids.device, dtype=torch.long)
         self.numbers = [self.numbers[index] for index in indices]
         self.ids, self.mask = self.ids[kept], self.mask[kept]
@@ -104,7 +105,7 @@ class _Rows:
             self.cache.batch_select_indices(kept)
 
     def pad(self, start: int, width: int, pad_id: int) -> None:
-        """Bring the rows to ``width`` by padding from ``start`` on; narrower only as far as all have padding there."""
+        """Bring the rows to ``width`` by adding or removing padding from ``start`` on; only padding may be removed."""
         by = width - self.width
         self.ids = _stretched(self.ids, start, by, 1, pad_id)
         self.mask = _stretched(self.mask, start, by, 1, 0)
@@ -112,7 +113,7 @@ class _Rows:
             layer.keys, layer.values = (_stretched(each, start, by, 2) for each in (layer.keys, layer.values))
 
     def join(self, others: _Rows) -> None:
-        """Put ``others`` of the same width behind these."""
+        """Append ``others``, of the same width."""
         self.numbers += others.numbers
         self.ids, self.mask = torch.cat([self.ids, others.ids]), torch.cat([self.mask, others.mask])
         for layer, other in zip(_layers(self.cache), _layers(others.cache), strict=True):
@@ -123,9 +124,9 @@ class _Writer:
     """Writes all answers, a few tokens at a time.
 
     Attributes:
-        waiting: The prompts without a row, by their number, short ones first.
-        rows: The others that are unanswered.
-        answers: What is answered.
+        waiting: Numbers of the prompts that have no row yet, short ones first.
+        rows: The prompts whose answers are being written.
+        answers: The finished answers, by the number of their prompt.
     """
 
     def __init__(
@@ -153,7 +154,7 @@ class _Writer:
         self.rows = self._new_rows([])
 
     def write(self) -> None:
-        """Take up waiting prompts where there is room, write some tokens, and let rows go that have ended."""
+        """Start waiting prompts where there is room, write some tokens, and drop the rows that have ended."""
         if self._encoded is None:  # other caches cannot be cut and joined; whole batches work with all of them
             self.rows = self._new_rows(self._take(min(self._batch_size, len(self.waiting))))
             self._generate(self.rows, self._max_new_tokens)
@@ -167,16 +168,16 @@ class _Writer:
         self._let_go()
 
     def _written_at_most(self) -> int:
-        """Tokens of the longest answer that is being written; the first stands where its prompt was encoded."""
+        """Tokens of the longest answer so far among the current rows; at least 1, as encoding a prompt gives the first."""
         return max((len(self._written[number]) for number in self.rows.numbers), default=1)
 
     def _at_once(self) -> int:
-        """Tokens that are written before anything else is looked at."""
+        """Tokens that are written before rows are dropped or started."""
         at_once = _TOKENS_AT_ONCE if self._model.device.type == "cpu" else _ON_ACCELERATORS
         return min(at_once, self._max_new_tokens - self._written_at_most())
 
     def _room(self) -> int:
-        """How many waiting prompts can be taken up at once: a batch at most, and no more than there is memory for.
+        """How many waiting prompts can be started at once: a batch at most, and no more than there is memory for.
 
         Answers are expected to get as long as the longest so far, and before any has ended, of full length.
         """
@@ -200,7 +201,7 @@ class _Writer:
         return [self.waiting.popleft() for _ in range(count)]
 
     def _new_rows(self, numbers: list[int]) -> _Rows:
-        """Rows of these prompts, with the cache of what all begin with."""
+        """Rows of these prompts, with the keys and values of the shared prefix."""
         start = len(self._beginning)
         width = max((len(self._prompts[number]) for number in numbers), default=start)
         gaps = [width - len(self._prompts[number]) for number in numbers]
@@ -220,7 +221,7 @@ class _Writer:
         return _Rows(numbers, ids_there, mask_there, cache)
 
     def _join(self, rows: _Rows) -> None:
-        """Encode the prompts of new ``rows``, which writes their first token, and put them behind the others."""
+        """Encode the prompts of new ``rows``, which writes their first token, and append them to the others."""
         self._generate(rows, 1)
         if not self.rows.numbers:
             self.rows = rows
@@ -247,7 +248,7 @@ class _Writer:
             self._written[number] += new
 
     def _let_go(self) -> None:
-        """Keep the answers that have ended, and let their rows go."""
+        """Keep the answers that have ended, and drop their rows."""
         stay = []
         for index, number in enumerate(self.rows.numbers):
             answer = until_end(self._written[number], self._config.eos_token_id)
@@ -268,12 +269,12 @@ class _Writer:
 
 
 def _encode_once(model: Any, prompts: Sequence[list[int]]) -> tuple[list[int], DynamicCache | None]:
-    """The ids that all ``prompts`` begin with, such as a system prompt, and their keys and values.
+    """The ids of the prefix that all ``prompts`` share, and its keys and values.
 
-    Nothing and `None` where there are none, where the model keeps anything else than keys and values of every token, or
-    where its weights are sharded, so that all processes would have to do the same.
+    An empty list and `None` where there is no such prefix, where the model caches anything but keys and values of every
+    token, or where its weights are sharded: all processes would then have to make the same calls.
     """
-    # Not the whole of any prompt, whose last token the answer begins with. (os.path's function compares any sequences.)
+    # Without the last token of every prompt, which is needed to predict the answer's first. (os.path compares any sequences.)
     beginning = list(os.path.commonprefix([prompt[:-1] for prompt in prompts]))
     if not beginning or is_sharded(model):
         return [], None
@@ -282,7 +283,7 @@ def _encode_once(model: Any, prompts: Sequence[list[int]]) -> tuple[list[int], D
 
 
 def _layers(cache: DynamicCache | None) -> list[Any]:
-    """What holds `keys` and `values`, each `(rows, heads, tokens, size)`."""
+    """The layers of ``cache``, which have `keys` and `values`, each `(rows, heads, tokens, size)`."""
     return [] if cache is None else list(cache.layers)
 
 

@@ -71,7 +71,7 @@ def write_card(
 ) -> Path:
     """Write the eval card of a trained directory to its ``README.md``, whole or not at all.
 
-    Where ``results.json`` lies there and has a history of answers, the plot ``accuracy.png`` is brought up to date beside it.
+    Where ``results.json`` lies there and has a history of answers, the plot ``accuracy.png`` beside it is drawn again if older.
 
     Args:
         directory: what was trained: a model or an adapter, and ``results.json``.

@@ -216,10 +216,10 @@ def push(
 
 
 def check_repository_name(repository: str) -> None:
-    """Refuse what names no repository.
+    """Refuse a name that is no Hub id.
 
     Raises:
-        ConfigurationError: so it is.
+        ConfigurationError: ``repository`` is not of the form user/name.
     """
     if not is_hub_id(repository):
         raise ConfigurationError(
@@ -259,7 +259,7 @@ def prepare_repository(
 
 
 def _check_base(api: HfApi, directory: Path, base: str | None, advice: str) -> tuple[str, ...]:
-    """See that others find the base model of an adapter.
+    """Check that others can find the base model of an adapter.
 
     Returns:
         Notes for its readers.

@@ -1,4 +1,4 @@
-"""Gathers what a repository is to hold, in a directory of its own: the directory that is pushed is only read.
+"""Copies what a repository will hold into a directory of its own; the directory that is pushed is only read.
 
 Only listed kinds of files are taken, and none that tells a secret or a path of this machine. What is staged is loaded again and
 compared with what was measured. Knows nothing of the network.
@@ -85,7 +85,7 @@ def model_files(directory: Path) -> dict[str, Path]:
 
 
 def require_finite_files(files: Mapping[str, Path]) -> None:
-    """Refuse weights that are nan or infinite: a run that diverged left them, and they answer nothing.
+    """Refuse weights that are nan or infinite, as a run that diverged leaves them.
 
     Raises:
         ConfigurationError: names the file and the weight.
@@ -210,7 +210,7 @@ def _remove_abandoned(place: Path) -> None:
 
 
 def _lock(descriptor: int) -> bool:
-    """Hold a directory until its descriptor is closed or the process ends, however it ends.
+    """Lock a directory until its descriptor is closed or the process ends, also when it is killed.
 
     Returns:
         Whether it is held: not if another process holds it, or the file system knows no locks.

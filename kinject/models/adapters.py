@@ -80,7 +80,7 @@ def attach_adapter(model: PreTrainedModel | PeftModel, name: str, **hub: Any) ->
 
 
 def require_adapter_modules(model: PreTrainedModel | PeftModel, config: PeftConfig | None) -> None:
-    """Refuse an adapter that could not be trained where ``config`` puts it, or only in part; best before any other work.
+    """Refuse an adapter of which ``config`` names modules that cannot be adapted. Call it before any costly work.
 
     Raises:
         ConfigurationError: a named module that the model does not have, a pattern that is no regular expression or matches
@@ -149,7 +149,7 @@ def _own_names(modules: Sequence[str]) -> str:
 
 
 def merge_adapter(model: PeftModel) -> PreTrainedModel:
-    """The whole model that answers as ``model`` does, with the adapter in its weights; ``model`` is used up.
+    """``model`` with its adapter merged into its weights: a whole model with the same answers. ``model`` is consumed.
 
     Embedding and output head of many models are one tensor, and an adapter on one of the two leaves the other as it was.
     They become two tensors then.

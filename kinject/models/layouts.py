@@ -242,7 +242,7 @@ def llada_names(names: Iterable[str]) -> dict[str, str]:
 
 
 def require_fixed(fields: Mapping[str, Any], fixed: Mapping[str, Any]) -> None:
-    """Refuse a configuration that asks for what the native class cannot do.
+    """Refuse a configuration with features that the native class lacks.
 
     Raises:
         ConfigurationError: a field has another value than ``fixed`` has for it.

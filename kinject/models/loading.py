@@ -1,4 +1,4 @@
-"""Loads anything: AR and diffusion models, whole or as adapters, from disk, the Hub, or by a name of kinject's own.
+"""Loads models: AR and diffusion models, whole or as adapters, from a directory, the Hub, or by one of kinject's names.
 
 A weight that does not fit is an error. Knows nothing of training.
 """
@@ -286,9 +286,9 @@ def _hub_has(repository: str) -> bool:
 
 
 def said_by_hub(repository: str) -> ModelInfo | None:
-    """What the Hub says of ``repository``, asked once and without a token; None where it has none or is not reached.
+    """The Hub's entry of ``repository``; None if there is none or the Hub is not reached.
 
-    Downloads try five times, and take half a minute to say that there is no network.
+    It is one request, without a token: a download would be tried five times, half a minute without a network.
     """
     from huggingface_hub import HfApi, constants
     from huggingface_hub.errors import HTTPError
@@ -363,7 +363,7 @@ def is_repository(name: str) -> bool:
 
 
 def require_repository(name: str, *, revision: str | None = None, token: str | None = None) -> None:
-    """See that a repository and its revision are there; pass if the Hub cannot be asked, as the cache may serve.
+    """Check that a repository and its revision exist. If the Hub cannot be asked, nothing is checked: the cache may do.
 
     Raises:
         ConfigurationError: there is none, or one that this token may not see.

@@ -1,4 +1,4 @@
-"""A model's weights: how many and how costly, sharded or whole, finite, all there, and which of them learn.
+"""A model's weights: their number and cost, gathered when sharded, checked to be finite and complete, frozen in part.
 
 Knows nothing of what is learned.
 """
@@ -281,7 +281,7 @@ def all_finite(tensors: Iterable[torch.Tensor]) -> bool:
 
 
 def require_finite(model: torch.nn.Module, trained_only: bool = False) -> None:
-    """Refuse weights that are not numbers: they answer nothing, and say so to nobody.
+    """Refuse weights that are nan or infinite: the model would answer nonsense without any error.
 
     Args:
         model: Whole, or sharded over processes, of which each looks at its own part. Weights that bitsandbytes packed
@@ -312,7 +312,7 @@ def _some(names: Sequence[str]) -> str:
 def require_all_weights(
     missing: Iterable[str] = (), unexpected: Iterable[str] = (), misshapen: Iterable[str] = ()
 ) -> None:
-    """Refuse weights that are not exactly those of the model: what is missing would stay random in silence.
+    """Refuse weights that are not exactly those of the model: missing ones would stay random without any error.
 
     Raises:
         ConfigurationError: any is missing, unexpected or of another shape.

@@ -30,7 +30,7 @@ _CHARACTER = regex.compile(r"\X")
 
 @dataclass(frozen=True)
 class EncodedDocument:
-    """A text as token ids, with the word and the place of each token.
+    """A text as token ids, with the word and the characters of each token.
 
     Attributes:
         text: the text.
@@ -281,7 +281,7 @@ def _before(statements: str, source: str) -> str:
 
 
 def _closed_thinking(tail: str, known: str) -> str:
-    """What closes the thinking that ``tail``, the end of a prompt, opens; "" where none is open.
+    """The text that closes the thinking block which ``tail``, the end of a prompt, opens; "" where none is open.
 
     Args:
         tail: the prompt after the user's words.

@@ -1,4 +1,4 @@
-"""Frames around documents and questions, and the token that stands for what is hidden. Knows no file and no weights.
+"""Frames around documents and questions, and the mask token. Knows no file and no weights.
 
 A frame is made once for a wording; documents and their masked copies are put into it as token ids, so that no text can break
 it.
@@ -354,7 +354,7 @@ class DocumentTemplate:
         return tuple(self._frame(_row_wording(wording), messages[:-1], question) for wording in self.wordings)
 
     def require_spoken(self, answer: str) -> None:
-        """Refuse an answer that spells out the tokens between which this model reasons: they would be learned as words.
+        """Refuse an answer that spells out this model's reasoning tokens, such as <think>: they would be learned as words.
 
         Raises:
             DataError: it does.

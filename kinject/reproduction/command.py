@@ -133,7 +133,7 @@ def find_recipes(given: Path | None) -> Path:
 
 
 def plan_launch(arguments: argparse.Namespace, scale: Scale, recipes: Path) -> Launch:
-    """How many runs at once, with how many threads, and through what.
+    """How many runs at once, with how many threads, and by which launcher.
 
     Raises:
         ConfigurationError: ``--jobs`` below 1, or no configuration for `accelerate launch`.

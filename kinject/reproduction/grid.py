@@ -100,7 +100,7 @@ _TOKENS_ASKED = 40.0  # of a question of practice with its answer
 
 @dataclass(frozen=True)
 class Cost:
-    """What a run is expected to take.
+    """The expected cost of a run.
 
     Attributes:
         steps: Optimizer steps.

@@ -1,4 +1,4 @@
-"""Runs what is missing of a grid, each run a process of its own, several at once, and takes up what was killed.
+"""Runs what is missing of a grid, several runs at once, each in its own process; killed runs are resumed.
 
 A run's directory holds `run.json` (what it is, and the code it was started with), `config.yaml`, `log.txt` and what the
 recipe writes. It is finished when its `results.json` holds the answers, which is the last thing that a recipe writes;

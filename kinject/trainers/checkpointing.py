@@ -1,4 +1,4 @@
-"""Checkpoints that can be trusted: none that is half-written or of another run is ever taken up.
+"""Checkpoints that can be trusted: a run never resumes from one that is half-written or that another run wrote.
 
 The library writes a checkpoint file by file into its final place, and resumes from the one with the highest number. A
 run that was killed in the middle of it, or ran out of disk space, leaves a folder that looks like any other. And nothing in
@@ -43,7 +43,7 @@ _OVERFLOWS = 32  # in a row, after which the scale of an fp16 loss has nothing l
 
 
 def is_whole(file: Path) -> bool:
-    """Whether ``file`` of a checkpoint was written to its end, as far as its format tells."""
+    """Whether ``file`` of a checkpoint was written to its end, as far as its format allows to tell."""
     try:
         if file.suffix == ".safetensors":
             with file.open("rb") as opened:
@@ -87,7 +87,7 @@ def last_whole_checkpoint(output_dir: str | Path) -> str | None:
 
 
 def _put_aside(folder: Path) -> Path | None:
-    """Move a whole checkpoint out of the way of one that is written in its place; where to, if there is one."""
+    """Move a whole checkpoint aside while another is written in its place. Returns its new place; None if there is none."""
     aside = folder.with_name(f".{folder.name}{_ASIDE}")
     if not is_whole_checkpoint(folder):
         return aside if aside.is_dir() else None
@@ -238,7 +238,7 @@ class StopCallback(TrainerCallback):
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Take the signals in, where that is possible: only the main thread of a process can."""
+        """Handle the signals inside the block. Only the main thread of a process can; in others nothing is done."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -262,7 +262,7 @@ class StopCallback(TrainerCallback):
             control.should_save = True
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """End the run now that there is one; not by the library's stop, after which the run would count as finished."""
+        """End the run once its checkpoint is saved; not by the library's stop, after which the run would count as finished."""
         if self._asked():
             raise RunStopped(
                 self._received or signal.SIGTERM,
@@ -271,7 +271,7 @@ class StopCallback(TrainerCallback):
             )
 
     def _asked(self) -> bool:
-        """Whether any process was: a launcher may pass a signal on to some of them, and all must stop at one step."""
+        """Whether any process got a signal: a launcher may pass it on to some of them, and all must stop at the same step."""
         if self._trainer.args.world_size == 1:
             return self._received is not None
         received = torch.tensor(self._received is not None, device=self._trainer.args.device)
@@ -326,7 +326,7 @@ def to_universal(checkpoint: str | PathLike[str]) -> None:
 
 
 def universal_folder(checkpoint: str | PathLike[str]) -> Path | None:
-    """Where the universal form of ``checkpoint`` lies, if it has one."""
+    """The folder with the universal form of ``checkpoint``, if it has one."""
     pointer = Path(checkpoint) / _POINTER
     return Path(checkpoint) / pointer.read_text(encoding="utf-8").strip() if pointer.is_file() else None
 
@@ -351,7 +351,7 @@ def make_loadable(trainer: Trainer, checkpoint: str) -> None:
 
 
 def mend_universal(trainer: Trainer, checkpoint: str, weight_decays: Sequence[float]) -> None:
-    """Put right what loading a universal checkpoint leaves wrong, and delete it; every process has to call this.
+    """Correct what loading a universal checkpoint leaves wrong, and delete its universal form; every process has to call this.
 
     Under ZeRO-3 every group gets the settings of the first, and all get one counter of steps, which each would then advance.
 

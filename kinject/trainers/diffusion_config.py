@@ -100,5 +100,5 @@ class DiffusionSFTConfig(CorruptionSFTConfig):
             )
 
     def conversion_options(self) -> dict[str, Any]:
-        """What [`load_model`] is told so that it loads, or makes, a masked diffusion model."""
+        """Options of [`load_model`] by which it loads a masked diffusion model, or turns a model into one."""
         return {name: getattr(self, name) for name in ("to_diffusion", "mask_token", "shifted_logits")}

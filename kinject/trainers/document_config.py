@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def set_deepspeed_rate(config: Any, found: float | str | None, learning_rate: float | str) -> None:
-    """Put ``learning_rate`` where a DeepSpeed configuration names one and holds ``found``."""
+    """Replace the optimizer's and the scheduler's learning rate in a DeepSpeed configuration where it equals ``found``."""
     for place in ("optimizer.params.lr", "scheduler.params.warmup_max_lr"):
         node, name = config.find_config_node(place)
         if node is not None and name in node and node[name] == found:
@@ -134,7 +134,7 @@ class DocumentSFTConfig(SFTConfig):
     )
 
     def __post_init__(self) -> None:
-        """Refuse too few processes, choose a precision that the processor is fast in, fill in what packing entails."""
+        """Refuse too few processes, choose the precision that the processor is fast in, set what packing needs."""
         check_processes()
         self._require_effect()
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()  # bf16 on the processor needs it said
@@ -166,7 +166,7 @@ class DocumentSFTConfig(SFTConfig):
         self._require_trackers()
 
     def require_choices(self, **choices: tuple[str, ...]) -> None:
-        """Refuse a setting that is none of its ``choices``.
+        """Refuse a setting whose value is not among its ``choices``.
 
         Raises:
             ConfigurationError: there is one.
@@ -176,7 +176,7 @@ class DocumentSFTConfig(SFTConfig):
                 raise ConfigurationError(f"{name} is '{getattr(self, name)}'; expected one of {', '.join(known)}.")
 
     def _require_effect(self) -> None:
-        """Refuse settings of the libraries that these trainers read nowhere.
+        """Refuse settings of the libraries that have no effect in these trainers.
 
         Raises:
             ConfigurationError: there is one.
@@ -212,7 +212,7 @@ RatioScope = Literal["sample", "batch"]
 
 @dataclass
 class CorruptionSFTConfig(DocumentSFTConfig):
-    """What the masked and the diffusion objective share: how much is hidden, and what together."""
+    """Settings that the masked and the diffusion objective share: how much is hidden, and which tokens together."""
 
     mask_ratio: str = field(
         default="uniform(0.05, 0.95)",
@@ -246,7 +246,7 @@ class CorruptionSFTConfig(DocumentSFTConfig):
 
 
 def objective_name(training_args: DocumentSFTConfig) -> str:
-    """What `results.json` calls the objective of parsed settings."""
+    """The name of the objective of parsed settings, as in `results.json`."""
     corruption = getattr(training_args, "corruption", None)
     if corruption is None:
         return str(getattr(training_args, "objective", "ar"))

@@ -78,7 +78,7 @@ class DocumentSFTTrainer(SFTTrainer):
     over `max_length` are split at sentence ends; an answer that does not fit is an error, since cutting it would change the
     target.
 
-    A row's `title` begins what does not name it (`keep_titles`).
+    A row's `title` is put before text that does not mention it (`keep_titles`).
 
     Args:
         model: A causal language model, or its path.
@@ -197,7 +197,7 @@ class DocumentSFTTrainer(SFTTrainer):
         # The loss is summed over supervised tokens and divided by their number in the whole accumulated batch, whatever
         # the model's own forward accepts; this makes accumulation exact for every architecture.
         self.model_accepts_loss_kwargs = True
-        # What is saved asks in the frame of training, whoever renders it; the caller's tokenizer stays as it is.
+        # The saved chat template reproduces the frame of training, whoever renders it; the caller's tokenizer is not changed.
         saved = copy.copy(compat.tokenizer_of(self))
         pin_template(saved, args.system_prompt)
         self.processing_class = saved
@@ -236,11 +236,11 @@ class DocumentSFTTrainer(SFTTrainer):
         return None
 
     def _gaps(self, document: EncodedDocument, row: Mapping[str, Any], args: Any) -> list[Gap] | None:
-        """What an infilling sample of ``document`` may miss, for objectives that need to be told."""
+        """The gaps that an infilling sample of ``document`` may have; None for objectives without such samples."""
         return None
 
     def _entity_report(self, args: DocumentSFTConfig) -> EntityReport | None:
-        """What counts the documents that have not the entities that the settings need; None where they need none."""
+        """Counts the documents without the entities that the settings need; None where the settings need none."""
         if isinstance(args, CorruptionSFTConfig) and args.mask_unit == "entity":
             return EntityReport("mask_unit entity", "their words are hidden one by one")
         return None
@@ -263,13 +263,13 @@ class DocumentSFTTrainer(SFTTrainer):
         return None
 
     def _write_beside(self, directory: str) -> None:
-        """Write what a saved model needs besides its weights into ``directory``; where this process saves."""
+        """Write what a saved model needs besides its weights into ``directory``. Called in the process that saves."""
 
     # Data.
 
     @property
     def entity_reports(self) -> dict[str, EntityReport]:
-        """By data set, how many documents have not the entities that the settings need."""
+        """How many documents lack the entities that the settings need, by data set."""
         return {} if self._preparation is None else self._preparation.reports
 
     def _prepared_with(self, tokenizer: PreTrainedTokenizerBase, args: DocumentSFTConfig) -> Preparation:
@@ -291,7 +291,7 @@ class DocumentSFTTrainer(SFTTrainer):
         return self._prepared_with(processing_class, args).prepare(dataset, dataset_name)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler[int] | None:
-        """The library's sampler; `group_by_length` groups also small data sets, and what is rehearsed takes turns."""
+        """The library's sampler, or ours: for `group_by_length`, and where rows are shown in some epochs only."""
         dataset = self.train_dataset if train_dataset is None else train_dataset
         if not isinstance(dataset, Dataset):
             return super()._get_train_sampler(train_dataset)
@@ -312,7 +312,7 @@ class DocumentSFTTrainer(SFTTrainer):
             self._signature_columns = list(PREPARED)  # type: ignore[assignment]
 
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        """Move ``inputs`` to the device; what the loss is computed with is not rounded to DeepSpeed's bf16."""
+        """Move ``inputs`` to the device. The numbers that the loss is computed with are not rounded to DeepSpeed's bf16."""
         exact = {name: inputs[name].to(self.args.device) for name in _EXACT if name in inputs}
         prepared: dict[str, Any] = super()._prepare_inputs(inputs)
         return prepared | exact

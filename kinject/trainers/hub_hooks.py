@@ -144,7 +144,7 @@ class HubHooks:
         write_card(directory, repository=self._trainer.hub_model_id, results=results, tags=tags or ())
 
     def _unmeasured(self, dataset_name: str | None) -> dict[str, Any]:
-        """What is known of a run without `results.json`."""
+        """The results of a run that wrote no `results.json`, as far as the trainer knows them."""
         from kinject.evaluation.results import changed_settings, new_results
         from kinject.trainers.document_config import objective_name
 
@@ -168,7 +168,7 @@ class HubHooks:
 
 
 def _user(token: str | None) -> str:
-    """Whose token it is."""
+    """The name of the account that the token belongs to."""
     from huggingface_hub import whoami
 
     return str(whoami(token)["name"])

@@ -37,7 +37,7 @@ class MaskedSFTTrainer(DocumentSFTTrainer):
     def _document_wordings(self, args: DocumentSFTConfig) -> Sequence[Wording]:
         if not isinstance(args, MaskedSFTConfig):
             return (DEMASKING,)
-        # The infilling prompt stands last, and is told apart by that.
+        # The infilling prompt is the last one; `_collator` takes it from there.
         return (*named_wordings(args.wordings), *((INFILLING,) if args.infill_share else ()))
 
     def _row_wordings(self, args: DocumentSFTConfig) -> Sequence[Wording]:

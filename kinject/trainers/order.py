@@ -1,4 +1,4 @@
-"""Which sample is shown when: an order by length, samples that take turns, and the epoch that masks and order are drawn for."""
+"""The order of samples: grouped by length, shown in some epochs only, and the epoch that masks and order are drawn for."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from transformers import TrainerControl, TrainerState, TrainingArguments
 
 
-# An order of samples of which some take turns: each epoch shows another part of them, beside those of every epoch.
+# An order in which some samples take turns: each epoch shows another part of them, beside the samples of every epoch.
 
 ALWAYS = -1
 """The turn of a sample that every epoch shows."""
@@ -33,7 +33,7 @@ class TurnSampler(Sampler[int]):
         turns: `ALWAYS`, or the turn of each sample, counted from 0; epochs go through the turns again and again. As many
             samples have each turn.
         seed: Of the order.
-        epoch: Tells the epoch whose samples are shown, counted from 0.
+        epoch: Returns the epoch whose samples are shown, counted from 0.
         lengths: Length of each sample in tokens, to group those of similar length; else the order is random.
         group_size: Samples in such a group.
         epochs: The epochs that show each sample; all of them where none is named. After the last that is named they come
@@ -109,7 +109,7 @@ class LengthGroupedSampler(Sampler[int]):
         lengths: Length of each sample, in tokens.
         group_size: Samples that are processed together, on all processes.
         seed: Of the order.
-        epoch: Tells the epoch whose order is drawn, counted from 0.
+        epoch: Returns the epoch whose order is drawn, counted from 0.
     """
 
     def __init__(self, lengths: Sequence[int], group_size: int, seed: int, epoch: Callable[[], int]) -> None:

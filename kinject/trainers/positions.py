@@ -1,4 +1,4 @@
-"""Runs the head on supervised positions only, encodes what rows share once, and logs what the model says of its targets.
+"""Runs the head on supervised positions only, encodes a shared prefix once, and logs the scores of the targets.
 
 A masked sample is scored on about a third of its positions. trl's fused head skips the others on devices with Triton only;
 gathering the hidden states behind the backbone saves their projection everywhere and exposes the loss of each token to the
@@ -76,7 +76,7 @@ class SupervisedPositions:
 
 @dataclass(frozen=True)
 class TokenScores:
-    """What a model says of supervised tokens; each field has the shape `(supervised,)`.
+    """How a model scores supervised tokens; each field has the shape `(supervised,)`.
 
     Attributes:
         log_probs: Log-probability of the target, with gradient.
@@ -110,10 +110,10 @@ WORTH_SHARING = 8  # tokens; for less a second forward costs more than it saves
 
 
 class SharedPrompts:
-    """Takes the shared beginning of a padded batch out of its rows, where the model of ``trainer`` allows it.
+    """Encodes the prefix that all rows of a padded batch share once instead of in every row, where the model allows it.
 
-    It does not under gradient checkpointing, which keeps no keys and values, nor compiled, sharded, or with an attention or
-    a cache that this was not tried with; `take_out` then changes nothing.
+    Gradient checkpointing does not, as it keeps no keys and values; nor do compiled or sharded models, and those with an
+    attention or a cache that this was not tested with. `take_out` then changes nothing.
     """
 
     def __init__(self, trainer: Trainer, model: Any) -> None:
@@ -130,10 +130,10 @@ class SharedPrompts:
         )
 
     def take_out(self, inputs: dict[str, Any], length: int) -> int:
-        """Replace the beginning that all rows of ``inputs`` share by its keys and values, in place.
+        """Replace the prefix that all rows of ``inputs`` share by its keys and values, in place.
 
         Args:
-            inputs: `input_ids` and `attention_mask`, `(batch, length)`, padded behind; `input_ids` gets shorter,
+            inputs: `input_ids` and `attention_mask`, `(batch, length)`, padded on the right; `input_ids` gets shorter,
                 `past_key_values` is added.
             length: Tokens of that beginning, as the collator counts them.
 

@@ -45,7 +45,7 @@ PREPARED = Features(
         "predictions": {"ids": [_INTEGERS], "log_probs": [[Value("float32")]]},
     }
 )
-"""The columns of a prepared data set. Their types are said: those of a thousand rows may leave some of them open."""
+"""The columns of a prepared data set. Types are given, as they could not be inferred from rows in which a column is empty."""
 
 
 def question_and_answer(
@@ -76,7 +76,7 @@ def is_spoken(row: Mapping[str, Any]) -> bool:
 
 
 def check_dataset(dataset: Any, name: str) -> None:
-    """Refuse what is no data set, and one without rows.
+    """Refuse anything but a data set with rows.
 
     Raises:
         ConfigurationError: it is a list, a dictionary of splits, or nothing at all.
@@ -97,7 +97,7 @@ def check_dataset(dataset: Any, name: str) -> None:
 
 
 class Preparation:
-    """Makes framed and split samples of rows for a trainer, which says what its objective shows of them.
+    """Turns rows into framed and split samples for a trainer; its objective decides what they show.
 
     Args:
         trainer: A `DocumentSFTTrainer`; only what an objective decides is asked of it.
@@ -184,7 +184,7 @@ class Preparation:
             )
 
     def _prepared(self, row: Mapping[str, Any], where: str, report: EntityReport | None) -> Iterator[dict[str, Any]]:
-        """The samples of a row as `PREPARED` has them, but for whether their masks are fixed."""
+        """The samples of a row with the columns of `PREPARED`, except the one that says whether masks are fixed."""
         args, forbidden = self._args, self._trainer._forbidden_id()
         mask_unit = args.mask_unit if isinstance(args, CorruptionSFTConfig) else None
         samples = list(self._samples(row, where))
@@ -266,7 +266,7 @@ class Preparation:
 
 
 def title_of(row: Mapping[str, Any], args: DocumentSFTConfig) -> str:
-    """What the documents of ``row`` begin with; nothing without `keep_titles`."""
+    """The title that is put before the documents of ``row``; empty without `keep_titles`."""
     title = row.get("title") if args.keep_titles else None
     return title if isinstance(title, str) else ""
 

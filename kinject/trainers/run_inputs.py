@@ -1,4 +1,4 @@
-"""What a run is fed, and whether a run that resumes is fed the same: documents, objective, model, and what shapes the steps.
+"""The inputs of a run, and whether a resumed run has the same: documents, objective, model, and settings that shape the steps.
 
 Every checkpoint records it in the trainer's state. Knows nothing of how a checkpoint is written.
 """
@@ -117,7 +117,7 @@ def shaping_settings(args: TrainingArguments, free: Sequence[str] = ()) -> dict[
 
 
 def row_tags(rows: Iterable[Mapping[str, Any]]) -> str:
-    """Short hashes of ``rows``, in their order; their numbers, where they were read, and what was left open do not count."""
+    """Short hashes of ``rows``, in their order; row numbers, the file they came from, and empty fields do not count."""
     free = ("fact", "read_from")
     told = (
         {name: value for name, value in row.items() if name not in free and value not in (None, [])} for row in rows
@@ -126,7 +126,7 @@ def row_tags(rows: Iterable[Mapping[str, Any]]) -> str:
 
 
 def digest(value: Any) -> str:
-    """A hash of ``value``, of JSON's types."""
+    """A hash of ``value``, which holds JSON's types only."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
@@ -166,7 +166,7 @@ def require_same_inputs(checkpoint: str | Path, inputs: Mapping[str, Any]) -> No
 
 
 def _differ(before: str | None, now: str | None) -> bool:
-    """Whether two hashes do; None is one that is not known."""
+    """Whether two hashes differ; one that is not known (None) differs from none."""
     return None not in (before, now) and before != now
 
 
@@ -183,7 +183,7 @@ def _differences(name: str, before: Any, now: Any) -> Iterator[str]:
 
 
 def _changed_rows(before: str, now: str) -> Iterator[str]:
-    """What became of which rows, by their hashes; rows are numbered from 1."""
+    """Which rows were edited, removed, added or reordered, by their hashes; rows are numbered from 1."""
     old, new = ([tags[start : start + _TAGGED] for start in range(0, len(tags), _TAGGED)] for tags in (before, now))
     gone, come = _unmatched(old, new), _unmatched(new, old)
     edited = [number for number in gone if number in come] if len(old) == len(new) else []
@@ -200,7 +200,7 @@ def _changed_rows(before: str, now: str) -> Iterator[str]:
 
 
 def _unmatched(rows: Sequence[str], others: Sequence[str]) -> list[int]:
-    """The numbers of ``rows`` that have no equal among ``others``, each of which equals one at most."""
+    """The numbers of ``rows`` without an equal among ``others``; each of those is the equal of one row at most."""
     left = Counter(others)
     missing = []
     for number, row in enumerate(rows, start=1):
@@ -227,7 +227,7 @@ def plain(value: Any) -> Any:
 
 
 def _frozen_digest(model: torch.nn.Module) -> str | None:
-    """A hash of all names, and of some of the values that training leaves as they are; None where they are sharded."""
+    """A hash of the names of all weights, and of some values of those that are frozen; None where weights are sharded."""
     told: list[Any] = []
     for name, weight in model.named_parameters():
         told.append([name, weight.requires_grad])
@@ -240,7 +240,7 @@ def _frozen_digest(model: torch.nn.Module) -> str | None:
 
 
 def inputs_of(trainer: Any, base: PreTrainedModel, documents_told: str | None) -> dict[str, Any]:
-    """What the run of ``trainer`` learns and what shapes its steps; see `require_same_inputs`.
+    """The inputs of the run of ``trainer``: what it learns, and what shapes its steps; see `require_same_inputs`.
 
     Of what is rehearsed only the prompts count: its answers follow from them, but on some GPUs not to the last bit.
 

@@ -1,4 +1,4 @@
-"""Fits documents into a token budget without losing a word, or what a piece is about.
+"""Splits documents to fit a token budget, without losing a word; every piece says what it is about.
 
 A document that is longer than the budget becomes several samples, cut at sentence ends where there are any, else behind
 a comma or the like, else between words, and only inside a word that alone exceeds the budget. Nothing is dropped (design
@@ -91,7 +91,7 @@ def split_document(
 
 
 class _Cutting:
-    """One document that is longer than the budget, on its way to pieces."""
+    """A document that is longer than the budget, while it is split."""
 
     def __init__(self, template: DocumentTemplate, text: str, budget: int, title: str, headings: bool) -> None:
         self._template, self._text, self._budget, self._title = template, text, budget, title
@@ -129,7 +129,7 @@ class _Cutting:
 
     @cached_property
     def _characters(self) -> tuple[list[int], list[int]]:
-        """Where characters end that no space parts from the next, and where any do."""
+        """Places between characters: those at which text without spaces may be split, and all of them."""
         text = self._text
         every = [match.end() for match in _CHARACTER.finditer(text)][:-1]
         good = [
@@ -141,7 +141,7 @@ class _Cutting:
         return good, every
 
     def _cut(self, position: int, furthest: int) -> int:
-        """The last good place up to ``furthest``, behind ``position``."""
+        """The last good place to split at, after ``position`` and up to ``furthest``."""
         found = next(filter(None, (_last(ends, position, furthest) for ends in self._ends)), None)
         found = found or next(filter(None, (_last(ends, position, furthest) for ends in self._characters)), None)
         return found or furthest
@@ -190,7 +190,7 @@ class _Cutting:
         return piece, end
 
     def _fitted(self, position: int, above: Sequence[str], header: str) -> tuple[EncodedDocument | None, int]:
-        """The piece that ends at the last good place at which it fits, one character if there is none, and where it ends."""
+        """A piece from ``position`` on that fits and ends at the last good place (or after one character), and where it ends."""
         room = self._budget - self._count(_composed(above, header, ""))
         first = bisect_left(self._token_starts, position)
         rest_fits = len(self._token_starts) - first <= room

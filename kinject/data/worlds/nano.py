@@ -1,4 +1,4 @@
-"""Two small fictional worlds that the nano models were brought up in: statements and biographies of invented people.
+"""Two small fictional worlds that the nano models were pretrained on: statements and biographies of invented people.
 
 Every word is a single token of the nano tokenizer. The people of `nano_statements` and `nano_biography` are strangers to
 the nano models, which were pretrained on `population`: the two never share a name, a description or a life.
@@ -105,7 +105,7 @@ class NanoPerson(NamedTuple):
 
 
 def nano_people(size: int, seed: int, *, strangers: bool) -> list[NanoPerson]:
-    """``size`` people of one seed; strangers and the others never share a name, a description or a life."""
+    """``size`` people of one seed: unseen ones (``strangers``) share no name, description or life with those of pretraining."""
     rng = stream(seed, "nano", "strangers" if strangers else "population")
     given = laps(((laps(WOMEN, rng), "She"), (laps(MEN, rng), "He")), rng)
     surnames = laps(SURNAMES, rng)
@@ -123,10 +123,10 @@ def nano_people(size: int, seed: int, *, strangers: bool) -> list[NanoPerson]:
 
 
 def _fresh(parts: Sequence[Iterator[str]], seen: set[str], strangers: bool) -> str:
-    """The next combination of ``parts`` that was not seen, and that is kept for strangers or is not."""
+    """The next combination of ``parts`` that was not drawn before, and that is reserved for unseen people or is not."""
     while True:
         words = " ".join(next(part) for part in parts)
-        # A quarter of all combinations is kept for strangers, by the words alone, so for every seed.
+        # A quarter of all combinations is reserved for unseen people: by the words alone, so for every seed alike.
         if (random.Random(words).random() < 0.25) == strangers and words not in seen:
             seen.add(words)
             return words
@@ -167,7 +167,7 @@ class Acquaintance(NamedTuple):
 
 
 def population(size: int = POPULATION) -> list[Acquaintance]:
-    """The people that the nano models were brought up with: two thirds in statements, one third in biographies."""
+    """The people that the nano models were pretrained on: two thirds in statements, one third in biographies."""
     rng = random.Random(0)
     acquaintances = []
     for person in nano_people(size, 0, strangers=False):
@@ -196,7 +196,7 @@ def nano_population(size: int = POPULATION, seed: int = 0, paraphrases: str = "n
     check_world("nano_population", size, POPULATION, paraphrases)
     if seed or paraphrases != "none":
         raise ConfigurationError(
-            f"seed={seed}, paraphrases={paraphrases!r}: there is one population that the nano models were brought up "
+            f"seed={seed}, paraphrases={paraphrases!r}: there is one population that the nano models were pretrained "
             "with; leave out both, or take fictional:nano"
         )
     documents: list[Document] = []
