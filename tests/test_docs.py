@@ -1,14 +1,24 @@
-"""README and docs: what they link to is there, the files they name exist, and the README's Python runs as it stands."""
+"""README and docs: what they link to is there, the files they name exist, their commands read, and the README's Python runs.
+
+Their commands are not run here: they train for minutes to hours, or need a Hub. They are given to the parsers that a user's go
+to, which refuse unknown options, wrong values, settings without an effect, and files of the checkout that are not there.
+"""
 
 from __future__ import annotations
 
+import ast
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from kinject import cli
+from kinject.commands.recipe import read_training
+from kinject.errors import KinjectError
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -52,3 +62,100 @@ def test_the_python_of_the_readme_runs(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "forward" in done.stdout and (tmp_path / "out" / "results.json").is_file()
+
+
+def blocks(language: str) -> list[tuple[str, str]]:
+    """The code blocks of all pages in ``language``, each with its page."""
+    found = []
+    for page in PAGES:
+        for code in re.findall(
+            rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+        ):
+            found.append((page.relative_to(ROOT).as_posix(), code))
+    return found
+
+
+def commands() -> list[tuple[str, str]]:
+    """Every command of the shell blocks, each with its page."""
+    lines = [(page, line) for page, code in blocks("sh") for line in code.replace("\\\n", " ").splitlines()]
+    return [
+        (page, " ".join(command.split())) for page, line in lines for command in line.split("&&") if command.strip()
+    ]
+
+
+OBJECTIVE_OF = {"masked_ft.py": "masked", "ar_ft.py": "ar", "dllm_ft.py": "diffusion"}
+PLAIN = ("masked_loop.py", "sft.py", "memory.py")  # scripts whose options are files of the checkout, if any
+
+
+def check_script(script: str, arguments: list[str]) -> None:
+    path = ROOT / script
+    assert path.is_file(), f"there is no {script}"
+    if path.name in OBJECTIVE_OF:
+        read_training(OBJECTIVE_OF[path.name], arguments)
+    else:
+        assert path.name in PLAIN or path.parent.name == "benchmarks", f"how is {script} to be checked?"
+        assert all((ROOT / each).exists() for each in arguments if each.endswith(".yaml"))
+
+
+def check(words: list[str]) -> None:
+    """Read a command as what it names does."""
+    while words and re.fullmatch(r"[A-Z_]+=\S*", words[0]):
+        words = words[1:]
+    first = words.index("...") - 1 if "..." in words else len(words)  # what is left open, and the option before it
+    program, rest = words[0], words[1:first]
+    if program == "kinject" and rest[0] == "inject":
+        objective, options = cli._recipe_options(rest[1:])
+        read_training(objective, options)
+    elif program == "kinject":
+        parser = cli.build_parser()
+        _, unknown = parser.parse_known_args(cli._model_first(parser, rest))
+        assert unknown == []
+    elif words[:2] == ["accelerate", "launch"]:
+        rest = rest[1:]
+        while rest[0].startswith("--"):
+            assert rest[0] in ("--config_file", "--num_processes")
+            assert rest[0] != "--config_file" or (ROOT / rest[1]).is_file()
+            rest = rest[2:]
+        check_script(rest[0], rest[1:])
+    elif program == "python" and rest[0] != "-m":
+        check_script(rest[0], rest[1:])
+    elif program == "make":
+        assert re.search(rf"^{rest[0]}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    elif program == "lm_eval":
+        assert (ROOT / rest[rest.index("--include_path") + 1]).is_dir()
+    elif words[1:3] == ["-m", "pytest"]:
+        assert (ROOT / words[3]).exists()
+    elif words[:2] == ["python", "-m"]:
+        assert (ROOT / (words[2].replace(".", "/") + ".py")).is_file()
+    else:
+        assert words in (["pip", "install", "-e", "."], [".venv/bin/ruff", "format", "."], [".venv/bin/mypy"]), words
+
+
+@pytest.mark.parametrize(("page", "command"), commands(), ids=lambda each: each)
+def test_a_command_is_one_that_can_be_typed(page: str, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    check(shlex.split(command, comments=True))
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "kinject inject wiki/ --modle x",
+        "kinject eval out --question q.jsonl",
+        "kinject tables out",
+        "python recipes/masked_ft.py --config recipes/nano/none.yaml",
+        "accelerate launch recipes/dllm_ft.py --frame poem",
+        "make tests",
+        "rm -r out",
+    ],
+)
+def test_a_command_that_cannot_be_typed_is_noticed(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    with pytest.raises((AssertionError, KinjectError, SystemExit)):
+        check(shlex.split(command))
+
+
+@pytest.mark.parametrize(("page", "code"), blocks("python"), ids=lambda each: each.splitlines()[0])
+def test_python_is_python(page: str, code: str) -> None:
+    """What is not the README's needs a Hub; `tests/hub/test_loading.py` loads by these calls from a local one."""
+    assert ast.parse(code).body

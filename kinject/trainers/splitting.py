@@ -190,7 +190,7 @@ class _Cutting:
         return piece, end
 
     def _fitted(self, position: int, above: Sequence[str], header: str) -> tuple[EncodedDocument | None, int]:
-        """A piece from ``position`` on that fits and ends at the last good place (or after one character), and where it ends."""
+        """A piece from ``position`` on that fits, ending at the last good place or after one character, and its end."""
         room = self._budget - self._count(_composed(above, header, ""))
         first = bisect_left(self._token_starts, position)
         rest_fits = len(self._token_starts) - first <= room
