@@ -31,18 +31,23 @@ from tests.prompts.chat_templates import CASES, ChatCase, tokenizer_of
 DIRECTIONS = ("forward", "backward")
 
 
+CLAIMS = ("paper", "exact_match", "f1", "n", "ci")
+
+
 def card_of(directory: Path, **options: Any) -> str:
     return write_card(directory, **options).read_text(encoding="utf-8")
+
+
+def claims_of(scores: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """What a card claims of ``scores``; how the answers look is not part of it."""
+    return {direction: {name: scores[direction][name] for name in CLAIMS} for direction in DIRECTIONS}
 
 
 def test_the_metadata_holds_the_numbers_of_results_json(tmp_path: Path) -> None:
     text = card_of(write_run(tmp_path, some_run()))
     written, claimed = read_results(tmp_path), read_card(text)
     assert claimed["before"] == {direction: written["before"][direction] for direction in DIRECTIONS}
-    claims = ("paper", "exact_match", "f1", "n", "ci")
-    assert claimed["after"] == {
-        direction: {name: written["after"][direction][name] for name in claims} for direction in DIRECTIONS
-    }
+    assert claimed["after"] == claims_of(written["after"])
     for entry, expected in zip(claimed["history"], written["history"], strict=True):
         for name in ("step", "epoch", "tokens", "flops", "seconds", "loss"):
             assert entry[name] == expected[name]
@@ -196,7 +201,7 @@ def test_what_was_not_asked_is_not_claimed(tmp_path: Path, asked: tuple[str, ...
         assert set(scores) & set(DIRECTIONS) == set(asked)
     assert ("accuracy.png" in text) == ("No questions were asked" not in text) == bool(asked)
     claimed = read_card(text)
-    assert claimed["after"] == {direction: results["after"][direction] for direction in DIRECTIONS}
+    assert claims_of(claimed["after"]) == claims_of(results["after"])
     scored = [line.split() for line in compare([str(tmp_path)]).splitlines() if "masked" in line]
     assert [row.count("-") for row in scored] == [2 * len(asked)]  # of nothing asked, only the forgetting is shown
     claim = find_claim(str(tmp_path))
