@@ -182,6 +182,7 @@ def _from_card(base: str) -> tuple[tuple[str, str], ...]:
     from yaml import YAMLError
 
     text = _cached_card(base)
+    data: CardData | None
     if text is None:
         info = said_by_hub(base)
         data = None if info is None else info.card_data
@@ -206,7 +207,7 @@ def _cached_card(base: str) -> str | None:
 
 
 KEY = "kinject"
-_NOTHING_ASKED = {direction: score_answers((), ())[direction] for direction in DIRECTIONS}
+_NOTHING_ASKED: dict[str, Any] = {direction: score_answers((), ())[direction] for direction in DIRECTIONS}
 _TASK = "question-answering"
 _COPIED = ("documents", "facts", "selection", "selected", "train")
 _ENTRY = ("step", "epoch", "tokens", "flops", "seconds", "loss")

@@ -94,7 +94,7 @@ def collect(recipes: Recipes, table: Table, findings: Findings, notes: Sequence[
 
 
 def _fits(table: Table, findings: Findings, panels: Iterable[str]) -> dict[tuple[str, str, str, str], LearningCurve]:
-    fits = {}
+    fits: dict[tuple[str, str, str, str], LearningCurve] = {}
     for model in findings.models:
         for method in table.methods:
             for name in panels:
@@ -121,7 +121,7 @@ def _rows(recipes: Recipes, table: Table, findings: Findings, panel_name: str, p
                 if method != BEFORE and recipes.methods[method].family != family:
                     continue
                 published = _published(recipes.published, table.published, published_as, method, panel_name)
-                cells = {}
+                cells: dict[str, Cell] = {}
                 for index, direction in enumerate(DIRECTIONS):
                     scores = {
                         reading: score

@@ -13,7 +13,7 @@ def test_spread_over_three_seeds_is_the_textbook_interval() -> None:
     found = spread([0.4, 0.5, 0.6])
     assert (found.mean, found.n) == (pytest.approx(0.5), 3)
     assert found.deviation == pytest.approx(0.1)  # sqrt((.01 + 0 + .01) / 2)
-    assert found.high - found.mean == pytest.approx(4.303 * 0.1 / math.sqrt(3))
+    assert found.high - found.mean == pytest.approx(4.302653 * 0.1 / math.sqrt(3))
     assert found.mean - found.low == pytest.approx(found.high - found.mean)
 
 
@@ -29,9 +29,11 @@ def test_one_seed_takes_the_interval_over_its_questions() -> None:
     assert spread([0.7]).low == spread([0.7]).high == 0.7
 
 
-@pytest.mark.parametrize(("freedom", "expected"), [(1, 12.706), (2, 4.303), (30, 2.042), (31, 2.0395), (100, 1.9840)])
+@pytest.mark.parametrize(
+    ("freedom", "expected"), [(1, 12.70620), (2, 4.30265), (30, 2.04227), (31, 2.03951), (100, 1.98397)]
+)
 def test_students_quantiles(freedom: int, expected: float) -> None:
-    assert student_95(freedom) == pytest.approx(expected, abs=2e-4)
+    assert student_95(freedom) == pytest.approx(expected, abs=1e-5)
 
 
 def test_the_fit_finds_the_curve_that_made_the_points() -> None:
