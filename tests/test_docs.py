@@ -84,6 +84,15 @@ def commands() -> list[tuple[str, str]]:
 
 
 OBJECTIVE_OF = {"masked_ft.py": "masked", "ar_ft.py": "ar", "dllm_ft.py": "diffusion"}
+FOREIGN = (
+    "transformers",
+    "curl",
+    "vllm",
+    "llama-server",
+    "cd",
+    "ollama",
+)  # servers of others, which are not installed here
+FOREIGN_PACKAGES = ("transformers[serving]",)
 PLAIN = ("masked_loop.py", "sft.py", "memory.py")  # scripts whose options are files of the checkout, if any
 
 
@@ -117,6 +126,10 @@ def check(words: list[str]) -> None:
             assert rest[0] != "--config_file" or (ROOT / rest[1]).is_file()
             rest = rest[2:]
         check_script(rest[0], rest[1:])
+    elif "|" in words:
+        check(words[words.index("|") + 1 :])
+    elif program == "python" and (rest[0].startswith("llama.cpp/") or rest[1:2] == ["sglang.launch_server"]):
+        pass  # of others, too
     elif program == "python" and rest[0] != "-m":
         check_script(rest[0], rest[1:])
     elif program == "make":
@@ -127,8 +140,13 @@ def check(words: list[str]) -> None:
         assert (ROOT / words[3]).exists()
     elif words[:2] == ["python", "-m"]:
         assert (ROOT / (words[2].replace(".", "/") + ".py")).is_file()
+    elif words[:2] == ["pip", "install"]:
+        extras = re.findall(r"(?:kinject|\.)\[(\w+)\]", words[-1])
+        assert words[-1] == "." or extras or words[-1] in FOREIGN_PACKAGES
+        for extra in extras:
+            assert re.search(rf"^{extra} =", (ROOT / "setup.cfg").read_text(encoding="utf-8"), re.MULTILINE)
     else:
-        assert words in (["pip", "install", "-e", "."], [".venv/bin/ruff", "format", "."], [".venv/bin/mypy"]), words
+        assert program in FOREIGN or words in ([".venv/bin/ruff", "format", "."], [".venv/bin/mypy"]), words
 
 
 @pytest.mark.parametrize(("page", "command"), commands(), ids=lambda each: each)
