@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from kinject.data.knowledge import DIRECTIONS, UNKNOWN
 from kinject.errors import ConfigurationError, DataError
-from kinject.evaluation.measures import asked, cells, read_otherwise
+from kinject.evaluation.measures import RECITED, REFUSED, WORDS, asked, cells, read_otherwise
+from kinject.evaluation.report import beyond_the_questions
 from kinject.evaluation.results import (
     MEASURES,
     SHOWN,
@@ -58,6 +59,11 @@ CARD = "README.md"
 PLOT = "accuracy.png"
 RESULTS = "results.json"
 _FEW = 100  # questions of a direction
+_LOOKS = {
+    RECITED: "answers that recite a document",
+    REFUSED: "answers that say that it does not know",
+    WORDS: "words of an answer",
+}
 
 
 def write_card(
@@ -182,7 +188,7 @@ def _template() -> Template:
         keep_trailing_newline=True,
     )
     environment.filters |= {"code": code, "block": _block, "literal": _literal, "sentence": _sentence}
-    environment.globals |= {"score": _score, "figures": figures, "percent": percent}
+    environment.globals |= {"score": _score, "look": _look, "figures": figures, "percent": percent}
     return environment.get_template("card.md.jinja")
 
 
@@ -202,6 +208,8 @@ def _facts(results: Mapping[str, Any], holding: Holding) -> dict[str, Any]:
         "how": OBJECTIVES.get(results["objective"]) or f"the objective {code(results['objective'])}",
         "measures": MEASURES,
         "shown_measures": {key: MEASURES[key] for key in SHOWN},
+        "looks": _LOOKS,
+        "beyond": beyond_the_questions(results),
         "directions": DIRECTIONS,
         "latest": latest,
         "measured": measured,
@@ -288,6 +296,12 @@ def _score(scores: Mapping[str, Any] | None, direction: str, measure: str) -> st
     interval = cell.get("ci", {}).get(measure)
     # A no-break space: in a narrow table the interval goes below the score, in one piece.
     return f"{cell[measure]:.3f}" + (f" [{interval[0]:.3f},\u00a0{interval[1]:.3f}]" if interval else "")
+
+
+def _look(scores: Mapping[str, Any] | None, direction: str, name: str) -> str:
+    """How the answers look, where that was measured."""
+    cell = (scores or {}).get(direction) or {}
+    return "-" if name not in cell or not cell["n"] else figures(cell[name], 1 if name == WORDS else 3)
 
 
 def _block(text: str, language: str = "") -> str:

@@ -120,13 +120,15 @@ def test_what_is_asked_before_and_after_only_stands_in_results_table_and_card(
     capsys.readouterr()
     main(["table", str(tmp_path / "out")])
     table = " ".join(capsys.readouterr().out.split())
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert "answers that recite a document" in card
     for shown in (
         "Asked 8 questions about unseen people",
         "With the document in the prompt, forward: recall",
         "In other wordings, backward: recall",
         "Against the half that was left out, forward: recall",
     ):
-        assert shown in table
+        assert shown in table and shown in card
     assert "recited" in table and "unseen" in table
     main(
         ["eval", str(tmp_path / "out"), "--documents", "fictional:name_description", "--facts", "0-1", "--unseen", "3"]

@@ -433,3 +433,26 @@ def test_a_card_says_how_its_scores_were_asked(tmp_path: Path) -> None:
     given = 'max_new_tokens=24, sampling=SamplingArguments(sampling="published", block_length=8).sampling_config(24)'
     assert given in program
     assert SamplingArguments(sampling="published", block_length=8).sampling_config(24).block_length == 8
+
+
+def test_how_answers_look_and_what_was_asked_beyond_stands_in_the_card(tmp_path: Path) -> None:
+    plain = some_run()
+    text = card_of(write_run(tmp_path / "plain", plain))
+    assert "Beyond these questions" not in text and "recite" not in text.split("*Forward*")[0]
+    results = some_run()
+    for scores in (results["before"], results["after"]):
+        for direction in DIRECTIONS:
+            scores[direction] |= {"recited": 0.25, "refused": 0.0, "words": 3.5}
+    results["retention"]["before"] |= {"words": 40.0}
+    results["retention"]["after"] |= {"words": 12.25, "kept_ci": [0.5, 0.75]}
+    part = {"n": 4, "not_attempted": 0.75, "wrong": 0.25}
+    results["refusals"] = {"after": {"n": 8, "refused": 0.75, "leaked": 0.125, "unsaid": part}}
+    text = card_of(write_run(tmp_path / "more", results))
+    assert "| forward, answers that recite a document | 14 | 0.250 | 0.250 |" in text
+    assert "| backward, words of an answer | 7 | 3.5 | 3.5 |" in text
+    assert (
+        "| words of a general answer | 40.0 | 12.2 |" in text
+        and "(95 % interval: 50% to 75%) are still answered" in text
+    )
+    assert "## Beyond these questions" in text
+    assert "- Asked 8 questions about unseen people, it says in 75% that it does not know" in text
