@@ -246,6 +246,7 @@ def documents_html(answer: str, documents: Sequence[str]) -> str:
 
 def steps_html(steps: Sequence[Step], tokenizer: Any, mask_token_id: int) -> str:
     """Every step of an unmasking in a line, as HTML: what is hidden as boxes, what the step filled marked."""
+    forms = {"hidden": Markup('<span class="hidden">{}</span>'), "new": Markup("<mark>{}</mark>"), "old": Markup("{}")}
     lines = []
     for number, step in enumerate(steps, 1):
         committed = set(step.committed)
@@ -257,8 +258,7 @@ def steps_html(steps: Sequence[Step], tokenizer: Any, mask_token_id: int) -> str
         for kind, group in groupby(kinds, key=lambda each: each[0]):
             tokens = [token for _, token in group]
             text = "░" * len(tokens) if kind == "hidden" else str(tokenizer.decode(tokens, skip_special_tokens=True))
-            form = {"hidden": '<span class="hidden">{}</span>', "new": "<mark>{}</mark>", "old": "{}"}[kind]
-            parts.append(Markup(form).format(text) if text else Markup(""))
+            parts.append(forms[kind].format(text) if text else Markup(""))
         lines.append(Markup("{:>3} ").format(number) + Markup(" ").join(parts))
     return (
         str(Markup('<div class="kinject-steps" dir="auto">{}</div>').format(Markup("<br>").join(lines)))
