@@ -29,10 +29,13 @@ def injected_alone(runs: Path) -> Path:
 
 
 def comparable(results: dict[str, Any]) -> dict[str, Any]:
-    """``results`` without clock, memory, and settings that differ by design."""
+    """``results`` without clock, memory, and settings that differ by design.
+
+    Nor with the answers midway, of which a wrong one can hang on the rounding of a sum; those at the end are compared.
+    """
     kept = json.loads(json.dumps(results))
     for entry in (*kept["history"], kept["train"]):
-        for name in ("seconds", "peak_memory_bytes", "loss"):
+        for name in ("seconds", "peak_memory_bytes", "loss", "answers"):
             entry.pop(name, None)
     for measured in kept.get("retention", {}).values():
         for name in ("perplexity", "perplexity_ratio"):
