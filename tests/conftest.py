@@ -106,14 +106,6 @@ def nf4() -> dict[str, Any]:
     return {"quantization_config": quantization, "device_map": {"": "cpu"}, "dtype": torch.float32}
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With several workers a file stays on one of them, and so do all launches of several processes: fixtures are made once."""
-    for item in items:
-        launches = item.path.parent.name == "distributed"
-        item.add_marker(pytest.mark.xdist_group("distributed" if launches else item.path.stem))
-
-
 @pytest.fixture(autouse=True, scope="module")
 def libraries_are_no_garbage() -> None:
     """Every training begins with a full collection, which takes far longer than a tiny step over all that is imported."""
