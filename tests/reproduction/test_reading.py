@@ -21,7 +21,7 @@ from tests.reproduction.recipes_folder import RECIPES, small_recipes
         ("claims.yaml:masked_helps.checks.0.direction", "sideways", "check 1: direction is 'sideways'"),
         ("claims.yaml:masked_helps.checks.0.at_most", 0.5, "check 1: expected either at_least or at_most"),
         ("claims.yaml:masked_helps.checks.0.method", "magic", "masked_helps: unknown method 'magic'"),
-        ("scales/nano.yaml:reading", "bleu", "reading is 'bleu'; expected one of exact_match, paper"),
+        ("scales/nano.yaml:reading", "bleu", "reading is 'bleu'; expected one of paper, exact_match"),
         ("scales/nano.yaml:seeds", [], "seeds is empty"),
         ("scales/nano.yaml:models", {}, "models must name at least one model"),
         ("scales/nano.yaml:models.nano-ar.family", "rnn", "models.nano-ar.family is 'rnn'"),
