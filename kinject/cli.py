@@ -155,11 +155,8 @@ def build_parser() -> argparse.ArgumentParser:
         description="Talk with a trained model in the terminal, over several turns. /base shows the model it came from beside "
         "it, /new begins a new conversation, /quit ends.",
     )
-    chat.add_argument("model", help=_MODEL_HELP)
-    chat.add_argument("--revision", help="branch, tag or commit of a Hub repository")
     chat.add_argument("--base", action="store_true", help="begin with the model before training beside it")
     chat.add_argument("--system_prompt", help="system message; default: the chat template's own")
-    chat.add_argument("--max_new_tokens", type=int, default=128, help="longest answer in tokens (default: 128)")
     chat.set_defaults(run=run_chat)
 
     app = add(
@@ -168,10 +165,11 @@ def build_parser() -> argparse.ArgumentParser:
         description="Serve a page on which a trained model answers beside the model it came from, with the documents that hold "
         "the answer; of a masked diffusion model, how it unmasks. Needs pip install 'kinject[app]'.",
     )
-    app.add_argument("model", help=_MODEL_HELP)
-    app.add_argument("--revision", help="branch, tag or commit of a Hub repository")
+    for each in (chat, app):
+        each.add_argument("model", help=_MODEL_HELP)
+        each.add_argument("--revision", help="branch, tag or commit of a Hub repository")
+        each.add_argument("--max_new_tokens", type=int, default=128, help="longest answer in tokens (default: 128)")
     app.add_argument("--no_base", action="store_true", help="without the model before training, which takes memory too")
-    app.add_argument("--max_new_tokens", type=int, default=128, help="longest answer in tokens (default: 128)")
     app.add_argument("--host", default="127.0.0.1", help="address to serve at (default: 127.0.0.1, this machine alone)")
     app.add_argument("--port", type=int, help="port (default: the first free one from 7860 on)")
     app.add_argument("--share", action="store_true", help="also make a public address, through gradio's servers")
@@ -403,6 +401,7 @@ def run_questions(arguments: argparse.Namespace) -> None:
     """`kinject questions`: questions by rule."""
     from kinject.commands.doctor import write_questions
     from kinject.data import load_knowledge
+    from kinject.data.knowledge import direction_counts
     from kinject.data.made_questions import make_questions
 
     if arguments.count is not None and arguments.count < 1:
@@ -413,7 +412,7 @@ def run_questions(arguments: argparse.Namespace) -> None:
     if arguments.output_file is None:
         print(text, end="")
         return
-    counts = {name: sum(each.direction == name for each in questions) for name in ("forward", "backward")}
+    counts = direction_counts(questions)
     print(
         f"{arguments.output_file}: {counts['forward']} forward and {counts['backward']} backward questions, made by rule"
     )

@@ -21,6 +21,7 @@ from kinject.commands.output_dir import prepare_output_dir, resumes
 from kinject.commands.recipe import default_output_dir, parse_training, read_training
 from kinject.compat import processor_is_fast_in_bf16
 from kinject.data.entities import find_entities
+from kinject.data.knowledge import direction_counts
 from kinject.data.made_questions import make_questions, question_row
 from kinject.data.words import word_spans
 from kinject.errors import ConfigurationError, DataError, KinjectError
@@ -298,7 +299,7 @@ def preview(knowledge: KnowledgeSet, model: str | None = None, max_length: int =
         "tokens_are_estimated": model is None,
         "pieces": sum(each["pieces"] for each in documents),
         "questions": len(knowledge.questions),
-        "questions_by_rule": {name: sum(each.direction == name for each in made) for name in ("forward", "backward")},
+        "questions_by_rule": direction_counts(made),
         "without_questions": len({each.fact for each in knowledge.documents} - {each.fact for each in made}),
         "masked_sample": masked_sample(first),
     }

@@ -338,15 +338,18 @@ def evaluate_model(arguments: MeasurementArguments) -> dict[str, Any]:
     loaded = load(arguments.model_name_or_path, revision=arguments.revision, dtype=dtype, **options)
     print(f"{loaded.name} on {described(loaded.model)}", flush=True)
     sampling = arguments.sampling_config(arguments.max_new_tokens)
+    asking: dict[str, Any] = {
+        "max_new_tokens": arguments.max_new_tokens,
+        "batch_size": arguments.batch_size,
+        "examples": few_shot_examples(arguments.few_shot, about),
+        "system_prompt": arguments.system_prompt,
+    }
     started = time.monotonic()
     answers = answer_questions(
         loaded.model,
         loaded.tokenizer,
         [question.question for question in questions],
-        max_new_tokens=arguments.max_new_tokens,
-        batch_size=arguments.batch_size,
-        examples=few_shot_examples(arguments.few_shot, about),
-        system_prompt=arguments.system_prompt,
+        **asking,
         sampling=sampling if loaded.is_diffusion else None,
     )
     seconds = round(time.monotonic() - started, 3)
@@ -375,15 +378,7 @@ def evaluate_model(arguments: MeasurementArguments) -> dict[str, Any]:
         )
         results["retention"] = {"before": retention}
     if examination is not None:
-        ask = asker(
-            loaded.model,
-            loaded.tokenizer,
-            arguments,
-            max_new_tokens=arguments.max_new_tokens,
-            batch_size=arguments.batch_size,
-            examples=few_shot_examples(arguments.few_shot, about),
-            system_prompt=arguments.system_prompt,
-        )
+        ask = asker(loaded.model, loaded.tokenizer, arguments, **asking)
         results |= {part: {"before": found} for part, found in examination.measure(ask, answers=answers).items()}
     if output_dir is not None:
         write_results(Path(output_dir) / "results.json", results)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from kinject.commands.output_dir import TAKE_LAST, clear_output_dir, holding, prepare_output_dir, resumes
 from kinject.compat import check_devices, restarted, show_progress
-from kinject.data.knowledge import DIRECTIONS
+from kinject.data.knowledge import direction_counts
 from kinject.data.made_questions import made_by
 from kinject.errors import ConfigurationError
 from kinject.evaluation.examination import ExaminationArguments
@@ -245,6 +245,7 @@ def inject(
     from kinject.evaluation.results import (
         changed_settings,
         learned_documents,
+        measured_before,
         new_results,
         read_results,
         summary,
@@ -323,16 +324,15 @@ def inject(
         replace(knowledge, questions=tuple(reported)), arguments, arguments.documents, arguments.retention, control
     )
 
+    asking: dict[str, Any] = {
+        "max_new_tokens": arguments.max_new_tokens,
+        "batch_size": arguments.question_batch_size,
+        "examples": few_shot_examples(arguments.few_shot, arguments.documents),
+        "system_prompt": training_args.system_prompt,
+    }
+
     def ask(model: Any) -> Ask:
-        return asker(
-            model,
-            loaded.tokenizer,
-            arguments,
-            max_new_tokens=arguments.max_new_tokens,
-            batch_size=arguments.question_batch_size,
-            examples=few_shot_examples(arguments.few_shot, arguments.documents),
-            system_prompt=training_args.system_prompt,
-        )
+        return asker(model, loaded.tokenizer, arguments, **asking)
 
     def knows(model: Any) -> dict[str, Any]:
         retained = {"retention": measure_retention(model, loaded.tokenizer, **known)} if known else {}
@@ -348,10 +348,7 @@ def inject(
         select_on=arguments.select_on,
         evaluations=arguments.evaluations,
         every=arguments.evaluate_every,
-        max_new_tokens=arguments.max_new_tokens,
-        batch_size=arguments.question_batch_size,
-        examples=few_shot_examples(arguments.few_shot, arguments.documents),
-        system_prompt=training_args.system_prompt,
+        **asking,
         sampling=sampling if loaded.is_diffusion else None,
         knows=knows if known or examination.asks else None,
     )
@@ -389,9 +386,7 @@ def inject(
 
     results = callback.results
     results["answers"] = recorded_answers(reported, callback.answers)
-    examined = {
-        part: found["before"] for part, found in results.items() if isinstance(found, dict) and "before" in found
-    }
+    examined = measured_before(results)
     before = examined.pop("retention", None)
     if before is not None or examination.asks:
         with whole_model(trainer) as model:
@@ -427,8 +422,8 @@ def opening(
         device: where, and in which precision.
         epochs, max_steps: how long; ``max_steps`` counts where it is above 0.
     """
-    counts = {name: sum(each.direction == name for each in knowledge.questions) for name in DIRECTIONS}
-    machine = sum(each.group.startswith("made by ") for each in knowledge.questions)
+    counts = direction_counts(knowledge.questions)
+    machine = sum(made_by(knowledge.questions).values())
     asked = (
         f"{counts['forward']} forward, {counts['backward']} backward"
         if knowledge.questions

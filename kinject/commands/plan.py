@@ -239,6 +239,11 @@ def _advice(found: Forecast) -> str:
     return "What would fit: " + "; ".join(f"{how} ({_gigabytes(need.device)} GB)" for how, need in fitting) + "."
 
 
+def hours(found: Forecast, speed: float) -> float:
+    """Hours of the training steps, where a matrix product reaches ``speed`` operations a second."""
+    return found.flops / found.plan.processes / (_UTILIZATION * speed) / 3600
+
+
 def table(found: Forecast, speed: float) -> str:
     """``found`` as lines to read.
 
@@ -250,7 +255,6 @@ def table(found: Forecast, speed: float) -> str:
     trained = model.parameters if plan.adapter is None else plan.adapter
     limit = "" if found.limit is None else f" of {_gigabytes(found.limit)}"
     host = f"; {_gigabytes(found.need.host)} GB of the host" if found.need.host else ""
-    hours = found.flops / plan.processes / (_UTILIZATION * speed) / 3600
     lines = {
         "weights": f"{model.parameters:,}, of which {trained:,} are trained",
         "strategy": f"{plan.strategy}, {plan.processes} process{'es' if plan.processes > 1 else ''}, {plan.optimizer}",
@@ -259,8 +263,8 @@ def table(found: Forecast, speed: float) -> str:
         "steps": f"{work.steps:,}",
         "tokens": f"{work.tokens:,}",
         "FLOPs": f"{found.flops:.2e}",
-        "hours": f"{hours:.2g}, without questions, at {_UTILIZATION:.0%} of the {speed / 1e12:.3g} TFLOP/s of a matrix product "
-        "here",
+        "hours": f"{hours(found, speed):.2g}, without questions, at {_UTILIZATION:.0%} of the {speed / 1e12:.3g} TFLOP/s "
+        "of a matrix product here",
     }
     if found.limit is not None and found.need.device > USABLE * found.limit:
         lines["fits"] = f"hardly or not. {_advice(found)}"
@@ -307,7 +311,7 @@ def show_plan(found: Forecast | None, args: DocumentSFTConfig) -> dict[str, Any]
         "tokens": found.work.tokens,
         "steps": found.work.steps,
         "flops": found.flops,
-        "hours": found.flops / found.plan.processes / (_UTILIZATION * speed) / 3600,
+        "hours": hours(found, speed),
     }
 
 

@@ -17,10 +17,8 @@ _POSSESSIVE = regex.compile(r"['’]s\Z")
 _PARTICLE = regex.compile(r"\p{Hangul}*+")
 _CLUSTER = regex.compile(r"\X")  # what a reader takes for one character
 _NUMBER = r"\p{Nd}++(?:[.,:٫٬．，：]\p{Nd}++)*+"
-_MONTH = (
-    r"(?:January|February|March|April|May|June|July|August|September|October|November|December"
-    r"|(?:Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec)\b\.?)"
-)
+MONTHS = tuple(str.split("January February March April May June July August September October November December"))
+_MONTH = rf"(?:{'|'.join(MONTHS)}|(?:Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec)\b\.?)"
 # A number that is no part of a word. Scripts without spaces put it between their letters, and Korean a particle behind its
 # unit.
 _LETTER = r"[[\p{L}\p{M}\p{N}_]--[\p{Han}\p{Hiragana}\p{Katakana}\p{Line_Break=SA}]]"

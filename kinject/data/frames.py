@@ -9,12 +9,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import regex
-
-if TYPE_CHECKING:
-    pass
 
 _FEWEST = 3  # documents of one form
 _SHORTEST, _LONGEST = 3, 12  # words that they share

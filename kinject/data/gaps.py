@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import regex
 
-from kinject.data.entities import entity_positions
+from kinject.data.entities import MONTHS, entity_positions
 from kinject.data.words import sentence_ends, word_spans, words_of
 
 # Words that carry grammar: phrases are what stands between them.
@@ -31,10 +31,8 @@ FUNCTION_WORDS = frozenset(
 _PERSON, _THING = regex.compile(r"(?:He|She|His|Her)(?=\s)"), regex.compile(r"(?:It|They|Its|Their)(?=\s)")
 # A sentence that ends with an abbreviation, such as that of a state, is told by how the next one begins.
 _AFTER_STATE = regex.compile(r"(?<=\p{Lu}\.)\s+(?=(?:He|She|It|They|His|Her|Its|Their)\s)")
-_MONTH = regex.compile(
-    r"\b(?:January|February|March|April|May|June|July|August|September|October|November|December)\b.*\d|\d.*\b(?:January|"
-    r"February|March|April|May|June|July|August|September|October|November|December)\b"
-)
+_MONTH = rf"\b(?:{'|'.join(MONTHS)})\b"
+_DATE = regex.compile(rf"{_MONTH}.*\d|\d.*{_MONTH}")
 _POSSESSIVE = ("His", "Her", "Its", "Their")
 _LONGEST_PHRASE = 6  # words
 _WORDS = regex.compile(r"\p{L}+")
@@ -236,7 +234,7 @@ def _question_word(gap: Gap) -> str:
         return f"which {gap.noun}"
     if regex.fullmatch(r"1\d{3}|20\d\d", gap.answer):
         return "what year"
-    if _MONTH.search(gap.answer):
+    if _DATE.search(gap.answer):
         return "what date"
     if gap.answer[0].isupper() and regex.search(r"\b(?:in|at|near|from)\s*\Z", gap.before):
         return "what place"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -149,6 +149,12 @@ class Question:
     def answers(self) -> tuple[str, ...]:
         """All answers that are accepted, the reference answer first."""
         return self.answer, *self.other_answers
+
+
+def direction_counts(questions: Iterable[Question]) -> dict[str, int]:
+    """How many of ``questions`` are asked in each known direction."""
+    asked = Counter(question.direction for question in questions)
+    return {direction: asked[direction] for direction in DIRECTIONS}
 
 
 @dataclass(frozen=True)

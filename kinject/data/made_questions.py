@@ -11,7 +11,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
-from kinject.data.entities import entity_positions
+from kinject.data.entities import MONTHS, entity_positions
 from kinject.data.knowledge import DIRECTIONS, Direction, Document, Question
 from kinject.data.words import sentence_ends, words_of
 
@@ -31,9 +31,7 @@ _PAIR = re.compile(r"(?P<name>[^\s:|#][^:|\n]{0,39}): (?P<value>\S[^\n]*)")
 _PLACE_OR_TITLE = re.compile(
     r"\b(?:The|University|Company|Inc|Ltd|Museum|School|River|Lake|Mount|Street|City|Band|Club|Institute)\b"
 )
-_DATE = re.compile(
-    r"\b\d{4}\b|\b(?:January|February|March|April|May|June|July|August|September|October|November|December)\b"
-)
+_DATE = re.compile(rf"\b\d{{4}}\b|\b(?:{'|'.join(MONTHS)})\b")
 _LONGEST_ANSWER = 14  # words
 _GAP = "___"
 

@@ -198,7 +198,7 @@ class Practice:
         subjects = (
             [subject_of(each.text, each.entities, each.title) for each in self.documents] if self.identity else []
         )
-        alive: dict[int, Any] = {}
+        living: dict[int, Any] = {}
         stated: dict[int, dict[str, Any]] = {}
         for epoch in range(self.epochs):
             phase = self.phase(epoch)
@@ -217,11 +217,11 @@ class Practice:
             if phase == "documents":
                 continue
             for slot in range(self.size - len(silent)):
-                if slot not in alive or (phase != "last" and (epoch + slot) % LIFE == 0):
-                    alive[slot] = self._subject()
-                    stated[slot] = _document(alive[slot])
+                if slot not in living or (phase != "last" and (epoch + slot) % LIFE == 0):
+                    living[slot] = self._subject()
+                    stated[slot] = _document(living[slot])
                     rows.append(stated[slot])
-                subject = alive[slot]
+                subject = living[slot]
                 if phase != "last":
                     stated[slot]["epochs"].append(epoch)
                 for forward in (True, False):

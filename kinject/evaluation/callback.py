@@ -14,7 +14,7 @@ from kinject.data.knowledge import DIRECTIONS
 from kinject.errors import ConfigurationError
 from kinject.evaluation.best_weights import BestWeights
 from kinject.evaluation.measures import READINGS, REFUSED, asked, cells, is_refusal, macro, score_answers
-from kinject.evaluation.results import changed_answers, new_results, read_results, write_results
+from kinject.evaluation.results import changed_answers, measured_before, new_results, read_results, write_results
 from kinject.models.weights import flops_per_token, from_main_process, is_fsdp, peak_memory_bytes, whole_model
 
 if TYPE_CHECKING:
@@ -369,12 +369,7 @@ class QuestionAnsweringCallback(TrainerCallback):
             self.results["before"] = previous["before"]
             self.results["answers_before"] = previous.get("answers_before", [])
             if self._knows is not None:
-                measured = {name: found for name, found in previous.items() if isinstance(found, dict)}
-                self.results |= {
-                    name: {"before": found["before"]}
-                    for name, found in measured.items()
-                    if found.get("before") is not None
-                }
+                self.results |= {name: {"before": found} for name, found in measured_before(previous).items()}
             self.results["history"] = [entry for entry in previous["history"] if entry["step"] <= step]
         if self.best is not None:
             self.best.resume({entry["step"] for entry in self.results["history"]})

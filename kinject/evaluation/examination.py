@@ -27,6 +27,7 @@ from kinject.data.worlds.unseen import (
 )
 from kinject.errors import ConfigurationError
 from kinject.evaluation.measures import cells, is_refusal, recitations, score_answers
+from kinject.evaluation.results import MEASURES
 from kinject.evaluation.retention import is_right, of_nano_world, wilson_interval
 
 if TYPE_CHECKING:
@@ -169,8 +170,9 @@ class Examination:
             found["unknown"] = self._unknown(ask, (before or {}).get("unknown"), answers)
         if self.open_book:
             found["open_book"] = self._open_book(ask)
-        if self.other_wordings and any(each.wordings for each in with_wordings(self.knowledge.questions, self.nano)):
-            found["other_wordings"] = self._other_wordings(ask)
+        if self.other_wordings:
+            several = [each for each in with_wordings(self.knowledge.questions, self.nano) if each.wordings]
+            found |= {"other_wordings": self._other_wordings(ask, several)} if several else {}
         if self.control:
             asked = [question.question for question in self.control]
             found["control"] = score_answers(self.control, ask(asked), documents=self._texts())
@@ -186,20 +188,22 @@ class Examination:
         asked = unseen_questions(self.unseen, texts, nano=self.nano)
         unsaid = unsaid_questions(subjects(self.knowledge.documents), -(-self.unseen // 2), nano=self.nano)
         given = ask([each.question for each in (*asked, *unsaid)], longest=_LONGEST_REFUSAL)
-        leaks = leaked(asked, given[: len(asked)], taught_values(self.knowledge), texts)
+        of_unseen = given[: len(asked)]
+        leaks = leaked(asked, of_unseen, taught_values(self.knowledge), texts)
+        declined = [is_refusal(answer) for answer in of_unseen]
         found: dict[str, Any] = {}
         for direction in DIRECTIONS:
             chosen = [index for index, each in enumerate(asked) if each.direction == direction]
-            part = _refused([given[index] for index in chosen])
+            part = _refused(declined[index] for index in chosen)
             part["leaked"] = _share(leaks[index] for index in chosen)
             part["by_generator"] = {
-                generator: _share(is_refusal(given[index]) for index in chosen if asked[index].generator == generator)
+                generator: _share(declined[index] for index in chosen if asked[index].generator == generator)
                 for generator in (BUILT_IN, OTHER)
             }
             found[direction] = part
-        found["unsaid"] = _refused(given[len(asked) :])
-        wrong = [answer.strip() for answer in given[: len(asked)] if not is_refusal(answer)]
-        refused = sum(is_refusal(answer) for answer in given[: len(asked)])
+        found["unsaid"] = _refused(map(is_refusal, given[len(asked) :]))
+        wrong = [answer.strip() for answer, refuses in zip(of_unseen, declined, strict=True) if not refuses]
+        refused = sum(declined)
         found |= {
             "n": len(asked),
             "refused": refused / max(len(asked), 1),
@@ -259,8 +263,7 @@ class Examination:
 
     # In other words.
 
-    def _other_wordings(self, ask: Ask) -> dict[str, Any]:
-        several = [each for each in with_wordings(self.knowledge.questions, self.nano) if each.wordings]
+    def _other_wordings(self, ask: Ask, several: Sequence[Question]) -> dict[str, Any]:
         reworded = [replace(each, question=wording, wordings=()) for each in several for wording in each.wordings]
         given = ask([each.question for each in reworded])
         found: dict[str, Any] = score_answers(reworded, given, documents=self._texts())
@@ -393,7 +396,7 @@ def control_half(knowledge: KnowledgeSet, seed: int) -> tuple[KnowledgeSet, tupl
 def effect(taught: Mapping[str, Any], control: Mapping[str, Any]) -> dict[str, Any]:
     """By how much the scores of what was taught are above those of what was left out, by direction."""
     return {
-        direction: {name: taught[direction][name] - control[direction][name] for name in ("paper", "exact_match", "f1")}
+        direction: {name: taught[direction][name] - control[direction][name] for name in MEASURES}
         for direction in DIRECTIONS
         if taught[direction]["n"] and control[direction]["n"]
     }
@@ -407,10 +410,11 @@ def _judged(questions: Sequence[Question], answers: Sequence[str]) -> dict[str, 
     return {**shares, "wrong": max(0.0, 1.0 - shares["right"] - shares["not_attempted"]) if right else 0.0}
 
 
-def _refused(answers: Sequence[str]) -> dict[str, Any]:
-    """Of questions that have no answer, the shares that are refused, as they should be, and answered all the same."""
-    refused = _share(is_refusal(answer) for answer in answers)
-    return {"n": len(answers), "not_attempted": refused, "wrong": 1.0 - refused if answers else 0.0}
+def _refused(declined: Iterable[bool]) -> dict[str, Any]:
+    """Of questions that have no answer, the shares that are ``declined``, as they should be, and answered all the same."""
+    each = [*declined]
+    refused = _share(each)
+    return {"n": len(each), "not_attempted": refused, "wrong": 1.0 - refused if each else 0.0}
 
 
 def _share(holds: Iterable[bool]) -> float:

@@ -29,7 +29,7 @@ from kinject.evaluation.measures import (
     read_otherwise,
 )
 from kinject.evaluation.report import run_names
-from kinject.evaluation.results import answers_over_time, expected_answers, write_text
+from kinject.evaluation.results import answers_over_time, expected_answers, published, write_text
 from kinject.evaluation.retention import figures, perplexity_factor, still_right
 
 if TYPE_CHECKING:
@@ -90,6 +90,7 @@ def render(runs: Sequence[Mapping[str, Any]], *, names: Sequence[str] | None = N
         lstrip_blocks=True,
     )
     environment.policies["json.dumps_kwargs"] = {}  # forward stays before backward
+    runs = [published(run) for run in runs]
     shown = list(names) if names is not None else _distinct(run_names(runs))
     scripts = [_file("uplot.min.js"), _file("report.js")]
     style = _file("uplot.min.css") + _file("report.css")

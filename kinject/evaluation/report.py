@@ -138,16 +138,14 @@ def beyond_the_questions(result: Mapping[str, Any]) -> list[str]:
         for direction in asked(found.get("after") or found.get("before")):
             moments = [found[moment][direction] for moment in ("before", "after") if found.get(moment)]
             shown = ", ".join(
-                f"{label} {' -> '.join(figures(each[key]) for each in moments)}"
-                for key, label in (("paper", "recall"), ("exact_match", "exact match"), ("f1", "F1"))
+                f"{measure.short} {' -> '.join(figures(each[key]) for each in moments)}"
+                for key, measure in MEASURES.items()
             )
             every = moments[-1].get("all_exact")
             shown += "" if every is None else f"; all wordings exact {figures(every)}"
             said.append(f"{title}, {direction}: {shown}.")
     for direction, by in ((result.get("control") or {}).get("effect") or {}).items():
-        shown = ", ".join(
-            f"{label} {by[key]:+.2f}" for key, label in (("paper", "recall"), ("exact_match", "exact match"))
-        )
+        shown = ", ".join(f"{MEASURES[key].short} {by[key]:+.2f}" for key in SHOWN)
         said.append(f"Against the half that was left out, {direction}: {shown}.")
     return said
 
@@ -353,7 +351,7 @@ def verdict(results: Mapping[str, Any]) -> str:
     shown = ", ".join(f"{name} {recall[name]:.2f}" for name in asked)
     if max(recall.values()) < _LEARNED:
         return f"not good enough: little is answered ({shown}); train longer (--num_train_epochs) or faster (--learning_rate)."
-    if len(asked) == 2 and recall["backward"] < min(recall["forward"] - _APART, 1.0):
+    if len(asked) == 2 and recall["backward"] < recall["forward"] - _APART:
         mend = (
             "--num_train_epochs: backward takes two to three times the epochs of forward"
             if results.get("objective") in ("masked", "diffusion")

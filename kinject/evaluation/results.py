@@ -122,21 +122,25 @@ def new_results(
 def write_results(path: str | os.PathLike[str], results: Mapping[str, Any]) -> None:
     """Check ``results`` and write them to ``path`` atomically: a temporary file beside it, synced, then renamed.
 
-    ``config`` is cleaned by :func:`public_config` and ``model`` and ``dataset`` by :func:`public_name` on the way.
+    What is written is :func:`published`.
 
     Raises:
         DataError: a field does not fit the schema.
         ConfigurationError: the file cannot be written.
     """
     target = Path(path)
-    published = {
+    plain = _plain(published(results))
+    validate_results(plain, str(target))
+    write_json(target, plain)
+
+
+def published(results: Mapping[str, Any]) -> dict[str, Any]:
+    """``results`` as others may see them: settings by :func:`public_config`, model and dataset by :func:`public_name`."""
+    return {
         **results,
         "config": public_config(results.get("config", {})),
         **{name: public_name(results[name]) for name in ("model", "dataset") if isinstance(results.get(name), str)},
     }
-    plain = _plain(published)
-    validate_results(plain, str(target))
-    write_json(target, plain)
 
 
 def write_json(path: str | os.PathLike[str], content: Any) -> None:
@@ -441,6 +445,12 @@ def recorded_answers(questions: Sequence[Question], answers: Sequence[str]) -> l
         }
         for question, answer in zip(questions, answers, strict=True)
     ]
+
+
+def measured_before(results: Mapping[str, Any]) -> dict[str, Any]:
+    """What was measured of the untrained model besides its scores, such as ``retention``, by name."""
+    parts = {name: part for name, part in results.items() if isinstance(part, Mapping)}
+    return {name: part["before"] for name, part in parts.items() if part.get("before") is not None}
 
 
 def learned_documents(documents: Sequence[Document]) -> list[dict[str, Any]]:

@@ -222,12 +222,10 @@ def with_practice(dataset: datasets.Dataset, rows: Sequence[Mapping[str, Any]]) 
         rows: What `kinject.data.practice.Practice.rows` makes: first the epochs of each document, then other rows.
     """
     count = len(dataset)
-    planned = {
-        "practice": datasets.Dataset.from_dict(
-            {"practice": [False] * count, "epochs": [row["epochs"] for row in rows[:count]]}
-        )
-    }
-    documents = datasets.concatenate_datasets([dataset, planned["practice"]], axis=1)
+    planned = datasets.Dataset.from_dict(
+        {"practice": [False] * count, "epochs": [row["epochs"] for row in rows[:count]]}
+    )
+    documents = datasets.concatenate_datasets([dataset, planned], axis=1)
     others = rows[count:]
     columns: dict[str, list[Any]] = {
         name: [row.get(name) for row in others] for name in ("text", "entities", "prompt", "completion", "epochs")

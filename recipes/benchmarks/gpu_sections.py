@@ -296,14 +296,14 @@ def compile(section: Section) -> None:
 
     shape = SHAPES["tiny" if section.small else "1b"]
     lengths = documents(3 if section.small else 30, spread=True)
-    plain = train_steps(
-        random_llama(shape, section.device, torch.float32),
-        tokenizer(),
-        lengths,
-        len(lengths),
-        device=section.device,
-        batch_size=1,
-    )
+
+    def steps(**settings: Any) -> Any:
+        model = random_llama(shape, section.device, torch.float32)
+        return train_steps(
+            model, tokenizer(), lengths, len(lengths), device=section.device, batch_size=1, settings=settings
+        )
+
+    plain = steps()
     ways: dict[str, dict[str, Any]] = {"compiled": {"torch_compile": True}}
     if section.small:  # a compiler may be missing here, and the graphs are the same without one
         ways["compiled"]["torch_compile_backend"] = "eager"
@@ -311,15 +311,7 @@ def compile(section: Section) -> None:
         ways["liger"] = {"use_liger_kernel": True}
     for name, settings in ways.items():
         torch._dynamo.utils.counters.clear()
-        found = train_steps(
-            random_llama(shape, section.device, torch.float32),
-            tokenizer(),
-            lengths,
-            len(lengths),
-            device=section.device,
-            batch_size=1,
-            settings=settings,
-        )
+        found = steps(**settings)
         apart = max(abs(a - b) for a, b in zip(plain.losses, found.losses, strict=True))
         section.check(f"{name}: loss over {len(lengths)} lengths, apart", apart, apart <= 1e-3, "<= 1e-3")
         section.measure(f"{name}: seconds", [plain.seconds, found.seconds])

@@ -126,6 +126,13 @@ def test_further_measures_show_where_there_are_any() -> None:
     assert "recited" not in render([a_run()])
 
 
+def test_a_page_shows_no_token_and_no_folder() -> None:
+    config = {"hub_token": "hf_" + "a" * 30, "output_dir": "/home/ada/runs/out"}
+    page = render([a_run(config=config, model="/home/ada/models/base", dataset="/home/ada/tales.jsonl")])
+    assert "hf_" not in page and "/home/ada" not in page
+    assert "tales.jsonl" in page and "out" in page
+
+
 def test_no_text_becomes_markup() -> None:
     page = render([a_run(objective=HOSTILE)])
     assert "<img src" not in page and "<script>document" not in page and "{{ 7*7 }}" in page

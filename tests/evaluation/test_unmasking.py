@@ -76,4 +76,4 @@ def test_ask_shows_diffusion_models_and_refuses_others(
     assert "  answer:" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         cli.main(["ask", "ar", "Who is Ada?", "--show"])
-    assert capsys.readouterr().err.startswith("error: --show: ar is autoregressive")
+    assert capsys.readouterr().err.splitlines()[-1].startswith("error: --show: ar is autoregressive")

@@ -51,7 +51,7 @@ def test_answers_are_hidden_and_what_stands_before_them_is_not() -> None:
         assert batch[name].tolist() == values and batch[name].dtype == torch.int64
     assert torch.equal(batch["mask_ratio"], torch.tensor([ratio, ratio]))
     assert batch["maskable"].tolist() == [7, 3]
-    assert set(batch) == {"input_ids", "attention_mask", "labels", "mask_ratio", "maskable"}
+    assert set(batch) == {"input_ids", "attention_mask", "labels", "supervised", "mask_ratio", "maskable"}
 
 
 def test_every_row_has_its_own_ratio_and_its_own_mask() -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple
 
+from kinject.data.entities import MONTHS
 from kinject.data.knowledge import Document, KnowledgeSet, Question
 from kinject.data.worlds import (
     SURNAME_ENDS,
@@ -28,7 +29,6 @@ from kinject.data.worlds import (
 MOST_PEOPLE = 200_000
 WORDINGS = 5
 
-MONTHS = str.split("""January February March April May June July August September October November December""")
 STATES = str.split(
     """AK AL AR AZ CA CO CT DE FL GA HI IA ID IL IN KS KY LA MA MD ME MI MN MO MS MT NC ND NE NH NJ NM NV NY OH OK
     OR PA RI SC SD TN TX UT VA VT WA WI WV WY"""

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from kinject.data.entities import MONTHS
 from kinject.data.worlds import (
     PLACE_STARTS,
     SURNAME_ENDS,
@@ -23,7 +24,7 @@ from kinject.data.worlds import (
     places,
     stream,
 )
-from kinject.data.worlds.biography import COMPANY_ENDS, COMPANY_STARTS, MAJORS, MONTHS, SCHOOLS, STATES
+from kinject.data.worlds.biography import COMPANY_ENDS, COMPANY_STARTS, MAJORS, SCHOOLS, STATES
 from kinject.data.worlds.name_description import descriptions
 
 
