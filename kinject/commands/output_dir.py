@@ -15,11 +15,9 @@ from typing import Any
 
 from kinject.compat import is_first_process
 from kinject.errors import ConfigurationError
+from kinject.evaluation.results import is_card
 
 TAKE_LAST = ("true", "1", "yes")  # of resume_from_checkpoint: the last whole checkpoint in output_dir
-
-
-CARD_MARKER = "kinject:"  # a key of the metadata that every card of ours has
 
 
 _WEIGHTS = re.compile(r"((adapter_)?model.*\.safetensors|pytorch_model.*\.bin)(\.index\.json)?")
@@ -61,7 +59,7 @@ def holding(directory: Path) -> Holding:
     results = _results(directory)
     checkpoints = [entry for entry in entries if re.fullmatch(r"checkpoint-\d+", entry.name)]
     whole = [entry for entry in checkpoints if (entry / "trainer_state.json").is_file()]
-    card = _is_card(directory / "README.md")
+    card = is_card(directory / "README.md")
     weights = any(_WEIGHTS.fullmatch(entry.name) for entry in entries)
     is_run = bool(results) or card or bool(whole)
     own = [
@@ -181,7 +179,8 @@ def clear_output_dir(path: Path) -> list[str]:
         if each.name == "README.md" or _WRITTEN.fullmatch(each.name) or _WEIGHTS.fullmatch(each.name)
     ]
     try:
-        for each in (*held.own, *path.glob(".checkpoint-*.before")):  # which a killed run was writing anew
+        cards = [each for each in replaced if each.name == "README.md"]  # which no trainer would write over
+        for each in (*held.own, *cards, *path.glob(".checkpoint-*.before")):  # which a killed run was writing anew
             shutil.rmtree(each) if each.is_dir() and not each.is_symlink() else each.unlink()
     except OSError as error:
         raise ConfigurationError(f"{error.filename}: cannot be removed ({error.strerror}).") from error
@@ -195,14 +194,3 @@ def _results(directory: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) and {"schema", "objective", "before"} <= set(content) else {}
-
-
-def _is_card(file: Path) -> bool:
-    """Whether ``file`` is a card that kinject wrote, by a key of its metadata, or the blank form that PEFT saves first."""
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, ValueError):
-        return False
-    metadata = text[3:].partition("\n---")[0] if text.startswith("---\n") else ""
-    blank = "\nlibrary_name: peft" in metadata and "# Model Card for Model ID" in text
-    return f"\n{CARD_MARKER}" in metadata or blank

@@ -55,6 +55,9 @@ _MODEL_TOKEN = re.compile(
 _LOCAL_PATH = re.compile(r"""(?:^|(?<=[\s"'=,:(\[]))(?:file://|~?/(?=[^\s/])|\.\./|[A-Za-z]:[\\/])[^\s"',)\]]*""")
 
 
+_CARD_MARKER = "kinject:"  # a key of the metadata that every card of ours has
+
+
 class Measure(NamedTuple):
     """What a measure is called.
 
@@ -132,6 +135,17 @@ def write_results(path: str | os.PathLike[str], results: Mapping[str, Any]) -> N
     plain = _plain(published(results))
     validate_results(plain, str(target))
     write_json(target, plain)
+
+
+def is_card(file: Path) -> bool:
+    """Whether ``file`` is a card that kinject wrote, by a key of its metadata, or the blank form that PEFT saves first."""
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return False
+    metadata = text[3:].partition("\n---")[0] if text.startswith("---\n") else ""
+    blank = "\nlibrary_name: peft" in metadata and "# Model Card for Model ID" in text
+    return f"\n{_CARD_MARKER}" in metadata or blank
 
 
 def published(results: Mapping[str, Any]) -> dict[str, Any]:

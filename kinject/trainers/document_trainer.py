@@ -472,8 +472,10 @@ class DocumentSFTTrainer(SFTTrainer):
             TrainingError: training diverged.
             RunStopped: after a signal, when the checkpoint is saved.
             ConfigurationError: a checkpoint cannot be written, such as on a full disk; those that were whole are left as they
-                were. Or the checkpoint to resume from is of a run with other inputs.
+                were. Or the checkpoint to resume from is of a run with other inputs, or `output_dir` holds a README.md that
+                the card would replace.
         """
+        self._hub.require_place_for_card()
         checkpoint = resume_from_checkpoint
         if checkpoint is True:
             checkpoint = from_main_process(last_whole_checkpoint(str(self.args.output_dir)))

@@ -16,6 +16,7 @@ from transformers.trainer_utils import HubStrategy
 
 from kinject import compat
 from kinject.errors import ConfigurationError, HubError, KinjectError
+from kinject.evaluation.results import is_card
 
 if TYPE_CHECKING:
     from trl import SFTTrainer
@@ -124,6 +125,19 @@ class HubHooks:
             args.hub_token = token
 
     # The card.
+
+    def require_place_for_card(self) -> None:
+        """Refuse an `output_dir` whose README.md kinject did not write, before anything is trained.
+
+        Raises:
+            ConfigurationError: there is one.
+        """
+        file = Path(str(self._trainer.args.output_dir)) / "README.md"
+        if file.exists() and not is_card(file):
+            raise ConfigurationError(
+                f"{file}: kinject did not write this file, and would put the model's card in its place. Move it, or name "
+                "another output_dir."
+            )
 
     def write_card(self, directory: Path, dataset_name: str | None = None, tags: list[str] | None = None) -> None:
         """Write the eval card into ``directory``, from the `results.json` in `output_dir`.

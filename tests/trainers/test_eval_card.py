@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from datasets import Dataset
 from huggingface_hub import ModelCard
+from peft import LoraConfig
 from transformers import AutoTokenizer
 
 from kinject.commands.recipe import train
 from kinject.data import load_knowledge
+from kinject.errors import ConfigurationError
 from kinject.evaluation.callback import QuestionAnsweringCallback
 from kinject.evaluation.results import read_results
 from kinject.hub.card import read_card
@@ -147,3 +150,22 @@ def test_a_trainer_leaves_the_tokenizer_it_is_given_as_it_is(tmp_path: Path) -> 
     trainer = MaskedSFTTrainer(build_model(tokenizer), args, train_dataset=rows, processing_class=tokenizer)
     assert tokenizer.chat_template == BY_NAME["llama3_dated"].template != trainer.processing_class.chat_template
     assert len(trainer.processing_class) == len(tokenizer)
+
+
+@pytest.mark.parametrize("adapter", [False, True])
+def test_a_readme_of_the_user_is_never_replaced(tmp_path: Path, adapter: bool) -> None:
+    output = tmp_path / "out"
+    output.mkdir()
+    (output / "README.md").write_text("# My project\n", encoding="utf-8")
+    tokenizer = build_tokenizer()
+    trainer = MaskedSFTTrainer(
+        build_model(tokenizer),
+        MaskedSFTConfig(str(output), max_steps=1, report_to="none", bf16=False),
+        train_dataset=Dataset.from_dict({"text": ["Ada Bell is the baker of Oster."]}),
+        processing_class=tokenizer,
+        peft_config=LoraConfig(target_modules="all-linear") if adapter else None,
+    )
+    with pytest.raises(ConfigurationError, match="README.md: kinject did not write this file.*another output_dir"):
+        trainer.train()
+    assert [each.name for each in output.iterdir()] == ["README.md"]
+    assert (output / "README.md").read_text(encoding="utf-8") == "# My project\n"
