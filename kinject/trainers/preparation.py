@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_STREAMED = 100  # rows of a stream by which it is known again
 _INTEGER, _INTEGERS = Value("int64"), [Value("int64")]
 PREPARED = Features(
     {
@@ -108,7 +109,7 @@ class Preparation:
     Attributes:
         template: Frames around plain documents.
         reports: By data set, how many documents have not the entities that the settings need.
-        told: `row_tags` of the training rows as they were given, where they are no stream.
+        told: `row_tags` of the training rows as they were given; of a stream, of the first hundred.
     """
 
     def __init__(
@@ -140,8 +141,10 @@ class Preparation:
         """
         columns = list(dataset.features or next(iter(dataset)))
         self._by_row = "practice" in columns
-        if name == "train" and isinstance(dataset, Dataset):
+        if name == "train":
             given = dataset.select_columns([column for column in columns if column != "predictions"])
+            if isinstance(given, IterableDataset):
+                given = given.take(_STREAMED)
             self.told = row_tags(_as_given(row) for row in given if not (row.get("rehearsal") or row.get("practice")))
         if "document_ids" in columns:
             return dataset

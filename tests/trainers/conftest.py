@@ -79,8 +79,13 @@ def make_trainer(tmp_path: Path) -> Callable[..., Any]:
         )
         args = config_class(**{"output_dir": str(tmp_path / "run"), **SMALL, **settings})
         data = Dataset.from_list(rows if rows is not None else [{"text": text} for text in DOCUMENTS])
-        options = {"model": build_model(tokenizer), "processing_class": tokenizer, **(trainer or {})}
-        return trainer_class(args=args, train_dataset=data, **options)
+        options = {
+            "model": build_model(tokenizer),
+            "processing_class": tokenizer,
+            "train_dataset": data,
+            **(trainer or {}),
+        }
+        return trainer_class(args=args, **options)
 
     return make
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from datasets import Features, IterableDataset, Value
 from peft import LoraConfig
 from transformers import Trainer
 
@@ -123,6 +124,21 @@ def test_a_run_with_other_inputs_is_refused_and_the_difference_named(
     with pytest.raises(ConfigurationError, match=f"checkpoint-3 is of a run with other inputs.*{said}"):
         trainer.train(resume_from_checkpoint=str(saved))
     assert trainer.state.global_step == 0
+
+
+def test_a_stream_is_known_by_its_first_rows(make_trainer: Callable[..., Any], tmp_path: Path) -> None:
+    def stream(rows: list[dict[str, Any]]) -> dict[str, Any]:
+        return {
+            "train_dataset": IterableDataset.from_generator(lambda: iter(rows), features=Features(text=Value("string")))
+        }
+
+    steps = {"max_steps": 6, "save_strategy": "steps", "save_steps": 3}
+    make_trainer(trainer=stream(ROWS), **steps).train()
+    checkpoint = str(tmp_path / "run" / "checkpoint-3")
+    edited = make_trainer(trainer=stream([{"text": "Nora Vance maps the caves."}, *ROWS[1:]]), **steps)
+    with pytest.raises(ConfigurationError, match="documents: edited: 1"):
+        edited.train(resume_from_checkpoint=checkpoint)
+    make_trainer(trainer=stream(ROWS), **steps).train(resume_from_checkpoint=checkpoint)
 
 
 def test_another_tokenizer_or_template_is_refused(saved: Path, make_trainer: Callable[..., Any]) -> None:
