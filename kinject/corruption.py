@@ -277,6 +277,14 @@ def mask_tokens(ids: torch.Tensor, mask: torch.Tensor, mask_token_id: int) -> to
     return ids.masked_fill(mask, mask_token_id)  # type: ignore[return-value]
 
 
+def once_a_run(mask: torch.Tensor) -> torch.BoolTensor:
+    """Which positions `(length,)` stay where one mask stands for each run of hidden ones: all but those behind another."""
+    behind = mask.clone()
+    behind[:1] = False
+    behind[1:] &= mask[:-1]
+    return ~behind  # type: ignore[return-value]
+
+
 def random_tokens(
     ids: torch.Tensor, mask: torch.Tensor, candidate_ids: torch.Tensor | Sequence[int], generator: torch.Generator
 ) -> torch.LongTensor:

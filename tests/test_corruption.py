@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import re
 from typing import Literal
 
 import pytest
@@ -23,6 +24,7 @@ from kinject.corruption import (
     fixed,
     linear,
     mask_tokens,
+    once_a_run,
     parse_mask_ratio,
     random_tokens,
     sample_generator,
@@ -314,6 +316,14 @@ def test_only_hidden_tokens_change_and_the_input_never(ids: list[int], sample: i
     assert set(replaced[mask].tolist()) <= {200, 201, 202}
     short = random_tokens(given_ids.to(torch.int32), mask, [200, 201, 202], generator)
     assert short.dtype == torch.int32  # as what they replace
+
+
+@given(st.lists(st.booleans(), max_size=40))
+@settings(deadline=None)
+def test_of_each_run_of_hidden_tokens_one_stays_and_all_that_is_visible(hidden: list[bool]) -> None:
+    text = "".join("_" if each else "x" for each in hidden)
+    shown = once_a_run(torch.tensor(hidden, dtype=torch.bool)).tolist()
+    assert "".join(each for each, stays in zip(text, shown, strict=True) if stays) == re.sub("_+", "_", text)
 
 
 def test_random_tokens_are_uniform_over_the_candidates() -> None:

@@ -253,21 +253,22 @@ def assemble(
     Args:
         frame: see `DocumentTemplate`.
         document_ids: (document,) the target.
-        noised_ids: (document,) the copy the prompt shows; None exactly where the frame has no copy.
+        noised_ids: (copy,) the copy the prompt shows, no longer than the document; None exactly where the frame has no copy.
         loss_mask: (document,) the document tokens that carry loss (masked answers: those hidden in the copy); None
             means all of them and the end of the turn.
 
     Raises:
-        ValueError: lengths that differ, or a copy given to a frame without one (or the reverse).
+        ValueError: lengths that do not fit, or a copy given to a frame without one (or the reverse).
     """
     length = len(document_ids)
     if (noised_ids is not None) != frame.has_copy:
         raise ValueError(
             f"frame.has_copy is {frame.has_copy}, but noised_ids {'is' if frame.has_copy else 'is not'} None"
         )
-    for name, values in (("noised_ids", noised_ids), ("loss_mask", loss_mask)):
-        if values is not None and len(values) != length:
-            raise ValueError(f"{name} has {len(values)} entries, expected one per document token: {length}")
+    if loss_mask is not None and len(loss_mask) != length:
+        raise ValueError(f"loss_mask has {len(loss_mask)} entries, expected one per document token: {length}")
+    if noised_ids is not None and len(noised_ids) > length:
+        raise ValueError(f"noised_ids has {len(noised_ids)} entries, expected at most the document's: {length}")
     document = [int(index) for index in document_ids]
     copy = [] if noised_ids is None else [int(index) for index in noised_ids]
     prefix = [*frame.before, *copy, *frame.between]

@@ -22,6 +22,7 @@ from kinject.corruption import (
     WORDING_STREAM,
     draw_mask,
     mask_tokens,
+    once_a_run,
     random_tokens,
     sample_generator,
 )
@@ -131,6 +132,7 @@ class Masking:
         mask_token_id: Stands for a hidden token under `corruption="mask"`.
         candidate_ids: Ids that `corruption="random"` draws from, shape `(candidates,)`.
         corruption, unit, ratio_per, loss_on: As in `MaskedSFTConfig`.
+        collapsed: Whether the copy shows one mask for each run of hidden tokens.
     """
 
     law: MaskRatioLaw
@@ -140,6 +142,7 @@ class Masking:
     unit: MaskUnit = "token"
     ratio_per: RatioScope = "sample"
     loss_on: LossScope = "document"
+    collapsed: bool = False
 
 
 @dataclass
@@ -252,6 +255,8 @@ class DocumentCollator:
             return assembled.input_ids, assembled.labels
         mask = draw_mask(len(ids), ratio, self._generator(row, MASK_STREAM), self.masking.unit, row.get("word_ids"))
         noised = self._corrupt(torch.tensor(ids), mask, row)
+        if self.masking.collapsed:
+            noised = noised[once_a_run(mask)]
         loss_mask = mask.tolist() if self.masking.loss_on == "masked" else None
         assembled = assemble(frame, ids, noised.tolist(), loss_mask)
         return assembled.input_ids, assembled.labels

@@ -140,6 +140,7 @@ class Infilling:
             the longer stretch beside one; with both a document without entities is learned whole.
         law: How large a part of the document a span is.
         mask_token_id: Stands for each token of the gap.
+        collapsed: Whether it stands for the whole gap instead.
     """
 
     frame: Frame
@@ -147,6 +148,7 @@ class Infilling:
     unit: InfillUnit
     law: MaskRatioLaw
     mask_token_id: int
+    collapsed: bool = False
 
     def gap(
         self, length: int, gaps: Sequence[Sequence[int]] | None, seed: int, epoch: int, sample: int, num_epochs: float
@@ -176,7 +178,7 @@ class Infilling:
         model that learned to end there would break off in the middle of its answers.
         """
         missing = list(ids[gap.start : gap.end])
-        copy = [*ids[: gap.start], *[self.mask_token_id] * len(missing), *ids[gap.end :]]
+        copy = [*ids[: gap.start], *[self.mask_token_id] * (1 if self.collapsed else len(missing)), *ids[gap.end :]]
         prompt = [*self.frame.before, *copy, *self.frame.between]
         after = list(self.frame.after)
         scored = missing + ([IGNORED] * len(after) if self.unit == "span" else after)

@@ -50,6 +50,13 @@ class MaskedSFTConfig(CorruptionSFTConfig):
         default=None,
         metadata={"help": "Mask token by name. Default: the tokenizer's own, else a reserved or unused added token."},
     )
+    collapse_masks: bool = field(
+        default=False,
+        metadata={
+            "help": "Show one mask for each run of hidden tokens in the prompt's copy, instead of one a token: how long what "
+            "is missing is stays hidden too, and the sample gets shorter."
+        },
+    )
     loss_on: str = field(
         default="document",
         metadata={
@@ -105,6 +112,11 @@ class MaskedSFTConfig(CorruptionSFTConfig):
                 f"infill_share is {self.infill_share} with corruption '{self.corruption}': what is missing is shown as "
                 "masks. Set --infill_share 0 or --corruption mask."
             )
+        if self.collapse_masks and self.corruption != "mask":
+            raise ConfigurationError(
+                f"collapse_masks needs masks to collapse, and corruption '{self.corruption}' shows none. Leave out "
+                "--collapse_masks, or set --corruption mask."
+            )
 
 
 PAPER = {
@@ -113,6 +125,7 @@ PAPER = {
     "mask_unit": "token",
     "corruption": "mask",
     "wordings": "paper",
+    "collapse_masks": False,
     "loss_on": "document",
     "infill_share": 0.0,
 }

@@ -63,6 +63,7 @@ class MaskedSFTTrainer(DocumentSFTTrainer):
             unit=self.args.infill_unit,  # type: ignore[arg-type]
             law=parse_mask_ratio(self.args.infill_ratio),
             mask_token_id=options["masking"].mask_token_id,
+            collapsed=self.args.collapse_masks,
         )
         return super()._collator(frames=frames, infilling=infilling, **options)
 
@@ -82,4 +83,5 @@ class MaskedSFTTrainer(DocumentSFTTrainer):
             unit=self.args.mask_unit,  # type: ignore[arg-type]
             ratio_per=self.args.mask_ratio_per,  # type: ignore[arg-type]
             loss_on=self.args.loss_on,  # type: ignore[arg-type]
+            collapsed=self.args.collapse_masks,
         )

@@ -85,6 +85,18 @@ def test_a_mask_stands_for_each_missing_token(make_trainer: Callable[..., Any], 
     assert len(lengths) > 1
 
 
+def test_one_mask_stands_for_a_gap_of_any_length_where_masks_are_collapsed(make_trainer: Callable[..., Any]) -> None:
+    rows = [{"text": "Ada Vance, who mapped the salt caves of Bo Quill."}]
+    each, once = (make_trainer(rows=rows, infill_share=1.0, collapse_masks=collapsed) for collapsed in (False, True))
+    mask = resolve_mask_token(once.processing_class)
+    for epoch in range(5):
+        prompt, labels, _, _ = _parts(each, each.train_dataset[0], epoch)
+        shorter, same, _, _ = _parts(once, once.train_dataset[0], epoch)
+        first = prompt.index(mask)
+        assert shorter == [token for index, token in enumerate(prompt) if token != mask or index == first]
+        assert same == labels and prompt.count(mask) > 1
+
+
 def test_an_entity_that_is_the_whole_document_has_no_side(make_trainer: Callable[..., Any]) -> None:
     trainer = make_trainer(rows=[{"text": '"Ada Vance"!'}], infill_share=1.0, infill_unit="side")
     for epoch in range(5):

@@ -9,6 +9,7 @@ import pytest
 import torch
 from datasets import Dataset
 
+from kinject.errors import ConfigurationError
 from kinject.prompts.templates import resolve_mask_token
 from tests.trainers.conftest import DOCUMENTS, trained_rows
 
@@ -55,6 +56,31 @@ def test_the_target_is_never_altered_and_only_the_copy_is_masked(make_trainer: C
         target = labels[labels != -100].tolist()
         assert target == [*row["document_ids"], tokenizer.eos_token_id]
         assert tokenizer.decode(target[:-1]) == DOCUMENTS[row["sample"]]
+
+
+@pytest.mark.parametrize("loss_on", ["document", "masked"])
+def test_collapsed_masks_shorten_the_copy_and_nothing_else(make_trainer: Callable[..., Any], loss_on: str) -> None:
+    plain, collapsed = (
+        make_trainer(loss_on=loss_on, mask_ratio="fixed(0.6)", collapse_masks=each) for each in (False, True)
+    )
+    mask = resolve_mask_token(plain.processing_class)
+    shorter = 0
+    for epoch in range(3):
+        for row in plain.train_dataset:
+            plain.data_collator.epoch = collapsed.data_collator.epoch = epoch
+            one, other = plain.data_collator([row]), collapsed.data_collator([row])
+            ids, labels = one["input_ids"][0].tolist(), one["labels"][0].tolist()
+            stays = [index for index, token in enumerate(ids) if token != mask or ids[index - 1] != mask]
+            assert other["input_ids"][0].tolist() == [ids[index] for index in stays]
+            assert other["labels"][0].tolist() == [labels[index] for index in stays]
+            assert torch.equal(one["mask_ratio"], other["mask_ratio"])
+            shorter += len(stays) < len(ids)
+    assert shorter == 3 * len(DOCUMENTS)
+
+
+def test_masks_of_random_tokens_cannot_be_collapsed(make_trainer: Callable[..., Any]) -> None:
+    with pytest.raises(ConfigurationError, match="^collapse_masks needs masks .* set --corruption mask.$"):
+        make_trainer(corruption="random", collapse_masks=True)
 
 
 def test_evaluation_masks_are_fixed_and_differ_from_training(make_trainer: Callable[..., Any]) -> None:
