@@ -32,6 +32,7 @@ _STRATUM_STREAM = 4
 PADDING_STREAM = 5
 ORDER_STREAM = 6
 INFILLING_STREAM = 7
+_BLOCK_STREAM = 8
 
 # frac(epoch * this) spreads any number of epochs over [0, 1) with the smallest possible gaps (the three-gap theorem).
 GOLDEN_RATIO_CONJUGATE = (math.sqrt(5) - 1) / 2
@@ -53,6 +54,13 @@ def sample_generator(seed: int, epoch: int, sample: int, stream: int = MASK_STRE
         words += [value & 0xFFFFFFFF, value >> 32]
     state = np.random.SeedSequence(words).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(state[0]))
+
+
+def block_seed(seed: int, sample: int) -> int:
+    """The seed of the ratios of a sample's blocks, which a law then draws as if the blocks were samples."""
+    import torch
+
+    return int(torch.randint(2**62, (), generator=sample_generator(seed, 0, sample, _BLOCK_STREAM)))
 
 
 def _unit_draw(generator: torch.Generator) -> float:

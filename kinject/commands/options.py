@@ -230,13 +230,15 @@ class Option:
             except ValueError as error:
                 raise self._wrong(text, f"not valid JSON ({error}): ") from error
         known = self.choices or self.members
-        if known and text not in known:
+        if known and text not in known and not (self.takes == "flag" and text.lower() in TRUE + FALSE):
             raise ConfigurationError(
                 f"{self.name} is '{text}'; expected one of {', '.join(known)}{did_you_mean(text, known)}"
             )
         if "str" in kinds:
             return text
         if self.takes == "flag":
+            if text in known and text.lower() not in TRUE + FALSE:
+                return text
             if text.lower() not in TRUE + FALSE:
                 raise self._wrong(text)
             return text.lower() in TRUE

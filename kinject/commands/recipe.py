@@ -327,7 +327,7 @@ def split_arguments(
         elif equals:
             pairs.append((name, [value]))
         elif option.takes == "flag":
-            stands_alone = not pending or pending[0].lower() not in (*TRUE, *FALSE, "none")
+            stands_alone = not pending or pending[0].lower() not in (*TRUE, *FALSE, *option.choices, "none")
             pairs.append((name, ["true" if stands_alone else pending.popleft()]))
         else:
             values: list[str] = []

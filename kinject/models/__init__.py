@@ -6,6 +6,7 @@ from kinject.models.adapters import merge_adapter, write_diffusion_settings
 from kinject.models.diffusion import (
     DiffusionSettings,
     attend_both_ways,
+    attend_in_blocks,
     diffusion_settings,
     is_diffusion,
     prove_bidirectional,
@@ -20,6 +21,7 @@ __all__ = [
     "DiffusionSettings",
     "LoadedModel",
     "attend_both_ways",
+    "attend_in_blocks",
     "diffusion_settings",
     "is_diffusion",
     "load_model",

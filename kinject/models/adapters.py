@@ -40,7 +40,10 @@ def write_diffusion_settings(directory: str | PathLike[str], model: Any) -> Path
     from kinject.models.diffusion import diffusion_settings
 
     path = Path(directory) / SETTINGS_FILE
-    path.write_text(json.dumps(asdict(diffusion_settings(model)), indent=2) + "\n", encoding="utf-8")
+    settings = asdict(diffusion_settings(model))
+    if settings["block_length"] is None:
+        del settings["block_length"], settings["clean_attention"]
+    path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     return path
 
 
@@ -190,18 +193,26 @@ def own_tokenizer(name: str, trust_remote_code: bool = False, **hub: Any) -> Pre
 
 def _apply_settings(model: Any, name: str, **hub: Any) -> None:
     """Turn the base into the diffusion model that the adapter was trained on."""
-    from kinject.models.diffusion import diffusion_settings, is_diffusion, text_config, to_diffusion
+    from kinject.models.diffusion import (
+        attend_in_blocks,
+        diffusion_settings,
+        is_diffusion,
+        text_config,
+        to_diffusion,
+    )
 
     path = model_file(name, SETTINGS_FILE, **hub)
     if path is None:
         return
     settings = _read_settings(path)
     if not is_diffusion(model):
-        to_diffusion(model, settings.mask_token_id, shifted_logits=settings.shifted_logits)
+        to_diffusion(model, **asdict(settings))
         return
     config = text_config(model)
     if getattr(config, "mask_token_id", None) is None:
         config.mask_token_id = settings.mask_token_id
+    if settings.block_length is not None:  # which the adapter may have been trained with on a base of other attention
+        attend_in_blocks(model, settings.block_length, settings.clean_attention)
     if diffusion_settings(model) != settings:
         raise ConfigurationError(
             f"{SETTINGS_FILE} of the adapter says {asdict(settings)}, its base model {asdict(diffusion_settings(model))}"

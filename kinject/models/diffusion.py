@@ -10,9 +10,11 @@ import torch
 
 from kinject import compat
 from kinject.errors import ConfigurationError
+from kinject.models.blocks import CLEAN_ATTENTIONS, DEFAULT_BLOCK_LENGTH, prove_blocks, require_block_attention
 from kinject.prompts.templates import resolve_mask_token
 
 if TYPE_CHECKING:
+    from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
@@ -27,10 +29,19 @@ class DiffusionSettings:
         mask_token_id: Stands for a hidden token.
         shifted_logits: Whether the logits at position i predict token i + 1, as in models that began as AR models
             (Dream, arXiv 2508.15487), instead of token i (LLaDA, arXiv 2502.09992).
+        block_length: Tokens of a block, where the model attends in blocks (SDAR, arXiv 2510.06303); None where every
+            position attends to every other. Every call of a block model takes a `kinject.models.blocks.block_mask`.
+        clean_attention: How what stands before the block in work attends within a block: `block`, both ways, or `causal`.
     """
 
     mask_token_id: int
     shifted_logits: bool = False
+    block_length: int | None = None
+    clean_attention: str = "block"
+
+    def __post_init__(self) -> None:
+        """Refuse what no model can be."""
+        _require_blocks(self.block_length, self.clean_attention)
 
 
 def text_config(model: Any) -> Any:
@@ -63,16 +74,30 @@ def diffusion_settings(model: Any) -> DiffusionSettings:
             "the model's config.json has no mask_token_id; set it to the id that the model was trained to fill in."
         )
     _require_in_vocabulary(mask_token_id, config.vocab_size)
-    return DiffusionSettings(int(mask_token_id), bool(getattr(config, "shifted_logits", False)))
+    return DiffusionSettings(
+        int(mask_token_id),
+        bool(getattr(config, "shifted_logits", False)),
+        getattr(config, "block_length", None),
+        str(getattr(config, "clean_attention", None) or "block"),
+    )
 
 
-def to_diffusion(model: PreTrainedModel, mask_token_id: int, *, shifted_logits: bool = True) -> PreTrainedModel:
+def to_diffusion(
+    model: PreTrainedModel,
+    mask_token_id: int,
+    *,
+    shifted_logits: bool = True,
+    block_length: int | None = None,
+    clean_attention: str = "block",
+) -> PreTrainedModel:
     """Turn an AR model into a masked diffusion model, in place; the weights stay as they are.
 
     Args:
         model: A causal model of an architecture that can attend in both directions (Llama, Qwen, ...).
         mask_token_id: Stands for a hidden token from now on.
         shifted_logits: Keep predicting the next position, which starts training where the AR model left off (Dream).
+        block_length: Make it a block diffusion model, of so many tokens a block.
+        clean_attention: As in `DiffusionSettings`.
 
     Returns:
         ``model``.
@@ -84,13 +109,46 @@ def to_diffusion(model: PreTrainedModel, mask_token_id: int, *, shifted_logits: 
     config = text_config(model)
     _require_in_vocabulary(mask_token_id, config.vocab_size)
     _require_full_attention(config)
+    _require_blocks(block_length, clean_attention)
+    if block_length is not None:
+        require_block_attention(model)
     config.is_causal = False
     config.mask_token_id = mask_token_id
     config.shifted_logits = shifted_logits
     config.use_cache = False
     attend_both_ways(model)
     prove_bidirectional(model)
+    if block_length is not None:
+        attend_in_blocks(model, block_length, clean_attention)
     return model
+
+
+def attend_in_blocks(
+    model: PreTrainedModel | PeftModel, block_length: int | None = None, clean_attention: str | None = None
+) -> None:
+    """Make a masked diffusion model a block diffusion model, or give one other blocks, in place, and prove it.
+
+    Args:
+        model: A masked diffusion model; its weights stay as they are.
+        block_length: Tokens of a block; those that it has, else 4, if left out.
+        clean_attention: As in `DiffusionSettings`; what it has, else `block`, if left out.
+
+    Raises:
+        ConfigurationError: a value out of range, or attention that takes no mask of its own.
+    """
+    config = text_config(model)
+    block_length = block_length or getattr(config, "block_length", None) or DEFAULT_BLOCK_LENGTH
+    clean_attention = clean_attention or getattr(config, "clean_attention", None) or "block"
+    _require_blocks(block_length, clean_attention)
+    require_block_attention(model)
+    if not _on_meta_or_sharded(model):
+        training = model.training
+        model.train(bool(getattr(model, "is_quantized", False)))  # as in `prove_bidirectional`
+        try:
+            prove_blocks(model)
+        finally:
+            model.train(training)
+    config.block_length, config.clean_attention = block_length, clean_attention
 
 
 def attend_both_ways(model: torch.nn.Module) -> None:
@@ -109,11 +167,9 @@ def prove_bidirectional(model: torch.nn.Module) -> None:
     Raises:
         ConfigurationError: the first position does not see the last.
     """
-    from transformers.integrations import is_deepspeed_zero3_enabled
-
-    weights: Any = model.get_input_embeddings().weight  # type: ignore[operator]
-    if is_deepspeed_zero3_enabled() or any(weight.device.type == "meta" for weight in model.parameters()):
+    if _on_meta_or_sharded(model):
         return
+    weights: Any = model.get_input_embeddings().weight  # type: ignore[operator]
     config = text_config(model)
     ids = torch.arange(_PROBE_LENGTH, device=weights.device)[None] % config.vocab_size  # (1, length)
     changed = ids.clone()
@@ -137,6 +193,26 @@ def prove_bidirectional(model: torch.nn.Module) -> None:
         raise ConfigurationError(
             f"{type(model).__name__} stays causal: its first position does not see its last. Use a model of an "
             "architecture that transformers can run with is_causal=False, such as Llama, Qwen2 or Qwen3."
+        )
+
+
+def _on_meta_or_sharded(model: torch.nn.Module) -> bool:
+    from transformers.integrations import is_deepspeed_zero3_enabled
+
+    return is_deepspeed_zero3_enabled() or any(weight.device.type == "meta" for weight in model.parameters())
+
+
+def _require_blocks(block_length: int | None, clean_attention: str) -> None:
+    if block_length is not None and (isinstance(block_length, bool) or block_length < 1):
+        raise ConfigurationError(f"block_length is {block_length}; expected 1 or more tokens.")
+    if clean_attention not in CLEAN_ATTENTIONS:
+        raise ConfigurationError(
+            f"clean_attention is '{clean_attention}'; expected one of {', '.join(CLEAN_ATTENTIONS)}."
+        )
+    if block_length is None and clean_attention != "block":
+        raise ConfigurationError(
+            f"clean_attention is '{clean_attention}', and would have no effect: it says how block diffusion models attend. "
+            "Turn the model into one with to_diffusion='block' (--to_diffusion block), or leave it out."
         )
 
 
@@ -168,18 +244,21 @@ def settle_attention(
     model: Any,
     tokenizer: PreTrainedTokenizerBase,
     *,
-    convert: bool = False,
+    convert: bool | str = False,
     mask_token: str | None = None,
     shifted_logits: bool | None = None,
+    block_length: int | None = None,
+    clean_attention: str | None = None,
 ) -> None:
     """Make ``model`` attend as its configuration says, or as ``convert`` asks, and prove it.
 
     Args:
         model: Any causal-LM class, with or without an adapter; changed in place.
         tokenizer: Gets its padding from the configuration where it has none.
-        convert: Turn a causal model into a diffusion model.
+        convert: Turn a causal model into a diffusion model; `"block"` makes any model a block diffusion model.
         mask_token: The mask token, for a model whose configuration has none.
         shifted_logits: Whether the logits of the converted model predict the next position; yes if left out.
+        block_length, clean_attention: Of a block diffusion model, as `attend_in_blocks` takes them; of no effect on others.
 
     Raises:
         ConfigurationError: a setting contradicts the checkpoint, no mask token is found, or attention stays causal.
@@ -201,6 +280,10 @@ def settle_attention(
         _refuse_contradictions(model, tokenizer, mask_token, shifted_logits)
         attend_both_ways(model)
         prove_bidirectional(model)
+    if convert == "block" or getattr(config, "block_length", None) is not None:
+        attend_in_blocks(model, block_length, clean_attention)
+    elif clean_attention is not None:
+        _require_blocks(None, clean_attention)
     if tokenizer.pad_token_id is None and config.pad_token_id is not None:
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(config.pad_token_id)
 

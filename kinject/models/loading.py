@@ -168,9 +168,11 @@ class LoadedModel:
 def load_model(
     name: str,
     *,
-    to_diffusion: bool = False,
+    to_diffusion: bool | str = False,
     mask_token: str | None = None,
     shifted_logits: bool | None = None,
+    block_length: int | None = None,
+    clean_attention: str | None = None,
     **model_options: Any,
 ) -> LoadedModel:
     """Load an AR or masked diffusion model: one of kinject's names, a directory (model or adapter) or a Hub id.
@@ -180,9 +182,12 @@ def load_model(
 
     Args:
         name: What to load.
-        to_diffusion: Turn a causal model into a masked diffusion model; one that already is stays as it is.
+        to_diffusion: Turn a causal model into a masked diffusion model; one that already is stays as it is. `"block"`: make any
+            model a block diffusion model, one that is masked diffusion included.
         mask_token: Stands for a hidden token where the checkpoint names none; found in the tokenizer if left out.
         shifted_logits: For `to_diffusion`: whether logits predict the next position; yes if left out.
+        block_length, clean_attention: Of a block diffusion model: tokens of a block (default: its own, else 4), and whether
+            what stands before a block attends within blocks (`block`) or backwards only (`causal`).
         model_options: Passed on to `from_pretrained`, such as `dtype`, `quantization_config`, `revision`.
 
     Raises:
@@ -192,7 +197,13 @@ def load_model(
     loaded = _load(name, **model_options)
     with _naming(loaded.name):
         settle_attention(
-            loaded.model, loaded.tokenizer, convert=to_diffusion, mask_token=mask_token, shifted_logits=shifted_logits
+            loaded.model,
+            loaded.tokenizer,
+            convert=to_diffusion,
+            mask_token=mask_token,
+            shifted_logits=shifted_logits,
+            block_length=block_length,
+            clean_attention=clean_attention,
         )
     return loaded
 

@@ -113,6 +113,7 @@ class SamplingConfig:
 # Fast-dLLM (arXiv 2505.22618) takes .9. With nano-diffusion that changes two answers in a hundred; .99 hardly any, for one
 # more evaluation an answer.
 _SURE = 0.99
+_BLOCK = 4
 
 
 # How a masked diffusion model is asked, as options of the recipes and the command line. Free of heavy imports.
@@ -135,9 +136,12 @@ class SamplingArguments:
     sampling_steps: int | None = field(
         default=None, metadata={"help": "Steps for a whole answer. Default: one for each token of the longest answer."}
     )
-    block_length: int = field(
-        default=4,
-        metadata={"help": "Tokens of a block; with --sampling published, max_new_tokens is a multiple of it."},
+    block_length: int | None = field(
+        default=None,
+        metadata={
+            "help": "Tokens of a block; with --sampling published, max_new_tokens is a multiple of it. Default: 4, and of "
+            "block diffusion models their own, the only one that they have."
+        },
     )
 
     def __post_init__(self) -> None:
@@ -152,12 +156,24 @@ class SamplingArguments:
             ConfigurationError: lengths or steps that do not divide.
         """
 
-        steps = self.sampling_steps
+        steps, block_length = self.sampling_steps, self.block_length or _BLOCK
         try:
             if self.sampling == "published":
-                return SamplingConfig.published(answer_length, steps or answer_length, self.block_length)
-            return SamplingConfig.fast(answer_length, self.block_length, steps=steps)
+                return SamplingConfig.published(answer_length, steps or answer_length, block_length)
+            return SamplingConfig.fast(answer_length, block_length, steps=steps)
         except ConfigurationError as error:
             raise ConfigurationError(
-                f"--max_new_tokens {answer_length}, --sampling_steps {steps}, --block_length {self.block_length}: {error}"
+                f"--max_new_tokens {answer_length}, --sampling_steps {steps}, --block_length {block_length}: {error}"
             ) from error
+
+    def require_blocks_of(self, block_length: int | None) -> None:
+        """Refuse to ask a model in other blocks than its own, of ``block_length``; None: it has none.
+
+        Raises:
+            ConfigurationError: the two differ.
+        """
+        if None not in (block_length, self.block_length) and block_length != self.block_length:
+            raise ConfigurationError(
+                f"block_length is {self.block_length}, and the model answers in blocks of {block_length}, which it was trained "
+                "in. Leave --block_length out."
+            )

@@ -296,6 +296,35 @@ def padded(rows: Sequence[Sequence[float]], length: int, value: float) -> torch.
 # Turns prepared rows into noised batches for masked diffusion models.
 
 
+@dataclass(frozen=True)
+class Noised:
+    """A row of a masked diffusion model.
+
+    Attributes:
+        clean: Its token ids: prompt, what may be hidden, nothing after it.
+        hidden: Which of them are hidden.
+        ratio: The probability p of being hidden, of each token that may be; 0 of the prompt.
+        maskable: How many may be hidden.
+    """
+
+    clean: list[int]
+    hidden: list[bool]
+    ratio: list[float]
+    maskable: int
+
+    @property
+    def mean_ratio(self) -> float:
+        """The mean of p over what may be hidden."""
+        own = self.ratio[-self.maskable :]
+        return own[0] if own.count(own[0]) == len(own) else sum(own) / len(own)
+
+    def complement(self) -> Noised:
+        """The same row with what was visible hidden, and the other way round."""
+        start = len(self.clean) - self.maskable
+        hidden = [position >= start and not flag for position, flag in enumerate(self.hidden)]
+        return Noised(self.clean, hidden, [1 - p if p else 0.0 for p in self.ratio], self.maskable)
+
+
 @dataclass
 class DiffusionCollator(DocumentCollator):
     """Collates rows as `DocumentCollator` does; `masking` says what is hidden.
@@ -304,6 +333,7 @@ class DiffusionCollator(DocumentCollator):
         eps: A token is hidden with probability p = (1 - eps) t + eps.
         end_padding_id: Fills rows up to the longest as tokens that are seen and may be hidden; `None` pads with what is
             neither.
+        complementary: Let each row be followed by one in which what it shows is hidden (Fast-dLLM v2, arXiv 2509.26328).
 
     Returns a dict with `input_ids` (noised), `attention_mask`, `labels` (not shifted, -100 where nothing is hidden), each
     `(batch, length)`, `mask_ratio` (p) and `maskable` (the number of tokens that could have been hidden), each `(batch,)`.
@@ -311,41 +341,72 @@ class DiffusionCollator(DocumentCollator):
 
     eps: float = 0.0
     end_padding_id: int | None = None
+    complementary: bool = False
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         """Collate ``rows``."""
-        assert self.masking is not None
+        noised = self._noised(rows)
+        return self._laid_out(
+            [each for row in noised for each in ((row, row.complement()) if self.complementary else (row,))]
+        )
+
+    def _noised(self, rows: Sequence[Mapping[str, Any]]) -> list[Noised]:
         ratios = [(1 - self.eps) * t + self.eps for t in self._ratios(rows)]
         frames = [self._frame(row) for row in rows]
         prompts = [[*frame.before, *frame.between] for frame in frames]
         answers = [[*row["document_ids"], *frame.after] for row, frame in zip(rows, frames, strict=True)]
         lengths = [len(prompt) + len(answer) for prompt, answer in zip(prompts, answers, strict=True)]
-        length = self._padded_length(lengths)
-        hidden = []
-        for index, row in enumerate(rows):
-            mask = self._hidden(row, ratios[index], len(answers[index]), self.masking)
-            if self.end_padding_id is not None:
-                ends = length - lengths[index]
-                answers[index] += [self.end_padding_id] * ends
-                mask += draw_mask(ends, ratios[index], self._generator(row, PADDING_STREAM)).tolist()
-            hidden.append([False] * len(prompts[index]) + mask)
-        clean = [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
-        input_ids = padded(clean, length, self.pad_token_id)
-        is_hidden = padded(hidden, length, False).bool()
+        noised = []
+        for index, ends in enumerate(self._ends(lengths)):
+            prompt, answer = prompts[index], answers[index]
+            hidden, ratio = self._hide(rows[index], ratios[index], len(prompt), len(answer), ends)
+            clean = [*prompt, *answer, *[self.end_padding_id or 0] * ends]
+            noised.append(
+                Noised(clean, [False] * len(prompt) + hidden, [0.0] * len(prompt) + ratio, len(answer) + ends)
+            )
+        return noised
+
+    def _ends(self, lengths: Sequence[int]) -> list[int]:
+        """By how many tokens for the end of a text each row is filled up."""
+        if self.end_padding_id is None:
+            return [0] * len(lengths)
+        longest = self._padded_length(lengths)
+        return [longest - length for length in lengths]
+
+    def _hide(
+        self, row: Mapping[str, Any], ratio: float, start: int, answer: int, ends: int
+    ) -> tuple[list[bool], list[float]]:
+        """Which of the tokens from ``start`` on are hidden, and with which probability each of them."""
+        hidden = self._hidden(row, ratio, answer)
+        if ends:
+            hidden += draw_mask(ends, ratio, self._generator(row, PADDING_STREAM)).tolist()
+        return hidden, [ratio] * (answer + ends)
+
+    def _laid_out(self, noised: Sequence[Noised]) -> dict[str, torch.Tensor]:
+        assert self.masking is not None
+        length = self._padded_length([len(each.clean) for each in noised])
+        input_ids = padded([each.clean for each in noised], length, self.pad_token_id)
+        is_hidden = padded([each.hidden for each in noised], length, False).bool()
         return {
             "input_ids": input_ids.masked_fill(is_hidden, self.masking.mask_token_id),
-            "attention_mask": padded([[1] * len(ids) for ids in clean], length, 0),
+            "attention_mask": padded([[1] * len(each.clean) for each in noised], length, 0),
             "labels": input_ids.masked_fill(~is_hidden, IGNORED),
-            "mask_ratio": torch.tensor(ratios),
-            "maskable": torch.tensor([len(answer) for answer in answers]),
+            "mask_ratio": torch.tensor([each.mean_ratio for each in noised]),
+            "maskable": torch.tensor([each.maskable for each in noised]),
             **({"supervised": torch.stack(is_hidden.nonzero(as_tuple=True))} if self.indexed else {}),
         }
 
-    def _hidden(self, row: Mapping[str, Any], ratio: float, length: int, masking: Masking) -> list[bool]:
+    def _hidden(self, row: Mapping[str, Any], ratio: float, length: int) -> list[bool]:
+        assert self.masking is not None
+        words = self._words(row, length)
+        return draw_mask(length, ratio, self._generator(row, MASK_STREAM), self.masking.unit, words).tolist()
+
+    @staticmethod
+    def _words(row: Mapping[str, Any], length: int) -> list[int] | None:
         words = row.get("word_ids")
         if words is not None:  # the end of the turn is a word of its own
             words = [*words, *range(words[-1] + 1, words[-1] + 1 + length - len(words))]
-        return draw_mask(length, ratio, self._generator(row, MASK_STREAM), masking.unit, words).tolist()
+        return words
 
 
 WEIGHTS = "loss_weights"

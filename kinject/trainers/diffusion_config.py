@@ -9,6 +9,8 @@ from kinject.errors import ConfigurationError
 from kinject.trainers.document_config import CorruptionSFTConfig
 
 Normalization = Literal["maskable", "sequence", "paper"]
+Weighting = Literal["1/p", "none"]
+NoiseScope = Literal["row", "block"]
 
 
 @dataclass
@@ -58,10 +60,51 @@ class DiffusionSFTConfig(CorruptionSFTConfig):
             "instead of padding that is neither. Ties a sample to its batch."
         },
     )
-    to_diffusion: bool = field(
+    weighting: str | None = field(
+        default=None,
+        metadata={
+            "help": "What the loss of a hidden token is multiplied by: '1/p', which bounds the likelihood, or 'none': the mean "
+            "over hidden tokens. Default: 1/p, and none with --complementary.",
+            "choices": ["1/p", "none"],
+        },
+    )
+    complementary: bool = field(
         default=False,
         metadata={
-            "help": "Turn an autoregressive model into a masked diffusion model first. A model that is one stays as it is."
+            "help": "Show each sample twice in its batch, the second time with hidden what the first shows (Fast-dLLM v2): "
+            "every token is learned once. Without weights, and with twice the rows."
+        },
+    )
+    to_diffusion: bool | Literal["block"] = field(
+        default=False,
+        metadata={
+            "help": "Turn an autoregressive model into a masked diffusion model first. A model that is one stays as it is. "
+            "'block' makes any model a block diffusion model, which attends both ways within a block and back to those before "
+            "it, and answers with a cache.",
+            "choices": ["true", "false", "block"],
+        },
+    )
+    block_length: int | None = field(
+        default=None,
+        metadata={
+            "help": "Tokens of a block, in training and answering of block diffusion models. Default: the model's own, else 4. "
+            "Other masked diffusion models are only asked in blocks; with --sampling published, max_new_tokens is a multiple."
+        },
+    )
+    noise_per: str = field(
+        default="row",
+        metadata={
+            "help": "Block diffusion: one noise level for each 'row', or for each 'block' of it (Fast-dLLM v2).",
+            "choices": ["row", "block"],
+        },
+    )
+    clean_attention: str | None = field(
+        default=None,
+        metadata={
+            "help": "Block diffusion: what stands before a block attends within its own block ('block'), or backwards only "
+            "('causal'), and then also learns to predict the next token, beside 0.3 of the diffusion loss (Nemotron). Default: "
+            "the model's own, else block.",
+            "choices": ["block", "causal"],
         },
     )
     shifted_logits: bool | None = field(
@@ -82,7 +125,27 @@ class DiffusionSFTConfig(CorruptionSFTConfig):
     def __post_init__(self) -> None:
         """Refuse unknown choices and values out of range before anything is loaded."""
         super().__post_init__()
-        self.require_choices(normalize=get_args(Normalization), frame=("raw", "chat"))
+        self.require_choices(
+            normalize=get_args(Normalization),
+            frame=("raw", "chat"),
+            noise_per=get_args(NoiseScope),
+            **({} if self.weighting is None else {"weighting": get_args(Weighting)}),
+            **({} if self.clean_attention is None else {"clean_attention": ("block", "causal")}),
+        )
+        if self.to_diffusion not in (True, False, "block"):
+            raise ConfigurationError(f"to_diffusion is {self.to_diffusion!r}; expected true, false or block.")
+        if self.complementary and self.weighting == "1/p":
+            raise ConfigurationError(
+                "weighting is '1/p' beside complementary, which shows every token hidden once: weights would count some twice. "
+                "Leave one of the two out."
+            )
+        if self.noise_per == "block" and self.mask_ratio_per == "batch":
+            raise ConfigurationError(
+                "noise_per is 'block' and mask_ratio_per is 'batch': a noise level belongs to a block or to a batch. Leave one "
+                "of the two out."
+            )
+        if self.block_length is not None and self.block_length < 1:
+            raise ConfigurationError(f"block_length is {self.block_length}; expected 1 or more tokens.")
         if self.router_aux_loss_coef is not None:
             raise ConfigurationError(
                 f"router_aux_loss_coef is {self.router_aux_loss_coef}, and would have no effect: the bound on the "
@@ -101,4 +164,5 @@ class DiffusionSFTConfig(CorruptionSFTConfig):
 
     def conversion_options(self) -> dict[str, Any]:
         """Options of [`load_model`] by which it loads a masked diffusion model, or turns a model into one."""
-        return {name: getattr(self, name) for name in ("to_diffusion", "mask_token", "shifted_logits")}
+        names = ("to_diffusion", "mask_token", "shifted_logits", "block_length", "clean_attention")
+        return {name: getattr(self, name) for name in names}

@@ -1,4 +1,4 @@
-"""Fine-tuning of masked diffusion models (LLaDA, arXiv 2502.09992, section 2)."""
+"""Fine-tuning of masked diffusion models (LLaDA, arXiv 2502.09992, section 2), those that attend in blocks included."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from kinject.corruption import parse_mask_ratio
 from kinject.errors import ConfigurationError
 from kinject.models import load_model
 from kinject.models.adapters import write_diffusion_settings
-from kinject.models.diffusion import diffusion_settings, is_diffusion, text_config, to_diffusion
+from kinject.models.blocks import Tokens, block_mask
+from kinject.models.diffusion import attend_in_blocks, diffusion_settings, is_diffusion, text_config, to_diffusion
 from kinject.prompts.encoding import end_of_text_id
 from kinject.prompts.templates import ANSWER, FACT, IGNORED, RAW_FROM_BEGIN, Wording, resolve_mask_token
+from kinject.trainers.blocks import BlockCollator
 from kinject.trainers.collator import DiffusionCollator, DocumentCollator, Masking
 from kinject.trainers.diffusion_config import DiffusionSFTConfig
 from kinject.trainers.document_config import DocumentSFTConfig
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 # The eps of LLaDA's forward process, p = (1 - eps) t + eps, which bounds the weight 1 / p (arXiv 2502.09992; its public
 # GUIDELINES.md, `forward_process`).
 _LEAST_PROBABILITY = 1e-3
+# What the diffusion loss counts beside that of next tokens (Nemotron-Labs-Diffusion, as NeMo Automodel trains it).
+_BESIDE_NEXT_TOKENS = 0.3
 
 
 class DiffusionSFTTrainer(DocumentSFTTrainer):
@@ -39,12 +43,15 @@ class DiffusionSFTTrainer(DocumentSFTTrainer):
     Besides trl's metrics, `mask_ratio` and the unweighted loss by quartile of p (`loss_ratio_q1` ... `loss_ratio_q4`) are
     logged.
 
+    A block diffusion model learns on [noisy | clean] rows (`kinject.trainers.blocks`), all positions of a block given the clean
+    blocks before it; what fills the last block up is learned, too.
+
     See [`DocumentSFTTrainer`] for the arguments and further errors. With `args.to_diffusion` the model may be
     autoregressive; it is turned into a diffusion model in place.
 
     Raises:
         ConfigurationError: the model is causal, or its configuration names no mask token; `compute_metrics` or
-            `compute_loss_func` is given.
+            `compute_loss_func` is given; a setting of block diffusion models for another one.
         DataError: a document or prompt holds the mask token.
     """
 
@@ -74,18 +81,38 @@ class DiffusionSFTTrainer(DocumentSFTTrainer):
             loaded = load_model(model, **args.conversion_options(), **{"dtype": "float32", **options})
             model, args.model_init_kwargs = loaded.model, None
             processing_class = processing_class or loaded.tokenizer
-        elif args.to_diffusion and not is_diffusion(model):
-            if processing_class is None:
-                raise ConfigurationError("to_diffusion finds the mask token in the tokenizer; pass processing_class.")
-            mask_token_id = resolve_mask_token(processing_class, args.mask_token, text_config(model).vocab_size)
-            to_diffusion(model, mask_token_id, shifted_logits=args.shifted_logits is not False)  # type: ignore[arg-type]
+        else:
+            if args.to_diffusion and not is_diffusion(model):
+                if processing_class is None:
+                    raise ConfigurationError(
+                        "to_diffusion finds the mask token in the tokenizer; pass processing_class."
+                    )
+                mask_token_id = resolve_mask_token(processing_class, args.mask_token, text_config(model).vocab_size)
+                to_diffusion(model, mask_token_id, shifted_logits=args.shifted_logits is not False)  # type: ignore[arg-type]
+            in_blocks = args.to_diffusion == "block" or getattr(text_config(model), "block_length", None) is not None
+            if in_blocks and is_diffusion(model):
+                attend_in_blocks(model, args.block_length, args.clean_attention)
         if not is_diffusion(model):
             raise ConfigurationError(
                 "the model is causal (autoregressive), not a masked diffusion model. Name a diffusion checkpoint, or turn "
                 "this one into one with to_diffusion=True (--to_diffusion)."
             )
         self._settings = diffusion_settings(model)
+        self._check_blocks(args)
         super().__init__(model, args, train_dataset, eval_dataset, processing_class, **kwargs)
+
+    def _check_blocks(self, args: DiffusionSFTConfig) -> None:
+        """Refuse what only a block diffusion model can do, where the model is none."""
+        if self._settings.block_length is None:
+            for name, value, default in (
+                ("noise_per", args.noise_per, "row"),
+                ("clean_attention", args.clean_attention, None),
+            ):
+                if value != default:
+                    raise ConfigurationError(
+                        f"{name} is '{value}', and the model has no blocks: every position attends to every other. Make it a "
+                        "block diffusion model with to_diffusion='block' (--to_diffusion block), or leave it out."
+                    )
 
     # What distinguishes it from the other objectives.
 
@@ -105,11 +132,35 @@ class DiffusionSFTTrainer(DocumentSFTTrainer):
         )
 
     def _collator(self, **options: Any) -> DocumentCollator:
-        return DiffusionCollator(
+        options |= {
+            "eps": 0.0 if self.args.normalize == "paper" else _LEAST_PROBABILITY,
+            "complementary": self.args.complementary,
+        }
+        end = end_of_text_id(compat.tokenizer_of(self)) if self.args.end_padding or self._in_blocks else None
+        if self._settings.block_length is None:
+            return DiffusionCollator(**options, end_padding_id=end)
+        return BlockCollator(
             **options,
-            eps=0.0 if self.args.normalize == "paper" else _LEAST_PROBABILITY,
-            end_padding_id=end_of_text_id(compat.tokenizer_of(self)) if self.args.end_padding else None,
+            end_padding_id=end,
+            block_length=self._settings.block_length,
+            noise_per=self.args.noise_per,
+            shifted=self._settings.shifted_logits,
+            to_longest=self.args.end_padding,
+            learn_next=self._learns_next,
         )
+
+    @property
+    def _in_blocks(self) -> bool:
+        return self._settings.block_length is not None
+
+    @property
+    def _learns_next(self) -> bool:
+        """Whether the clean copy, which sees nothing of what follows, also predicts the next token."""
+        return self._settings.clean_attention == "causal"
+
+    @property
+    def _weighted(self) -> bool:
+        return self.args.weighting == "1/p" or (self.args.weighting is None and not self.args.complementary)
 
     def _check_attention(self, model: PreTrainedModel) -> None:
         """Nothing is left to check: the settings were read before any data was."""
@@ -125,14 +176,24 @@ class DiffusionSFTTrainer(DocumentSFTTrainer):
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor:
         """What the loss of the whole accumulated batch is divided by."""
-        count = sum(self._divisor(batch["maskable"].to(device)) for batch in batch_samples)
+        count = sum(self._divisor(self._counted(batch)).to(device) for batch in batch_samples)
         total = torch.as_tensor(count, device=device)
         if self.args.average_tokens_across_devices and self.args.world_size > 1:
             total = self.accelerator.gather(total).sum()
         return total
 
-    def _divisor(self, maskable: torch.Tensor) -> torch.Tensor:
-        return maskable.sum() if self.args.normalize == "maskable" else torch.ones_like(maskable).sum()
+    def _counted(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """What the loss of each row is divided by, for its mean: the tokens that are learned, `(batch,)`.
+
+        With weights that is all that could have been hidden, without them what is. Of two complementary rows, which together
+        hide each token once, each has half.
+        """
+        if self.args.complementary:
+            return batch["maskable"] / 2
+        return batch["maskable"] if self._weighted else (batch["labels"] != IGNORED).sum(-1)
+
+    def _divisor(self, counted: torch.Tensor) -> torch.Tensor:
+        return counted.sum() if self.args.normalize == "maskable" else torch.ones_like(counted).sum()
 
     def compute_loss(
         self,
@@ -144,21 +205,47 @@ class DiffusionSFTTrainer(DocumentSFTTrainer):
         """The weighted loss, with only the hidden positions projected through the head."""
         mode = "train" if model.training else "eval"
         labels, mask_ratio, maskable = inputs["labels"], inputs["mask_ratio"], inputs["maskable"]
+        counted = self._counted(inputs)
         where = inputs.get("supervised")
         rows, positions = (labels != IGNORED).nonzero(as_tuple=True) if where is None else where
         read = (positions - 1).clamp(min=0) if self._settings.shifted_logits else positions
-        forwarded = {"input_ids": inputs["input_ids"], "attention_mask": inputs["attention_mask"], "use_cache": False}
-        with self._supervised.at(rows, read):
-            scores = token_scores(model, forwarded, labels[rows, positions])
-        weights = 1 / mask_ratio if self.args.normalize == "maskable" else 1 / (mask_ratio * maskable)  # (batch,)
-        weighted = scores.log_probs.float().to(rows.device) * weights[rows]  # (supervised,)
-        divisor = self._divisor(maskable) if num_items_in_batch is None else num_items_in_batch
+        targets, read_rows, hidden = labels[rows, positions], rows, len(rows)
+        if self._learns_next:
+            following = (inputs["next_labels"] != IGNORED).nonzero(as_tuple=True)
+            targets = torch.cat([targets, inputs["next_labels"][following]])
+            read_rows, read = torch.cat([rows, following[0]]), torch.cat([read, following[1]])
+        with self._supervised.at(read_rows, read):
+            scores = token_scores(model, self._forwarded(model, inputs), targets)
+        ratios = inputs["ratios"][rows, positions] if "ratios" in inputs else mask_ratio[rows]  # (hidden,)
+        shares = ratios if self._weighted else torch.ones_like(ratios)
+        by_row = self.args.normalize != "maskable"
+        weights = 1 / (shares * counted[rows]) if by_row else 1 / shares
+        if (
+            self._learns_next
+        ):  # over tokens that are learned twice, or not at all in this batch, as often as those are counted
+            beside = 1 / maskable if by_row else counted / maskable  # (batch,)
+            weights = torch.cat([_BESIDE_NEXT_TOKENS * weights, beside[following[0]]])
+        weighted = scores.log_probs.float().to(rows.device) * weights  # (hidden and next,)
+        divisor = self._divisor(counted) if num_items_in_batch is None else num_items_in_batch
+        if not self._weighted:  # where nothing at all is hidden
+            divisor = torch.as_tensor(divisor).clamp(min=1)
         loss = -weighted.sum() / divisor
         if self.args.average_tokens_across_devices and num_items_in_batch is not None:
             loss = loss * self.accelerator.num_processes  # the processes' gradients are averaged
         self._tally.add_scores(mode, scores, inputs["attention_mask"].sum())
-        self._tally.add_ratios(mode, mask_ratio, rows, scores.log_probs)
+        self._tally.add_ratios(mode, mask_ratio, rows, scores.log_probs[:hidden], of_tokens=ratios)
         return (loss, None) if return_outputs else loss
+
+    def _forwarded(self, model: torch.nn.Module, inputs: dict[str, Any]) -> dict[str, Any]:
+        """What the model is called with."""
+        settings, visible = self._settings, inputs["attention_mask"]
+        given = {"input_ids": inputs["input_ids"], "attention_mask": visible, "use_cache": False}
+        if settings.block_length is None:
+            return given
+        tokens = Tokens(inputs["position_ids"], inputs["clean"], visible.bool())
+        base = self.accelerator.unwrap_model(model)
+        mask = block_mask(base, tokens, settings.block_length, settings.clean_attention)
+        return given | {"attention_mask": mask, "position_ids": inputs["position_ids"]}
 
     def prediction_step(
         self, model: torch.nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None

@@ -67,7 +67,7 @@ if TYPE_CHECKING:
     from kinject.trainers.collator import Packing
     from kinject.trainers.infilling import Gap
 
-_EXACT = ("mask_ratio", "predicted_log_probs", WEIGHTS)  # of a batch, what DeepSpeed must not round
+_EXACT = ("mask_ratio", "ratios", "predicted_log_probs", WEIGHTS)  # of a batch, what DeepSpeed must not round
 
 
 class DocumentSFTTrainer(SFTTrainer):

@@ -177,7 +177,12 @@ class Tally:
         self._add(self._scores, mode, sums)
 
     def add_ratios(
-        self, mode: str, mask_ratio: torch.Tensor, rows: torch.Tensor, log_probs: torch.Tensor | None
+        self,
+        mode: str,
+        mask_ratio: torch.Tensor,
+        rows: torch.Tensor,
+        log_probs: torch.Tensor | None,
+        of_tokens: torch.Tensor | None = None,
     ) -> None:
         """The mean mask ratio, and the mean loss of each quartile of the ratio range [0, 1], over the masked samples.
 
@@ -188,13 +193,14 @@ class Tally:
             mask_ratio: The ratio of each sample, `(batch,)`; NaN where there is no mask.
             rows: The sample of each supervised token, `(supervised,)`.
             log_probs: Their log-probabilities, if known.
+            of_tokens: The ratio of each supervised token, `(supervised,)`; that of its sample if left out.
         """
         sums = torch.zeros(10, device=mask_ratio.device)
         masked = ~mask_ratio.isnan()  # (batch,)
         ratios = mask_ratio.nan_to_num(0.0)
         if log_probs is not None:
             counted = masked[rows].float()  # (supervised,)
-            quartile = (ratios[rows] * 4).long().clamp(max=3)
+            quartile = ((ratios[rows] if of_tokens is None else of_tokens) * 4).long().clamp(max=3)
             losses = -log_probs.detach().float().to(mask_ratio.device)
             sums[:4].index_add_(0, quartile, losses * counted)
             sums[4:8].index_add_(0, quartile, counted)
