@@ -153,7 +153,7 @@ def _configuration(objective: str, arguments: Sequence[str]) -> Iterator[Finding
         yield Finding("fact", "documents", says)
     else:
         try:
-            knowledge = script.load_knowledge()
+            knowledge = script.load_knowledge(model.model_name_or_path)
         except KinjectError as error:
             yield Finding("error", "documents", str(error))
         else:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+from kinject.commands.keeping import KeepingArguments, describe, kept_epochs, named_files, recorded_kept
 from kinject.commands.output_dir import TAKE_LAST, clear_output_dir, holding, prepare_output_dir, resumes
 from kinject.compat import check_devices, restarted, show_progress
 from kinject.data.knowledge import direction_counts
@@ -40,7 +41,7 @@ MADE_QUESTIONS = 32  # of a run for which nobody wrote any: they are asked at ev
 
 
 @dataclass
-class InjectionArguments(ExaminationArguments, SamplingArguments):
+class InjectionArguments(KeepingArguments, ExaminationArguments, SamplingArguments):
     """What to learn, what to ask, and how the answers are judged."""
 
     documents: str | list[str] = field(
@@ -175,8 +176,8 @@ class InjectionArguments(ExaminationArguments, SamplingArguments):
         super().__post_init__()
         self.documents = one_or_several(self.documents)
 
-    def load_knowledge(self) -> KnowledgeSet:
-        """The documents and questions that these arguments name.
+    def load_knowledge(self, model: str | None = None) -> KnowledgeSet:
+        """The documents and questions that these arguments name, and what ``model`` was taught earlier where that is kept.
 
         Raises:
             ConfigurationError: a setting that does not go with them.
@@ -185,18 +186,19 @@ class InjectionArguments(ExaminationArguments, SamplingArguments):
         from kinject.data import load_knowledge
         from kinject.data.made_questions import make_questions
 
+        fields = {name: getattr(self, name) for name in ("text_field", "question_field", "answer_field", "title_field")}
+        world: dict[str, Any] = {"size": self.size, "seed": self.world_seed}
         written = self.questions not in ("none", "rule")
         knowledge = load_knowledge(
             self.documents,
             self.questions if written else None,
             paraphrases=self.paraphrases,
             facts=self.facts,
-            size=self.size,
-            seed=self.world_seed,
-            text_field=self.text_field,
-            question_field=self.question_field,
-            answer_field=self.answer_field,
-            title_field=self.title_field,
+            **world,
+            **fields,
+        )
+        knowledge = self.load_kept(
+            knowledge, model, lambda names, asked: load_knowledge(names, asked, **fields), self.documents
         )
         if self.questions == "none":
             return replace(knowledge, questions=())
@@ -259,11 +261,15 @@ def inject(
     from kinject.trainers.run_inputs import require_same_inputs, row_tags, shaping_settings
 
     sampling = arguments.sampling_config(arguments.max_new_tokens)
+    _go_on_from_adapter(model_args)
     settle_dtype(model_args, training_args)
     if arguments.plan:
-        knowledge = knowledge or arguments.load_knowledge()
+        knowledge = knowledge or arguments.load_knowledge(model_args.model_name_or_path)
         practice = _practice(knowledge, arguments, training_args)
-        rows = () if practice is None else practice.rows()[len(knowledge.documents) :]
+        rows = [] if practice is None else practice.rows()[len(knowledge.documents) :]
+        earlier = () if knowledge.kept is None else knowledge.kept.documents
+        planned = zip(earlier, _kept_epochs(knowledge, arguments, training_args), strict=True)
+        rows = [*rows, *({"text": each.titled_text, "epochs": epochs} for each, epochs in planned)]
         return show_plan(forecast(knowledge, arguments, training_args, model_args, beside=rows), training_args)
     if restarted() and not resumes(training_args.resume_from_checkpoint):
         training_args.resume_from_checkpoint = "true"  # the launcher ran the same command again, after a process died
@@ -271,7 +277,9 @@ def inject(
     output_dir = prepare_output_dir(training_args.output_dir, overwrite=arguments.overwrite, resume=resume)
     require_shared(output_dir, _reads_output_dir(arguments, training_args))
     baselines = [summary(read_results(run)) for run in arguments.baselines or ()]
-    knowledge = knowledge or arguments.load_knowledge()
+    knowledge = knowledge or arguments.load_knowledge(model_args.model_name_or_path)
+    if knowledge.kept is not None and training_args.process_index == 0:
+        print(f"keep: {describe(knowledge.kept)}")
     if training_args.keep_titles and training_args.process_index == 0 and knowledge.titles():
         print(f"{knowledge.titles()} (--keep_titles)")
     split = "device_map" in (training_args.model_init_kwargs or ())  # over several devices
@@ -283,7 +291,7 @@ def inject(
     inputs = _inputs(arguments, model_args, knowledge)
     checkpoint = _checkpoint(training_args)
     if checkpoint is not None:  # before anything is loaded; the trainer compares the rest
-        documents = row_tags(knowledge.to_dataset())
+        documents = row_tags([*knowledge.to_dataset(), *(knowledge.kept_dataset() or ())])
         known = {**shaping_settings(training_args), "objective": objective, "documents": documents, **inputs}
         require_same_inputs(checkpoint, {name: known[name] for name in known if (name, known[name]) not in _COMPLETED})
     practice = _practice(knowledge, arguments, training_args)
@@ -293,7 +301,7 @@ def inject(
     loaded = load_for_training(model_args, training_args)
     pin_template(loaded.tokenizer, training_args.system_prompt)  # all of the run asks as those will who load it
     frozen_parameters(loaded.model, training_args.frozen_modules or (), adapter=model_args.use_peft)  # refused early
-    peft_config = get_peft_config(model_args)
+    peft_config = None if loaded.source == "adapter" else get_peft_config(model_args)
     require_adapter_modules(loaded.model, peft_config)
     results = new_results(
         objective=objective,
@@ -304,7 +312,12 @@ def inject(
         model_source=loaded.source,
         documents=len(knowledge.documents),
         facts=len(knowledge.facts),
-        learned=learned_documents(knowledge.documents),
+        learned=learned_documents(
+            [
+                *named_files(knowledge, arguments.documents).documents,
+                *(knowledge.kept.documents if knowledge.kept else ()),
+            ]
+        ),
         **({"questions_made_by": made} if (made := made_by(knowledge.questions)) else {}),
         **({"baselines": baselines} if baselines else {}),
         **(
@@ -375,7 +388,8 @@ def inject(
     callback.attach(trainer)
     show_progress(trainer)
     if trainer.accelerator.is_main_process:
-        weights = "all weights" if peft_config is None else f"an adapter (rank {model_args.lora_r})"
+        more = " gone on from" if loaded.source == "adapter" else ""
+        weights = f"an adapter{more} (rank {model_args.lora_r})" if model_args.use_peft else "all weights"
         precision = "bf16" if training_args.bf16 else "fp16" if training_args.fp16 else "fp32"
         device = f"{training_args.device.type}, {precision}"
         epochs, steps = training_args.num_train_epochs, training_args.max_steps
@@ -395,6 +409,10 @@ def inject(
                 results["retention"] = {"before": before, "after": after}
             for part, found in examination.measure(ask(model), examined, callback.answers).items():
                 results[part] = {"before": examined[part], "after": found}
+    if knowledge.kept is not None:
+        after = {part: results[part]["after"]["answers"] for part in ("kept", "outdated") if part in results}
+        results["answers_kept"] = recorded_kept(knowledge.kept, after)
+        results.setdefault("kept", {})["documents"] = len(knowledge.kept.documents)
     if "control" in results:
         results["control"]["effect"] = effect(results["after"], results["control"]["after"])
     if trainer.accelerator.is_main_process:
@@ -466,16 +484,17 @@ def _with_rehearsal(
     training_args: DocumentSFTConfig,
     practice: Practice | None = None,
 ) -> Dataset:
-    """The documents, what is practiced beside them, and in every epoch ``count`` of the model's own answers to ``prompts``."""
+    """What is learned: documents, what is practiced, earlier documents, and ``count`` of the model's own answers an epoch."""
     import torch
 
     from kinject.models.devices import placed
     from kinject.models.weights import whole_weights
-    from kinject.trainers.rehearsal import draw_rehearsal, with_practice, with_rehearsal
+    from kinject.trainers.rehearsal import draw_rehearsal, with_kept, with_practice, with_rehearsal
 
     dataset = knowledge.to_dataset()
     if practice is not None:
         dataset = with_practice(dataset, practice.rows())
+    dataset = with_kept(dataset, knowledge.kept_dataset(), _kept_epochs(knowledge, arguments, training_args))
     if not prompts:
         return dataset
     device = training_args.device  # the trainer, which is made from these answers, places the model later
@@ -493,6 +512,29 @@ def _with_rehearsal(
             silent=bool(training_args.disable_tqdm),
         )
     return with_rehearsal(dataset, prompts, answers, count, predictions)
+
+
+def _kept_epochs(
+    knowledge: KnowledgeSet, arguments: InjectionArguments, training_args: DocumentSFTConfig
+) -> list[list[int]]:
+    """The epochs that show each of the earlier documents."""
+    epochs = math.ceil(training_args.num_train_epochs) if training_args.max_steps <= 0 else 100
+    batch = training_args.train_batch_size * training_args.gradient_accumulation_steps * training_args.world_size
+    kept = 0 if knowledge.kept is None else len(knowledge.kept.documents)
+    return kept_epochs(len(knowledge.documents), arguments.keep_share, kept, batch, epochs)
+
+
+def _go_on_from_adapter(model_args: ModelConfig) -> None:
+    """Where the model is an adapter, that one learns more; the settings say what it is."""
+    from kinject.models.adapters import adapter_config
+
+    name = str(model_args.model_name_or_path)
+    found = adapter_config(name) if Path(name).is_dir() else None
+    if found is not None:
+        model_args.use_peft = True
+        model_args.lora_r = found.get("r", model_args.lora_r)
+        model_args.lora_alpha = found.get("lora_alpha", model_args.lora_alpha)
+        model_args.lora_target_modules = found.get("target_modules", model_args.lora_target_modules)
 
 
 def _practice(
@@ -608,6 +650,9 @@ _FREE_ARGUMENTS = (  # what is read is compared by its content; the others show,
     *(
         "documents",
         "questions",
+        "keep",
+        "keep_questions",
+        "corrects",
         "paraphrases",
         "facts",
         "size",

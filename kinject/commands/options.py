@@ -287,7 +287,7 @@ MAIN_OPTIONS = {
     ),
     "asking": ("evaluations", "select_on", "max_new_tokens"),
     "answering": ("practice", "gaps", "abstain"),
-    "against forgetting": ("rehearsal", "anchor", "frozen_modules"),
+    "against forgetting": ("keep", "rehearsal", "anchor", "frozen_modules"),
     "where it goes": ("output_dir", "overwrite", "resume_from_checkpoint", "push_to_hub"),
 }
 """What `--help` shows, by group: the options that a first run may need. An objective shows those of them that it has."""

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from kinject.commands.inject import InjectionArguments
 
 MODEL = "model_name_or_path"
+_ALONE = {"keep": "known"}  # what an option means that stands without its value
 _SECRETS = ("hub_token", "push_to_hub_token")
 # What a number may be, in words and as the least value, the greatest, and whether these two are allowed themselves.
 _RANGES: dict[str, tuple[str, float, float, bool, bool]] = {
@@ -53,6 +54,7 @@ _RANGES: dict[str, tuple[str, float, float, bool, bool]] = {
     ),
     **dict.fromkeys(("num_train_epochs", "save_steps", "logging_steps"), ("more than 0", 0, math.inf, False, True)),
     "rehearsal": ("a share of the samples from 0 to below 1, such as 0.5", 0, 1, True, False),
+    "keep_share": ("a share above 0 and below 1, such as 0.5", 0, 1, False, False),
     "practice": ("a share from 0 to below 1, such as 0.5", 0, 1, True, False),
     "identity": ("a share from 0 to 1, such as 0.3", 0, 1, True, True),
     "gaps": ("a share from 0 to 1, such as 0.4", 0, 1, True, True),
@@ -148,7 +150,9 @@ def train(objective: str, arguments: Sequence[str], defaults: Mapping[str, Any] 
             resume=restarted() or resumes(settings.get("resume_from_checkpoint")),
         )
     )
-    knowledge = script.load_knowledge()
+    if not resumes(settings.get("resume_from_checkpoint")):
+        _check_own_model(output_dir, settings.get(MODEL))
+    knowledge = script.load_knowledge(settings.get(MODEL))
     if is_first_process() and output_dir is not None:
         print(f"output_dir: {output_dir}", flush=True)
     # All that can be seen without torch, transformers and trl was seen: importing them takes many seconds.
@@ -159,6 +163,14 @@ def train(objective: str, arguments: Sequence[str], defaults: Mapping[str, Any] 
     training_args, model_args = _trainer_groups(objective, settings)
     name = objective_name(training_args)
     return inject(chosen.trainer_class(), script, training_args, model_args, name, knowledge=knowledge)
+
+
+def _check_own_model(output_dir: Path | None, model: Any) -> None:
+    """Refuse to write a run over the model that it begins from: one that is stopped would have lost both."""
+    if output_dir is not None and model and Path(str(model)).expanduser().resolve() == output_dir.resolve():
+        raise ConfigurationError(
+            f"output_dir '{output_dir}' holds the model that is trained on; name another directory with --output_dir."
+        )
 
 
 def parse_training(
@@ -335,6 +347,8 @@ def split_arguments(
                 values.append(pending.popleft())
                 if option.takes == "one":
                     break
+            if not values and name in _ALONE:
+                values = [_ALONE[name]]
             if not values and name != "config":  # of which it is said what it expects
                 raise ConfigurationError(f"{start} expects a value, as in {start} VALUE or {start}=VALUE.")
             pairs.append((name, values or [""]))

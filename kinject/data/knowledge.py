@@ -64,6 +64,7 @@ class Document:
         source: where it was read, ``file:line``.
         messages: (role, content) of a conversation, of which the last answer is learned instead of ``text``.
         title: what the text is about, where it may not say so itself; see :func:`with_title`.
+        id: what its row calls it in a field ``id``, by which a later one may correct it.
 
     Raises:
         DataError: the text is empty, no string, or not encodable.
@@ -75,6 +76,7 @@ class Document:
     source: str = ""
     messages: tuple[tuple[str, str], ...] = ()
     title: str = ""
+    id: str = ""
 
     def __post_init__(self) -> None:
         """Refuse a document that cannot be learned."""
@@ -158,6 +160,23 @@ def direction_counts(questions: Iterable[Question]) -> dict[str, int]:
 
 
 @dataclass(frozen=True)
+class Kept:
+    """What a model was taught earlier, and is to keep while it learns more.
+
+    Args:
+        documents: to be rehearsed; their facts are numbered after those of the new documents.
+        questions: about them, and about corrected documents where the correction leaves them true.
+        corrected: documents that new ones take the place of; not rehearsed.
+        outdated: questions about those, with the answers that are right no more.
+    """
+
+    documents: tuple[Document, ...]
+    questions: tuple[Question, ...] = ()
+    corrected: tuple[Document, ...] = ()
+    outdated: tuple[Question, ...] = ()
+
+
+@dataclass(frozen=True)
 class KnowledgeSet:
     """Documents and the questions about them.
 
@@ -167,6 +186,7 @@ class KnowledgeSet:
         questions: may be empty.
         paraphrases: ``none``, ``same_order`` or ``permute_order``; ``given`` when a user's own files hold several
             wordings of a fact.
+        kept: what was taught earlier and is kept, if anything.
 
     Raises:
         DataError: there is no document.
@@ -176,6 +196,7 @@ class KnowledgeSet:
     documents: tuple[Document, ...]
     questions: tuple[Question, ...] = ()
     paraphrases: str = "none"
+    kept: Kept | None = None
 
     def __post_init__(self) -> None:
         """Refuse a set without documents."""
@@ -223,8 +244,13 @@ class KnowledgeSet:
             return f"{carried} name it in their text: they are learned as they are"
         return f"{carried} {len(unnamed)} of them do not name it in their text: these are learned as {shown!r}"
 
+    def kept_dataset(self) -> datasets.Dataset | None:
+        """The earlier documents that are kept, in the form of :meth:`to_dataset`; None where there are none."""
+        kept = () if self.kept is None else self.kept.documents
+        return KnowledgeSet(self.name, kept).to_dataset() if kept else None
+
     def to_dataset(self) -> datasets.Dataset:
-        """The documents as a data set with the columns ``text``, ``fact`` and ``entities``, in their order.
+        """The new documents as a data set with the columns ``text``, ``fact`` and ``entities``, in their order.
 
         Where some are conversations, a column ``messages`` holds those, and ``read_from`` where each row was read; where some
         have a title, a column ``title``.

@@ -575,7 +575,7 @@ def _read(
             revision,
             "train",
             ((text_field,), *CONVERSATIONS),
-            ("input", "fact", "entities", title_field),
+            ("input", "fact", "entities", "id", title_field),
             "--text_field",
         )
         documents = canonical = documents_from(records, text_field, title_field=title_field)

@@ -79,6 +79,7 @@ def documents_from(
                 where,
                 messages=messages,
                 title=record.title or _title(row, text_field, title_field, where),
+                id=str(row["id"]) if isinstance(row.get("id"), (str, int)) else "",
             )
             rows.append((document, numbered))
     unnumbered = [document.source for document, numbered in rows if not numbered]

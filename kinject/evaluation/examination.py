@@ -3,7 +3,8 @@
 Each part is a question of its own about what was learned. *Refusals*: does the model say that it does not know where it was
 told nothing, and only there? *Unknown only*: what of it did the untrained model fail at, in many tries? *Open book*: what
 does a model answer that may read the document? *Other wordings*: is it answered however it is asked? *Control*: and if the
-document is left out? What general knowledge is kept stands in `retention`.
+document is left out? *Kept*: what of earlier documents is still known? *Outdated*: are old answers still given that a new
+document corrects? What general knowledge is kept stands in `retention`.
 """
 
 from __future__ import annotations
@@ -153,7 +154,15 @@ class Examination:
     @property
     def asks(self) -> bool:
         """Whether there is anything to ask."""
-        return bool(self.unseen or self.unknown_samples or self.open_book or self.other_wordings or self.control)
+        earlier = self.knowledge.kept
+        return bool(
+            self.unseen
+            or self.unknown_samples
+            or self.open_book
+            or self.other_wordings
+            or self.control
+            or (earlier is not None and (earlier.questions or earlier.outdated))
+        )
 
     def measure(self, ask: Ask, before: Mapping[str, Any] | None = None, answers: Sequence[str] = ()) -> dict[str, Any]:
         """What one model answers, each part under its name.
@@ -176,10 +185,26 @@ class Examination:
         if self.control:
             asked = [question.question for question in self.control]
             found["control"] = score_answers(self.control, ask(asked), documents=self._texts())
-        return found
+        return found | self._earlier(ask)
 
     def _texts(self) -> list[str]:
         return [document.titled_text for document in self.knowledge.documents]
+
+    # Earlier documents.
+
+    def _earlier(self, ask: Ask) -> dict[str, Any]:
+        """Scores on what was taught earlier, and how often an answer is given that was corrected; each with the answers."""
+        earlier = self.knowledge.kept
+        found: dict[str, Any] = {}
+        if earlier is not None and earlier.questions:
+            given = ask([question.question for question in earlier.questions])
+            texts = [document.titled_text for document in earlier.documents]
+            found["kept"] = {**score_answers(earlier.questions, given, documents=texts), "answers": given}
+        if earlier is not None and earlier.outdated:
+            given = ask([question.question for question in earlier.outdated])
+            old = [is_right(said, each.answers) for each, said in zip(earlier.outdated, given, strict=True)]
+            found["outdated"] = {"n": len(old), "still_given": _share(old), "answers": given}
+        return found
 
     # Refusals.
 

@@ -68,6 +68,8 @@ def results_table(results: Sequence[Mapping[str, Any]], *, intervals: bool = Fal
     forgetting = any(_after(result, "retention") for _, _, result in rows)
     reciting = any(share_of(scores, RECITED) is not None for _, scores, _ in rows)
     refusing = any(_after(result, "refusals") for _, _, result in rows)
+    keeping = any(_after(result, "kept") for _, _, result in rows)
+    correcting = any(_after(result, "outdated") for _, _, result in rows)
     readings = _READINGS if any(asked(scores) for _, scores, _ in rows) else ()
     if not readings and not forgetting:
         return "\n".join(_notes(results))
@@ -84,6 +86,10 @@ def results_table(results: Sequence[Mapping[str, Any]], *, intervals: bool = Fal
     if refusing:
         table.add_column("unseen\nrefused", justify="right", no_wrap=True)
         table.add_column("unseen\nleaked", justify="right", no_wrap=True)
+    for direction in DIRECTIONS if keeping else ():
+        table.add_column(f"earlier\n{direction}", justify="right", no_wrap=True)
+    if correcting:
+        table.add_column("old answers\nstill given", justify="right", no_wrap=True)
     for name, scores, result in rows:
         retention, refusals = result.get("retention"), _after(result, "refusals")
         cells = [_cell(scores[direction], key, intervals) for _, key in readings for direction in DIRECTIONS]
@@ -93,6 +99,10 @@ def results_table(results: Sequence[Mapping[str, Any]], *, intervals: bool = Fal
             cells += [figures(still_right(retention)), figures(perplexity_factor(retention))]
         if refusing:
             cells += [figures(refusals.get("refused")), figures(refusals.get("leaked"))]
+        if keeping:
+            cells += [_then_now(result.get("kept"), direction, "paper") for direction in DIRECTIONS]
+        if correcting:
+            cells.append(_then_now(result.get("outdated"), None, "still_given"))
         table.add_row(name, *cells)
     output = io.StringIO()
     console = Console(file=output, width=200, force_terminal=False, color_system=None, markup=False, highlight=False)
@@ -109,6 +119,13 @@ def results_table(results: Sequence[Mapping[str, Any]], *, intervals: bool = Fal
 def _after(result: Mapping[str, Any], part: str) -> Mapping[str, Any]:
     """What was measured of a part after training; nothing where it was not."""
     return (result.get(part) or {}).get("after") or {}
+
+
+def _then_now(part: Mapping[str, Any] | None, direction: str | None, key: str) -> str:
+    """A figure of a part before and after training."""
+    moments = [(part or {}).get(moment) or {} for moment in ("before", "after")]
+    cells = [each if direction is None else each.get(direction) or {} for each in moments]
+    return " -> ".join(f"{each[key]:.2f}" for each in cells) if all(each.get("n") for each in cells) else "-"
 
 
 def beyond_the_questions(result: Mapping[str, Any]) -> list[str]:
@@ -144,6 +161,20 @@ def beyond_the_questions(result: Mapping[str, Any]) -> list[str]:
             every = moments[-1].get("all_exact")
             shown += "" if every is None else f"; all wordings exact {figures(every)}"
             said.append(f"{title}, {direction}: {shown}.")
+    kept = result.get("kept") or {}
+    for direction in asked(kept.get("after")):
+        shown = ", ".join(
+            f"{MEASURES[key].short} {' -> '.join(figures(kept[moment][direction][key]) for moment in ('before', 'after'))}"
+            for key in SHOWN
+        )
+        count = f"Of {kept['documents']} earlier documents" if "documents" in kept else "Of earlier documents"
+        said.append(f"{count}, {direction} ({kept['after'][direction]['n']} questions): {shown}.")
+    if outdated := _after(result, "outdated"):
+        before = result["outdated"]["before"]["still_given"]
+        said.append(
+            f"Of the {outdated['n']} questions whose answer the new documents correct, the old answer is still given in "
+            f"{percent(outdated['still_given'])}; before it was in {percent(before)}."
+        )
     for direction, by in ((result.get("control") or {}).get("effect") or {}).items():
         shown = ", ".join(f"{MEASURES[key].short} {by[key]:+.2f}" for key in SHOWN)
         said.append(f"Against the half that was left out, {direction}: {shown}.")
@@ -316,6 +347,8 @@ _LEARNED = 0.5  # recall below which a direction counts as not learned
 _APART = 0.25  # by which backward may stay behind forward
 _KEPT = 0.8  # share of general questions that should still be answered
 _WORSE = 1.5  # factor of perplexity of other texts that is much
+_LOST = 0.1  # by which recall on earlier documents may fall
+_OLD = 0.1  # share of corrected answers that may still be given as they were
 _WHOLE = 0.4  # F1 below which an answer with the right words is a recital
 
 
@@ -341,7 +374,7 @@ def verdict(results: Mapping[str, Any]) -> str:
     """Whether the result is good enough to use; if not, what is wrong and which option mends it, by rule.
 
     The first that holds of: nothing was asked; forward is not answered; backward stays behind; general knowledge is lost;
-    answers are whole passages.
+    earlier documents are forgotten; old answers are given; answers are whole passages.
     """
     after = results.get("after") or {}
     asked = [name for name in DIRECTIONS if (after.get(name) or {}).get("n")]
@@ -364,6 +397,20 @@ def verdict(results: Mapping[str, Any]) -> str:
             f"{percent(kept)} of what it knew is still answered" if kept is not None else f"perplexity x {factor:.2f}"
         )
         return f"not good enough for general use: it forgets ({lost}); --rehearsal 0.5 --frozen_modules self_attn."
+    before, now = ((results.get("kept") or {}).get(moment) or {} for moment in ("before", "after"))
+    forgotten = [
+        name
+        for name in DIRECTIONS
+        if (now.get(name) or {}).get("n") and now[name]["paper"] < before[name]["paper"] - _LOST
+    ]
+    if forgotten:
+        shown = ", ".join(f"{name} {before[name]['paper']:.2f} -> {now[name]['paper']:.2f}" for name in forgotten)
+        return (
+            f"not good enough: earlier documents are forgotten ({shown}); --keep_share 0.7, or more --num_train_epochs."
+        )
+    old = ((results.get("outdated") or {}).get("after") or {}).get("still_given", 0.0)
+    if old > _OLD:
+        return f"not good enough: old answers are still given ({percent(old)}); --num_train_epochs, or --learning_rate."
     exact = [float(after[name].get("f1", 1.0)) for name in asked]
     if min(exact) < _WHOLE:
         return f"answers are right but long ({shown}, F1 {min(exact):.2f}): it recites; --preset practice mends it."

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 SCHEMA = 1
-_TEXTS = frozenset({"answers", "answers_before", "learned"})
+_TEXTS = frozenset({"answers", "answers_before", "answers_kept", "learned"})
 _LEARNED_CHARACTERS = 1_000_000
 PACKAGES = (
     "torch",
@@ -205,6 +205,14 @@ def without_texts(results: Mapping[str, Any]) -> dict[str, Any]:
             moment: {name: len(value) if isinstance(value, list) else value for name, value in measured.items()}
             for moment, measured in kept["unknown"].items()
         }
+    for part in ("kept", "outdated"):
+        if part in kept:
+            kept[part] = {
+                moment: {name: value for name, value in measured.items() if name != "answers"}
+                if isinstance(measured, Mapping)
+                else measured
+                for moment, measured in kept[part].items()
+            }
     return {**kept, "history": [{key: entry[key] for key in entry if key != "answers"} for entry in kept["history"]]}
 
 
@@ -468,13 +476,18 @@ def measured_before(results: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def learned_documents(documents: Sequence[Document]) -> list[dict[str, Any]]:
-    """The first of ``documents``, up to a million characters, with the number of the fact that each words."""
+    """The first of ``documents``, up to a million characters, with the number of the fact that each words.
+
+    Each with what else is known of it, to be taught again: its title, file, id, names and turns of conversation.
+    """
     kept, size = [], 0
     for each in documents:
         size += len(each.titled_text)
         if size > _LEARNED_CHARACTERS:
             break
-        kept.append({"document": each.fact, "text": each.titled_text})
+        told = {"entities": [*each.entities], "messages": [[*said] for said in each.messages], "title": each.title}
+        told |= {"id": each.id, "file": each.source}
+        kept.append({"document": each.fact, "text": each.titled_text} | {k: v for k, v in told.items() if v})
     return kept
 
 

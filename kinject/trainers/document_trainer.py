@@ -172,7 +172,7 @@ class DocumentSFTTrainer(SFTTrainer):
         if args.packing:
             packing = "boundaries" if check_isolation(base, args.device) else "positions"
         if args.learning_rate is None:
-            small = peft_config is not None or parameter_count(base) < 1e9
+            small = adapted or parameter_count(base) < 1e9
             args.learning_rate = 1e-4 if small else self._large_learning_rate
             if self.is_deepspeed_enabled:  # which read its file when there was none
                 set_deepspeed_rate(self.accelerator.state.deepspeed_plugin.hf_ds_config, None, args.learning_rate)

@@ -235,6 +235,25 @@ def with_practice(dataset: datasets.Dataset, rows: Sequence[Mapping[str, Any]]) 
     return datasets.concatenate_datasets([documents, datasets.Dataset.from_dict(kept)]) if others else documents
 
 
+def with_kept(
+    dataset: datasets.Dataset, kept: datasets.Dataset | None, epochs: Sequence[Sequence[int]]
+) -> datasets.Dataset:
+    """``dataset`` of documents and what is practiced, followed by earlier documents that are learned once more.
+
+    Args:
+        dataset: What is learned.
+        kept: The earlier documents, in the form of `KnowledgeSet.to_dataset`; None where there are none.
+        epochs: Those that show each of them.
+    """
+    if kept is None:
+        return dataset
+    told: dict[str, Any] = {"epochs": [[*each] for each in epochs]}
+    if "practice" in dataset.column_names:
+        told["practice"] = [False] * len(kept)
+    rows = datasets.concatenate_datasets([kept, datasets.Dataset.from_dict(told)], axis=1)
+    return datasets.concatenate_datasets([dataset, rows])
+
+
 def answers_needed(count: int, epochs: int) -> int:
     """How many answers to write for ``epochs`` of ``count`` each: others in every epoch, but not more than 4096."""
     return min(count * max(1, epochs), _MOST_ANSWERS)
