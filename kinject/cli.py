@@ -254,6 +254,24 @@ def build_parser() -> argparse.ArgumentParser:
     export.add_argument("--batch_size", type=int, default=32, help="questions asked at once (default: 32)")
     export.set_defaults(run=run_export)
 
+    joining = add(
+        "merge",
+        help="merge the adapters of several runs",
+        description="Merge LoRA adapters on one base into one, or see what they are. What each run taught is asked again of "
+        "the merged adapter; parts can be removed, also of a directory that was merged before, which keeps its parts.",
+    )
+    joining.add_argument("adapters", nargs="+", metavar="ADAPTER", help="output_dir of a run, or a merged directory")
+    joining.add_argument("--output_dir", help="where the merged adapter goes (default: nowhere, they are listed)")
+    joining.add_argument(
+        "--remove", nargs="+", default=[], metavar="NAME", help="adapters to leave out, by their directory's name"
+    )
+    joining.add_argument("--weights", nargs="+", type=float, help="how much each adapter counts (default: 1 each)")
+    joining.add_argument(
+        "--combination", default="cat", help="cat (exact; ranks add up), svd, linear or ties (default: cat)"
+    )
+    joining.add_argument("--batch_size", type=int, default=32, help="questions asked at once (default: 32)")
+    joining.set_defaults(run=run_merge)
+
     table = add(
         "table", help="compare runs in one table", description="Print one table of several runs, before and after."
     )
@@ -546,6 +564,17 @@ def run_export(arguments: argparse.Namespace) -> None:
         print(f"  {question!r}: {before!r}, now {after!r}")
     for note in done.notes:
         print(f"note: {note}")
+
+
+def run_merge(arguments: argparse.Namespace) -> None:
+    """`kinject merge`: adapters of several runs as one."""
+    from kinject.commands.merging import listing, merge
+
+    given = ("output_dir", "remove", "weights", "combination", "batch_size")
+    merged = merge(arguments.adapters, **{name: getattr(arguments, name) for name in given})
+    print(listing(merged))
+    if merged.directory is not None:
+        print(f"{merged.directory} holds {' + '.join(part.name for part in merged.parts)}")
 
 
 def run_table(arguments: argparse.Namespace) -> None:

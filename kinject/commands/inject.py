@@ -388,7 +388,7 @@ def inject(
     callback.attach(trainer)
     show_progress(trainer)
     if trainer.accelerator.is_main_process:
-        more = " gone on from" if loaded.source == "adapter" else ""
+        more = ", gone on with" if loaded.source == "adapter" else ""
         weights = f"an adapter{more} (rank {model_args.lora_r})" if model_args.use_peft else "all weights"
         precision = "bf16" if training_args.bf16 else "fp16" if training_args.fp16 else "fp32"
         device = f"{training_args.device.type}, {precision}"

@@ -82,6 +82,53 @@ def attach_adapter(model: PreTrainedModel | PeftModel, name: str, **hub: Any) ->
     return adapted
 
 
+def join_adapters(
+    model: PreTrainedModel, names: Sequence[str], weights: Sequence[float], combination: str
+) -> PeftModel:
+    """``model`` with one adapter, called `default`: the sum of the LoRA adapters ``names``, by peft's `add_weighted_adapter`.
+
+    Args:
+        model: Their base.
+        names: Directories or Hub ids.
+        weights: How much each counts.
+        combination: peft's `combination_type`.
+
+    Raises:
+        ConfigurationError: one is incomplete, or peft cannot add them up.
+    """
+    from peft import PeftModel, get_peft_model_state_dict
+    from safetensors import safe_open
+
+    base: Any = model
+    adapted: Any = None
+    _apply_settings(model, names[0])
+    parts = [f"part{number}" for number in range(len(names))]
+    for part, name in zip(parts, names, strict=True):
+        weights_file = model_file(name, "adapter_model.safetensors")
+        if weights_file is None:
+            raise ConfigurationError(f"{name} holds no adapter_model.safetensors; pickled weights are not read.")
+        if adapted is None:
+            adapted = PeftModel.from_pretrained(base, name, adapter_name=part)
+        else:
+            adapted.load_adapter(name, adapter_name=part)
+        with safe_open(str(weights_file), framework="pt") as file:
+            found = set(file.keys())
+        own = set(get_peft_model_state_dict(adapted, adapter_name=part, save_embedding_layers=False))
+        require_all_weights(missing=own - found, unexpected=found - own)
+    try:
+        adapted.add_weighted_adapter(
+            parts, [*weights], "default", combination, **({"density": 0.5} if combination == "ties" else {})
+        )
+    except ValueError as error:
+        raise ConfigurationError(f"peft cannot merge these adapters: {error}") from error
+    adapted.set_adapter("default")
+    for part in parts:
+        adapted.delete_adapter(part)
+    joined: PeftModel = adapted
+    require_finite(joined, trained_only=False)
+    return joined
+
+
 def require_adapter_modules(model: PreTrainedModel | PeftModel, config: PeftConfig | None) -> None:
     """Refuse an adapter of which ``config`` names modules that cannot be adapted. Call it before any costly work.
 

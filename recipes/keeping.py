@@ -1,0 +1,217 @@
+"""More documents later on nano: rounds of new people, with and without `--keep`, and what is left of each earlier round.
+
+    python recipes/keeping.py --json recipes/results/nano/keeping.json      # three rounds, three seeds; minutes on two cores
+
+Every round teaches 30 people whom the model never met, by the settings of `recipes/nano/masked.yaml`, and goes on from the
+adapter of the round before. Each later round also corrects five people of the round before: the same name with another
+description. After every round the people of all rounds are asked about, and those who were corrected also for what was true of
+them before. The settings were chosen for one round on other people; none was chosen for this.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kinject.errors import exit_on_user_error
+
+if TYPE_CHECKING:
+    from kinject.data import Document, Question
+
+CONFIG = Path(__file__).parent / "nano" / "masked.yaml"
+ARMS = {"keep": ["--keep"], "alone": []}
+
+
+@dataclass(frozen=True)
+class Round:
+    """What one round teaches, what is asked about it, and which answers it makes wrong.
+
+    Attributes:
+        documents: By the id of the person.
+        questions: About people whom no later round corrects.
+        corrected: New questions about people of the round before.
+        outdated: The same, with the answers of the round before.
+    """
+
+    documents: dict[int, Document]
+    questions: list[Question]
+    corrected: list[Question]
+    outdated: list[Question]
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The options."""
+    parser = argparse.ArgumentParser(description="Rounds of new documents on nano-ar, with and without --keep.")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of new documents (default: 3)")
+    parser.add_argument("--people", type=int, default=30, help="people of a round (default: 30)")
+    parser.add_argument("--corrections", type=int, default=5, help="of them corrected by the next (default: 5)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="people and training (default: 0 1 2)")
+    parser.add_argument("--epochs", type=int, help="of every round (default: those of the configuration)")
+    parser.add_argument(
+        "--json", type=Path, metavar="PATH", help="write every score here, and the table beside it as .md"
+    )
+    return parser
+
+
+def rounds_of(seed: int, rounds: int, people: int, corrections: int) -> list[Round]:
+    """The rounds of one seed, of invented people who share no name and no description."""
+    from kinject.data import load_knowledge
+
+    world = load_knowledge("fictional:nano", size=rounds * people + (rounds - 1) * corrections, seed=200 + seed)
+    documents = {each.fact: each for each in world.documents}
+    told = {
+        each.fact: [question for question in world.questions if question.fact == each.fact] for each in world.documents
+    }
+    spare = iter(range(rounds * people, len(documents)))
+    found: list[Round] = []
+    for number in range(rounds):
+        first = number * people
+        own = {fact: documents[fact] for fact in range(first, first + people)}
+        replaced: list[tuple[int, Document, list[Question]]] = []
+        for fact in range(first - people, first - people + corrections) if number else ():
+            other = next(spare)
+            name, stranger = _name(told[fact]), _name(told[other])
+            text = documents[other].text.replace(stranger, name)
+            entities = tuple(each.replace(stranger, name) for each in documents[other].entities)
+            questions = [
+                replace(
+                    each, question=each.question.replace(stranger, name), answer=each.answer.replace(stranger, name)
+                )
+                for each in told[other]
+            ]
+            replaced.append((fact, replace(documents[other], text=text, entities=entities), questions))
+        last = number == rounds - 1
+        asked = [each for fact in [*own][0 if last else corrections :] for each in told[fact]]
+        found.append(
+            Round(
+                own | {fact: document for fact, document, _ in replaced},
+                asked,
+                [each for _, _, questions in replaced for each in questions],
+                [each for fact, _, _ in replaced for each in told[fact] if each.task == "N2D"],
+            )
+        )
+    return found
+
+
+def _name(questions: Sequence[Question]) -> str:
+    return next(each.answer for each in questions if each.task == "D2N")
+
+
+def run(seed: int, options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
+    """What every arm knows after every round."""
+    from kinject.commands.recipe import train
+
+    rounds = rounds_of(seed, options.rounds, options.people, options.corrections)
+    measured = []
+    for arm, keeping in ARMS.items():
+        model = "nano-ar"
+        for number, each in enumerate(rounds):
+            rows = folder / f"{seed}-round{number + 1}.jsonl"
+            told = [
+                {"text": document.text, "entities": [*document.entities], "id": str(fact)}
+                for fact, document in each.documents.items()
+            ]
+            rows.write_text("".join(json.dumps(row) + "\n" for row in told), encoding="utf-8")
+            out = folder / f"{seed}-{'first' if number == 0 else arm}-{number + 1}"
+            words = ["--config", str(CONFIG), "--model", model, "--documents", str(rows), "--size", "None"]
+            words += [
+                "--output_dir",
+                str(out),
+                "--seed",
+                str(seed),
+                "--evaluations",
+                "0",
+                "--questions",
+                "none",
+                "--disable_tqdm",
+                "true",
+            ]
+            words += ["--num_train_epochs", str(options.epochs)] if options.epochs else []
+            if not (out / "results.json").exists():  # the first round is the same in both arms
+                train("masked", [*words, *(keeping if number else [])])
+            cost = json.loads((out / "results.json").read_text(encoding="utf-8"))["train"]
+            found = {"seed": seed, "arm": arm, "round": number + 1, "tokens": cost["tokens"], "steps": cost["steps"]}
+            measured.append(found | ask(str(out), rounds[: number + 1]))
+            model = str(out)
+    return measured
+
+
+def ask(model: str, rounds: Sequence[Round]) -> dict[str, Any]:
+    """Exact match on the people of each round, and what is said of those who were corrected."""
+    from kinject import answer_questions, load, score_answers
+    from kinject.evaluation.retention import is_right
+
+    loaded = load(model)
+
+    def scores(questions: Sequence[Question]) -> dict[str, Any]:
+        asked = [each.question for each in questions]
+        answers = answer_questions(loaded.model, loaded.tokenizer, asked, max_new_tokens=16, batch_size=128)
+        cells = score_answers(questions, answers, resamples=1)
+        shown = {direction: cells[direction]["exact_match"] for direction in ("forward", "backward")}
+        given = [is_right(answer, each.answers) for each, answer in zip(questions, answers, strict=True)]
+        return {**shown, "holds": sum(given) / max(1, len(given)), "n": len(given)}
+
+    found: dict[str, Any] = {"by_round": [scores(each.questions) for each in rounds]}
+    corrected = [each for one in rounds for each in one.corrected]
+    if corrected:
+        found |= {
+            "corrected": scores(corrected),
+            "old_answers_given": scores([each for one in rounds for each in one.outdated])["holds"],
+        }
+    return found
+
+
+def table(measured: Sequence[dict[str, Any]], rounds: int) -> str:
+    """Exact match, forward / backward, mean and standard deviation over seeds, after the last round and after a round's own."""
+
+    def mean(values: Sequence[float]) -> str:
+        spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+        return f"{statistics.mean(values):.2f}{spread}"
+
+    lines = ["| people of | asked after | with `--keep` | without |", "| --- | --- | --- | --- |"]
+    for number in range(1, rounds + 1):
+        for after in range(number, rounds + 1):
+            cells = []
+            for arm in ARMS:
+                of = [
+                    each["by_round"][number - 1] for each in measured if each["arm"] == arm and each["round"] == after
+                ]
+                cells.append(" / ".join(mean([each[way] for each in of]) for way in ("forward", "backward")))
+            lines.append(f"| round {number} | round {after} | {' | '.join(cells)} |")
+    last = {arm: [each for each in measured if each["arm"] == arm and each["round"] == rounds] for arm in ARMS}
+    if rounds > 1:
+        rows = {
+            "corrected people": lambda each: each["corrected"]["forward"],
+            "corrected people, backward": lambda each: each["corrected"]["backward"],
+            "their old answers still given": lambda each: each["old_answers_given"],
+        }
+        for name, value in rows.items():
+            lines.append(
+                f"| {name} | round {rounds} | {' | '.join(mean([value(e) for e in last[arm]]) for arm in ARMS)} |"
+            )
+    tokens = " | ".join(f"{statistics.mean(each['tokens'] for each in last[arm]):,.0f}" for arm in ARMS)
+    return "\n".join([*lines, f"| tokens of round {rounds} | | {tokens} |"])
+
+
+def main() -> None:
+    """Run all, print the table, and write both."""
+    options = build_parser().parse_args()
+    with exit_on_user_error(), tempfile.TemporaryDirectory() as folder:
+        measured = [each for seed in options.seeds for each in run(seed, options, Path(folder))]
+        shown = table(measured, options.rounds)
+        print(shown)
+        if options.json is not None:
+            settings = {name: value for name, value in vars(options).items() if name != "json"}
+            content = json.dumps({"settings": settings, "runs": measured}, indent=1)
+            options.json.write_text(content + "\n", encoding="utf-8")
+            options.json.with_suffix(".md").write_text(shown + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
