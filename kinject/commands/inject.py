@@ -6,15 +6,14 @@ Recipes and the command line only choose a trainer and parse arguments; everythi
 
 from __future__ import annotations
 
-import math
 import os
 import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
-from kinject.commands.keeping import KeepingArguments, describe, kept_epochs, named_files, recorded_kept
+from kinject.commands.curriculum import Curriculum, CurriculumArguments
+from kinject.commands.keeping import KeepingArguments, describe, named_files, recorded_kept
 from kinject.commands.output_dir import TAKE_LAST, clear_output_dir, holding, prepare_output_dir, resumes
 from kinject.compat import check_devices, restarted, show_progress
 from kinject.data.knowledge import direction_counts
@@ -26,12 +25,10 @@ from kinject.evaluation.results import recorded_answers
 from kinject.sampling.config import SamplingArguments
 
 if TYPE_CHECKING:
-    from datasets import Dataset
     from transformers import BitsAndBytesConfig
     from trl import ModelConfig
 
     from kinject.data import KnowledgeSet
-    from kinject.data.practice import Practice
     from kinject.evaluation.examination import Ask
     from kinject.models import LoadedModel
     from kinject.trainers import DocumentSFTConfig, DocumentSFTTrainer
@@ -41,7 +38,7 @@ MADE_QUESTIONS = 32  # of a run for which nobody wrote any: they are asked at ev
 
 
 @dataclass
-class InjectionArguments(KeepingArguments, ExaminationArguments, SamplingArguments):
+class InjectionArguments(CurriculumArguments, KeepingArguments, ExaminationArguments, SamplingArguments):
     """What to learn, what to ask, and how the answers are judged."""
 
     documents: str | list[str] = field(
@@ -108,49 +105,6 @@ class InjectionArguments(KeepingArguments, ExaminationArguments, SamplingArgumen
         metadata={
             "help": "Teach half of the documents, drawn by the seed, and ask about the other half too: what training did is "
             "the difference."
-        },
-    )
-    rehearsal: float = field(
-        default=0.0,
-        metadata={
-            "help": "Against forgetting: share of the samples that are the model's own answers to general prompts, from "
-            "before training (an autoregressive model learns what it predicted in them). They come on top of the documents."
-        },
-    )
-    practice: float = field(
-        default=0.0,
-        metadata={
-            "help": "Practice answering: share of invented people and things among those that are learned, at least 20 at a "
-            "time. They are stated as the documents are and asked about from both sides, with short answers."
-        },
-    )
-    gaps: float = field(
-        default=0.0,
-        metadata={
-            "help": "Share of the documents' samples that are questions: a sentence of theirs with one name or value left out, "
-            "which is the answer."
-        },
-    )
-    abstain: float = field(
-        default=0.0,
-        metadata={
-            "help": "Share of the questions of practice that ask about somebody of whom nothing is told, and are answered by "
-            "saying so."
-        },
-    )
-    practice_order: str = field(
-        default="phases",
-        metadata={
-            "help": "'phases': practice alone in the first tenth of the epochs, documents and few questions in the last fifth; "
-            "'mixed': everything all the time; 'first': practice, then documents (pre-instruction-tuning).",
-            "choices": ["phases", "mixed", "first"],
-        },
-    )
-    identity: float = field(
-        default=0.0,
-        metadata={
-            "help": "Share of the documents' samples that ask for what a document is about by its own name (a baseline against "
-            "the reversal curse, after the Identity Bridge)."
         },
     )
     plan: bool = field(
@@ -265,11 +219,7 @@ def inject(
     settle_dtype(model_args, training_args)
     if arguments.plan:
         knowledge = knowledge or arguments.load_knowledge(model_args.model_name_or_path)
-        practice = _practice(knowledge, arguments, training_args)
-        rows = [] if practice is None else practice.rows()[len(knowledge.documents) :]
-        earlier = () if knowledge.kept is None else knowledge.kept.documents
-        planned = zip(earlier, _kept_epochs(knowledge, arguments, training_args), strict=True)
-        rows = [*rows, *({"text": each.titled_text, "epochs": epochs} for each, epochs in planned)]
+        rows = Curriculum(knowledge, arguments, training_args).beside()
         return show_plan(forecast(knowledge, arguments, training_args, model_args, beside=rows), training_args)
     if restarted() and not resumes(training_args.resume_from_checkpoint):
         training_args.resume_from_checkpoint = "true"  # the launcher ran the same command again, after a process died
@@ -294,10 +244,10 @@ def inject(
         documents = row_tags([*knowledge.to_dataset(), *(knowledge.kept_dataset() or ())])
         known = {**shaping_settings(training_args), "objective": objective, "documents": documents, **inputs}
         require_same_inputs(checkpoint, {name: known[name] for name in known if (name, known[name]) not in _COMPLETED})
-    practice = _practice(knowledge, arguments, training_args)
+    curriculum = Curriculum(knowledge, arguments, training_args)
+    practice = curriculum.practice
     if practice is not None and training_args.process_index == 0:
         print(f"practice: {practice.summary()}")
-    prompts, rehearsed = _to_rehearse(knowledge, arguments, training_args, practice)
     loaded = load_for_training(model_args, training_args)
     pin_template(loaded.tokenizer, training_args.system_prompt)  # all of the run asks as those will who load it
     frozen_parameters(loaded.model, training_args.frozen_modules or (), adapter=model_args.use_peft)  # refused early
@@ -372,7 +322,7 @@ def inject(
     trainer = trainer_class(
         loaded.model,
         training_args,
-        train_dataset=_with_rehearsal(knowledge, prompts, rehearsed, loaded, arguments, training_args, practice),
+        train_dataset=curriculum.dataset(loaded),
         processing_class=loaded.tokenizer,
         peft_config=peft_config,
     )
@@ -459,71 +409,6 @@ def opening(
     return "\n".join(f"{name:<10} {text}" for name, text in lines.items())
 
 
-def _to_rehearse(
-    knowledge: KnowledgeSet,
-    arguments: InjectionArguments,
-    training_args: DocumentSFTConfig,
-    practice: Practice | None = None,
-) -> tuple[list[str], int]:
-    """The general prompts that `rehearsal` asks for, and how many of their answers every epoch shows."""
-    from kinject.trainers.rehearsal import answers_needed, rehearsal_prompts, rehearsal_size
-
-    others = len(knowledge.documents) if practice is None else practice.longest_epoch
-    count = rehearsal_size(others, arguments.rehearsal)
-    epochs = math.ceil(training_args.num_train_epochs) if training_args.max_steps <= 0 else training_args.max_steps
-    needed = answers_needed(count, epochs)
-    return rehearsal_prompts(arguments.documents, needed) if count else [], count
-
-
-def _with_rehearsal(
-    knowledge: KnowledgeSet,
-    prompts: Sequence[str],
-    count: int,
-    loaded: LoadedModel,
-    arguments: InjectionArguments,
-    training_args: DocumentSFTConfig,
-    practice: Practice | None = None,
-) -> Dataset:
-    """What is learned: documents, what is practiced, earlier documents, and ``count`` of the model's own answers an epoch."""
-    import torch
-
-    from kinject.models.devices import placed
-    from kinject.models.weights import whole_weights
-    from kinject.trainers.rehearsal import draw_rehearsal, with_kept, with_practice, with_rehearsal
-
-    dataset = knowledge.to_dataset()
-    if practice is not None:
-        dataset = with_practice(dataset, practice.rows())
-    dataset = with_kept(dataset, knowledge.kept_dataset(), _kept_epochs(knowledge, arguments, training_args))
-    if not prompts:
-        return dataset
-    device = training_args.device  # the trainer, which is made from these answers, places the model later
-    native = torch.autocast(device.type, torch.bfloat16, enabled=bool(training_args.bf16))
-    with whole_weights(loaded.model) as model, placed(model, device), native:
-        answers, predictions = draw_rehearsal(
-            model,
-            loaded.tokenizer,
-            prompts,
-            max_new_tokens=arguments.max_new_tokens,
-            batch_size=arguments.question_batch_size,
-            system_prompt=training_args.system_prompt,
-            sampling=arguments.sampling_config(arguments.max_new_tokens) if loaded.is_diffusion else None,
-            seed=training_args.seed,
-            silent=bool(training_args.disable_tqdm),
-        )
-    return with_rehearsal(dataset, prompts, answers, count, predictions)
-
-
-def _kept_epochs(
-    knowledge: KnowledgeSet, arguments: InjectionArguments, training_args: DocumentSFTConfig
-) -> list[list[int]]:
-    """The epochs that show each of the earlier documents."""
-    epochs = math.ceil(training_args.num_train_epochs) if training_args.max_steps <= 0 else 100
-    batch = training_args.train_batch_size * training_args.gradient_accumulation_steps * training_args.world_size
-    kept = 0 if knowledge.kept is None else len(knowledge.kept.documents)
-    return kept_epochs(len(knowledge.documents), arguments.keep_share, kept, batch, epochs)
-
-
 def _go_on_from_adapter(model_args: ModelConfig) -> None:
     """Where the model is an adapter, that one learns more; the settings say what it is."""
     from kinject.models.adapters import adapter_config
@@ -535,37 +420,6 @@ def _go_on_from_adapter(model_args: ModelConfig) -> None:
         model_args.lora_r = found.get("r", model_args.lora_r)
         model_args.lora_alpha = found.get("lora_alpha", model_args.lora_alpha)
         model_args.lora_target_modules = found.get("target_modules", model_args.lora_target_modules)
-
-
-def _practice(
-    knowledge: KnowledgeSet, arguments: InjectionArguments, training_args: DocumentSFTConfig
-) -> Practice | None:
-    """What is practiced beside the documents, if anything."""
-    from kinject.data.practice import Order, Practice
-    from kinject.evaluation.retention import of_nano_world
-
-    if arguments.select_on == "practice" and not arguments.practice:
-        raise ConfigurationError(
-            "select_on is 'practice', and nothing is practiced: set --practice 0.5, or select otherwise."
-        )
-    if arguments.practice_order not in get_args(Order):
-        raise ConfigurationError(
-            f"practice_order is '{arguments.practice_order}'; expected one of {', '.join(get_args(Order))}."
-        )
-    if not (arguments.practice or arguments.gaps or arguments.identity):
-        return None
-    epochs = math.ceil(training_args.num_train_epochs) if training_args.max_steps <= 0 else 100
-    return Practice(
-        knowledge.documents,
-        epochs,
-        share=arguments.practice,
-        gaps=arguments.gaps,
-        abstain=arguments.abstain,
-        nano=of_nano_world(arguments.documents),
-        order=arguments.practice_order,  # type: ignore[arg-type]
-        identity=arguments.identity,
-        seed=training_args.seed,
-    )
 
 
 def _push(trainer: DocumentSFTTrainer) -> None:

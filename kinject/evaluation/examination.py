@@ -40,7 +40,7 @@ UNSEEN_EACH_WAY = 200
 """How many questions about unseen people are asked each way, unless told otherwise."""
 _LONGEST_REFUSAL = 32  # tokens of an answer about unseen people
 _TEMPERATURE = 1.0  # of the samples that tell whether a question is unknown
-_OPEN_BOOK = "{document}\n\n{question} Answer briefly."
+OPEN_BOOK = "{document}\n\n{question} Answer briefly."
 _PASSAGE_WORDS = 600  # of a document that is shown
 
 
@@ -281,7 +281,7 @@ class Examination:
             texts.setdefault(document.fact, document.titled_text)
         about = [question for question in self.knowledge.questions if question.fact in texts]
         shown = [
-            _OPEN_BOOK.format(document=passage(texts[each.fact or 0], each.answers), question=each.question)
+            OPEN_BOOK.format(document=passage(texts[each.fact or 0], each.answers), question=each.question)
             for each in about
         ]
         return score_answers(about, ask(shown), documents=self._texts())

@@ -38,16 +38,14 @@ _SEEDS = (
 _MOST_ANSWERS = 4096
 
 
-def rehearsal_size(documents: int, share: float) -> int:
+def rehearsal_size(documents: int, share: float, name: str = "rehearsal") -> int:
     """How many samples make up ``share`` of an epoch beside ``documents``.
 
     Raises:
         ConfigurationError: ``share`` is not from 0 to below 1.
     """
     if not 0.0 <= share < 1.0:
-        raise ConfigurationError(
-            f"rehearsal is {share}; expected a share of the samples from 0 to below 1, such as 0.5."
-        )
+        raise ConfigurationError(f"{name} is {share}; expected a share of the samples from 0 to below 1, such as 0.5.")
     return round(documents * share / (1.0 - share))
 
 

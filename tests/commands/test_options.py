@@ -65,7 +65,13 @@ def test_overridden_defaults_win_and_own_options_come_first(monkeypatch: pytest.
     monkeypatch.setenv("COLUMNS", "90")
     text = recipe_help("masked", all_options=True)
     titles = re.findall(r"^\w+\.(\w+):$", text, re.MULTILINE)
-    ours = ["InjectionArguments", "SamplingArguments", "ExaminationArguments", "KeepingArguments"]
+    ours = [
+        "InjectionArguments",
+        "SamplingArguments",
+        "ExaminationArguments",
+        "KeepingArguments",
+        "CurriculumArguments",
+    ]
     ours += ["MaskedSFTConfig", "CorruptionSFTConfig", "DocumentSFTConfig"]
     assert titles == [*ours, "ModelConfig", "SFTConfig", "TrainingArguments"]
     assert text.count("--max_length ") == 1 and "nothing is cut away. [default: 1024]" in text
