@@ -119,8 +119,8 @@ def build_parser() -> argparse.ArgumentParser:
     make = add(
         "questions",
         help="make questions about documents by rule",
-        description="Make forward and backward questions from documents that have none, by rule, without any model. They are "
-        "marked as made by machine wherever they are used.",
+        description="Make forward and backward questions from documents that have none: by rule, without any model, or by "
+        "--writer. They are marked as made by machine wherever they are used.",
     )
     for each in (look, make):
         each.add_argument("documents", nargs="+", help="files, folders, patterns, a Hub data set or a fictional world")
@@ -133,6 +133,17 @@ def build_parser() -> argparse.ArgumentParser:
     look.set_defaults(run=run_preview)
     make.add_argument("--output_file", metavar="JSONL", help="where they go (default: they are printed)")
     make.add_argument("--count", type=int, help="how many at most, spread over the documents (default: all)")
+    make.add_argument(
+        "--writer",
+        metavar="MODEL",
+        help="a language model that writes them instead: a directory, a Hub id, or smollm2-135m",
+    )
+    make.add_argument(
+        "--writer_url", metavar="URL", help="OpenAI-compatible address of --writer, such as http://localhost:8000/v1"
+    )
+    make.add_argument(
+        "--model", help="base model, which has to answer each with the document in view (default: --writer itself)"
+    )
     make.add_argument("--overwrite", action="store_true", help="replace the file that is there")
     make.set_defaults(run=run_questions)
 
@@ -416,7 +427,7 @@ def run_preview(arguments: argparse.Namespace) -> None:
 
 
 def run_questions(arguments: argparse.Namespace) -> None:
-    """`kinject questions`: questions by rule."""
+    """`kinject questions`: questions by rule, or by a model."""
     from kinject.commands.doctor import write_questions
     from kinject.data import load_knowledge
     from kinject.data.knowledge import direction_counts
@@ -424,15 +435,41 @@ def run_questions(arguments: argparse.Namespace) -> None:
 
     if arguments.count is not None and arguments.count < 1:
         raise ConfigurationError(f"count is {arguments.count}; expected 1 or more.")
+    for name in ("writer_url", "model"):
+        if getattr(arguments, name) is not None and arguments.writer is None:
+            raise ConfigurationError(f"--{name} is about questions that a model writes: name it with --writer.")
+    if arguments.writer_url is not None and arguments.model is None:
+        raise ConfigurationError(
+            "--writer_url needs a --model as well: the base model, which has to answer each question with the document in view."
+        )
+    if arguments.output_file is not None and Path(arguments.output_file).exists() and not arguments.overwrite:
+        raise ConfigurationError(
+            f"{arguments.output_file}: the file is there already; name another, or pass --overwrite."
+        )
     knowledge = load_knowledge(arguments.documents, text_field=arguments.text_field, title_field=arguments.title_field)
-    questions = make_questions(knowledge.documents, arguments.count)
+    if arguments.writer is None:
+        questions = make_questions(knowledge.documents, arguments.count)
+    else:
+        from kinject.evaluation.writing import by_address, by_model, write_by_model
+        from kinject.models.loading import load
+
+        base = load(arguments.model or arguments.writer)
+        local = base if arguments.writer == (arguments.model or arguments.writer) else None
+        if arguments.writer_url is not None:
+            writer = by_address(arguments.writer, arguments.writer_url)
+        else:
+            writer = by_model(local or load(arguments.writer))
+        written = write_by_model(knowledge.documents, writer, by_model(base, longest=64), arguments.count)
+        print(written.summary(), file=sys.stderr)
+        questions = written.questions
     text = write_questions(questions, arguments.output_file, overwrite=arguments.overwrite)
     if arguments.output_file is None:
         print(text, end="")
         return
     counts = direction_counts(questions)
     print(
-        f"{arguments.output_file}: {counts['forward']} forward and {counts['backward']} backward questions, made by rule"
+        f"{arguments.output_file}: {counts['forward']} forward and {counts['backward']} backward questions, "
+        f"made by {arguments.writer or 'rule'}"
     )
     if len(arguments.documents) == 1:
         print(f"next: kinject inject {arguments.documents[0]} --questions {arguments.output_file}")

@@ -57,10 +57,10 @@ def make_questions(documents: Sequence[Document], count: int | None = None) -> t
             answers[key].add(" ".join(words_of(question.answer)))
             made.setdefault(key, question)
     kept = [question for key, question in made.items() if len(answers[key]) == 1]
-    return tuple(kept if count is None else _spread(kept, count))
+    return tuple(kept if count is None else spread(kept, count))
 
 
-def _spread(questions: Sequence[Question], count: int) -> list[Question]:
+def spread(questions: Sequence[Question], count: int) -> list[Question]:
     """``count`` of the questions, in turn of every document and direction, in their order."""
     queues: dict[tuple[int | None, str], list[int]] = defaultdict(list)
     for place, question in enumerate(questions):
