@@ -1,4 +1,4 @@
-"""The ways of training that `training_step.py` and `scaling.py` compare: the public loop's, trl's and ours.
+"""The ways of training that the benchmarks compare: the public loop's, trl's and ours.
 
 Each is built once; `train` then passes over all rows.
 """
@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -33,6 +33,10 @@ class Material:
         texts: The documents.
         batch_size: Rows of a step.
         parts: What ours divides them into.
+        options: Settings that all three take: learning rate, warm-up, weight decay, betas.
+        ours: Settings of `MaskedSFTConfig` that ours takes besides.
+        adapter: The adapter that ours trains, if it does not train all weights.
+        shuffled: Whether the other two draw the order of their rows, or take them as they come.
     """
 
     build: Callable[[str], Any]
@@ -40,6 +44,10 @@ class Material:
     texts: list[str]
     batch_size: int
     parts: int = 1
+    options: Mapping[str, Any] = field(default_factory=dict)
+    ours: Mapping[str, Any] = field(default_factory=dict)
+    adapter: Any = None
+    shuffled: bool = True
 
 
 class Ours:
@@ -55,12 +63,18 @@ class Ours:
             "per_device_train_batch_size": given.batch_size // given.parts,
             "gradient_accumulation_steps": given.parts,
             "train_sampling_strategy": "group_by_length",
+            **given.ours,
         }
         args = MaskedSFTConfig(**options)
         data = Dataset.from_dict({"text": given.texts})
         self.clock = clock(watch)
         self.trainer: MaskedSFTTrainer = MaskedSFTTrainer(
-            given.build("sdpa"), args, train_dataset=data, processing_class=given.tokenizer, callbacks=[self.clock]
+            given.build("sdpa"),
+            args,
+            train_dataset=data,
+            processing_class=given.tokenizer,
+            callbacks=[self.clock],
+            peft_config=given.adapter,
         )
 
     def rows(self) -> list[dict[str, list[int]]]:
@@ -90,7 +104,11 @@ class Trl:
         self._rows = rows
         self.trainer = SFTTrainer(
             given.build("sdpa"),
-            SFTConfig(**settings(given), max_length=None),
+            SFTConfig(
+                **settings(given),
+                max_length=None,
+                train_sampling_strategy="random" if given.shuffled else "sequential",
+            ),
             train_dataset=Dataset.from_list(rows),
             processing_class=given.tokenizer,
             callbacks=[self.clock],
@@ -111,11 +129,22 @@ class Public:
 
     def __init__(self, given: Material, rows: list[dict[str, list[int]]], watch: Watch = nullcontext) -> None:
         import torch
+        from transformers import get_constant_schedule_with_warmup
 
-        self._watch, self._rows, self._batch_size = watch, rows, given.batch_size
+        self._watch, self._rows, self._batch_size, self._shuffled = watch, rows, given.batch_size, given.shuffled
         self._pad = int(given.tokenizer.pad_token_id or 0)
         self.model = given.build("eager").train()
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=settings(given)["learning_rate"], fused=True)
+        options = settings(given)
+        decay, betas = (
+            options.get("weight_decay", 0.0),
+            (options.get("adam_beta1", 0.9), options.get("adam_beta2", 0.999)),
+        )
+        groups = [  # no norm and no bias decays
+            {"params": [each for each in self.model.parameters() if each.dim() > 1], "weight_decay": decay},
+            {"params": [each for each in self.model.parameters() if each.dim() <= 1], "weight_decay": 0.0},
+        ]
+        self.optimizer = torch.optim.AdamW(groups, lr=options["learning_rate"], betas=betas, fused=True)
+        self._schedule = get_constant_schedule_with_warmup(self.optimizer, options.get("warmup_steps", 0))
 
     def _batch(self, indices: Sequence[int]) -> Batch:
         import torch
@@ -144,13 +173,16 @@ class Public:
         """As `Ours.train`."""
         import torch
 
-        order = torch.randperm(len(self._rows), generator=torch.Generator().manual_seed(42)).tolist()
+        order = list(range(len(self._rows)))
+        if self._shuffled:
+            order = torch.randperm(len(self._rows), generator=torch.Generator().manual_seed(42)).tolist()
         started = time.perf_counter()
         for start in range(0, len(order), self._batch_size):
             with self._watch():
                 self._loss(self._batch(order[start : start + self._batch_size])).backward()
                 torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
                 self.optimizer.step()
+                self._schedule.step()
                 self.optimizer.zero_grad()
         return time.perf_counter() - started
 
@@ -177,6 +209,7 @@ def settings(given: Material) -> dict[str, Any]:
         "save_strategy": "no",
         "logging_strategy": "no",
         "disable_tqdm": True,
+        **given.options,
     }
 
 

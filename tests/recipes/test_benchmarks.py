@@ -240,3 +240,64 @@ def test_memory_is_read_of_a_second_step_however_few_rows_are_timed(
 
 
 NAMES = ("tokens_per_second_vs_public_loop", "memory_vs_public_loop", "tokens_per_second_vs_trl", "max_loss_difference")
+
+
+def test_arms_learn_in_turns_until_they_know_enough(script: Callable[[str], Any]) -> None:
+    time_to_knowledge, turns = script("time_to_knowledge"), []
+
+    class Arm:
+        """Says after every epoch how much it knows."""
+
+        def __init__(self, name: str, known: list[float]) -> None:
+            self.name, self.known, self.epoch, self.told = name, known, 0, []
+            self.said: list[Any] = [{"epoch": 0}]
+
+        def send(self, goes_on: bool) -> None:
+            self.told.append(goes_on)
+            if not goes_on:
+                return
+            turns.append(self.name)
+            self.epoch += 1
+            over = self.epoch > len(self.known)
+            spent = {"epoch": self.epoch, "seconds": 2.0 * self.epoch, "tokens": 10 * self.epoch}
+            macro = {} if over else {"macro": {"paper": self.known[self.epoch - 1]}}
+            self.said.append(None if over else spent | macro)
+
+        def recv(self) -> Any:
+            return self.said.pop(0)
+
+    arms = {"public": Arm("p", [0.1, 0.2, 0.3]), "trl": Arm("t", [0.1, 0.2, 0.9]), "ours": Arm("o", [0.5, 0.8, 0.9])}
+    reports = time_to_knowledge.take_turns(arms, 0.8)
+    assert "".join(turns) == "pto" + "otp" + "pt" + "p"  # ours was enough after two, and public had no more epochs
+    assert arms["ours"].told == [True, True, False] and arms["public"].told == [True] * 4
+    outcomes = {name: time_to_knowledge.outcome(said, 0.8) for name, said in reports.items()}
+    assert [outcomes[name]["reached"] for name in arms] == [False, True, True]
+    found = time_to_knowledge.ratios([{"arms": outcomes}])
+    assert found["ratios"]["tokens_of_trl"] == found["ratios"]["seconds_of_trl"] == 1.5
+    assert found["at_least"] == ["seconds_of_public", "tokens_of_public"]
+    never = {**outcomes, "ours": {**outcomes["ours"], "reached": False}}
+    assert time_to_knowledge.ratios([{"arms": outcomes}, {"arms": never}]) == {"ratios": {}, "at_least": []}
+
+
+def test_the_paper_s_recipe_is_the_same_batches_in_the_loop_and_in_trl(script: Callable[[str], Any]) -> None:
+    time_to_knowledge = script("time_to_knowledge")
+    options = ["--size", "4", "--epochs", "2", "--every", "1", "--levers", "collapse_masks"]
+    tasks = time_to_knowledge.tasks_of(time_to_knowledge.build_parser().parse_args(options), seed=3)
+    said: dict[str, list[dict[str, Any]]] = {}
+    for task in tasks:
+        said[task.arm] = []
+
+        def report(each: dict[str, Any], into: list[dict[str, Any]] = said[task.arm]) -> bool:
+            into.append(each)
+            return True
+
+        time_to_knowledge.learn(task, report)
+    assert list(said) == ["public", "trl", "ours", "ours + collapse_masks"]
+    assert all([each["epoch"] for each in reports] == [0, 1, 2] for reports in said.values())
+    for public, trl in zip(said["public"][1:], said["trl"][1:], strict=True):
+        assert public["tokens"] == trl["tokens"] and public["steps"] == trl["steps"] == public["epoch"]
+        assert public["scores"] == trl["scores"]  # the same weights: the same recipe on the same batches
+    assert 0 < said["ours + collapse_masks"][-1]["tokens"] < said["ours"][-1]["tokens"]
+    assert all(reports[1]["seconds"] < reports[2]["seconds"] for reports in said.values())
+    with pytest.raises(time_to_knowledge.Enough):
+        time_to_knowledge.learn(tasks[0], lambda each: each["epoch"] == 0)
