@@ -147,6 +147,19 @@ def build_parser() -> argparse.ArgumentParser:
     make.add_argument("--overwrite", action="store_true", help="replace the file that is there")
     make.set_defaults(run=run_questions)
 
+    bench = add(
+        "benchmark",
+        help="write documents and questions as a benchmark",
+        description="Write documents with their questions, such as a fictional world, as a data set that the Hub can "
+        "register as a benchmark: documents, questions, card and eval.yaml.",
+    )
+    bench.add_argument("documents", help="a fictional world, or documents with questions")
+    bench.add_argument("--questions", help="file of questions about them")
+    bench.add_argument("--size", type=int, help="number of people of a fictional world")
+    bench.add_argument("--world_seed", type=int, default=0, help="seed of a fictional world (default: 0)")
+    bench.add_argument("--output_dir", required=True, metavar="DIR", help="a new directory")
+    bench.set_defaults(run=run_benchmark)
+
     ask = add("ask", help="ask a trained model", description="Ask a trained model or adapter.")
     ask.add_argument("model", help=f"{_MODEL_HELP}; also as --model MODEL")
     ask.add_argument(
@@ -248,6 +261,9 @@ def build_parser() -> argparse.ArgumentParser:
     push.add_argument("--base", metavar="user/base", help="Hub id of the base, if trained on a local copy of it")
     push.add_argument("--include_documents", action="store_true", help="publish questions and answers, too")
     push.add_argument("--revision", help="a branch other than main; created if need be")
+    push.add_argument(
+        "--benchmark", metavar="user/data", help="data set whose tasks the scores in .eval_results are of"
+    )
     push.set_defaults(run=run_push)
 
     export = add(
@@ -475,6 +491,18 @@ def run_questions(arguments: argparse.Namespace) -> None:
         print(f"next: kinject inject {arguments.documents[0]} --questions {arguments.output_file}")
 
 
+def run_benchmark(arguments: argparse.Namespace) -> None:
+    """`kinject benchmark`: documents and questions as a data set with an `eval.yaml`."""
+    from kinject.data import load_knowledge
+    from kinject.hub.benchmarks import write_benchmark
+
+    world = {"size": arguments.size, "seed": arguments.world_seed}
+    knowledge = load_knowledge(arguments.documents, arguments.questions, **world)
+    files = write_benchmark(knowledge, Path(arguments.output_dir))
+    print(f"{arguments.output_dir} holds {', '.join(files)}")
+    print(f"next: hf upload --repo-type dataset user/name {arguments.output_dir}")
+
+
 def run_ask(arguments: argparse.Namespace) -> None:
     """`kinject ask`: answers of a trained model, beside the base model's if asked."""
     from rich.console import Console
@@ -583,7 +611,7 @@ def run_push(arguments: argparse.Namespace) -> None:
     """`kinject push`: a directory onto the Hub."""
     from kinject.hub.publishing import push
 
-    given = ("private", "merge", "layout", "base", "include_documents", "revision")
+    given = ("private", "merge", "layout", "base", "include_documents", "benchmark", "revision")
     pushed = push(arguments.directory, arguments.repository, **{name: getattr(arguments, name) for name in given})
     print(f"{pushed.url} holds {', '.join(pushed.files)}")
     for note in pushed.notes:

@@ -55,12 +55,14 @@ class Claim:
         results: In the form of `results.json`, as far as the card has it.
         questions: Those it was asked, where they were published; else empty.
         recorded: Its `results.json`, where it has one.
+        entries: The scores in its `.eval_results`, by direction.
     """
 
     name: str
     results: Mapping[str, Any]
     questions: tuple[Question, ...] = ()
     recorded: Mapping[str, Any] | None = None
+    entries: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def documents(self) -> str | list[str]:
@@ -128,10 +130,11 @@ def find_claim(name: str, *, revision: str | None = None) -> Claim | None:
         require_repository(name, revision=revision)
     results = _read_results(name, revision)
     card = _read_card(name, revision)
+    entries = _read_entries(name, revision)
     if card is None and results is None:
-        return None
+        return None if not entries else Claim(name, _claimed_by(entries, name), entries=entries)
     answers = () if results is None else results.get("answers", ())
-    return Claim(name, card or results or {}, tuple(map(_question, answers)), results)
+    return Claim(name, card or results or {}, tuple(map(_question, answers)), results, entries)
 
 
 def require_claim(name: str) -> Claim:
@@ -151,20 +154,27 @@ def require_claim(name: str) -> Claim:
 def compare(names: Sequence[str], plot: str | None = None) -> str:
     """The cards of several models side by side, as a table; their history goes into the image ``plot``.
 
+    Of a model without a card of kinject the scores in `.eval_results` are shown; where it has both and they differ, lines below
+    the table say so.
+
     Raises:
         ConfigurationError: one of them has no eval card.
         KinjectError: none has a history to plot.
     """
     from kinject.evaluation.report import plot_history, results_table
+    from kinject.hub.benchmarks import differences
 
-    results = []
+    results, notes = [], []
     for name in names:
-        claimed = require_claim(name).results
+        claim = require_claim(name)
+        claimed = claim.results
+        said = claimed["after"] or (claimed["history"] or [None])[-1]
+        notes += [f"\n{name}: .eval_results says of {each}" for each in differences(said, claim.entries)]
         shown = name if claimed["objective"] == "evaluation" else f"{name}: {claimed['objective']}"
         results.append({**claimed, "objective": shown})
     if plot is not None:
         plot_history(results, plot)
-    return results_table(results, intervals=True)
+    return results_table(results, intervals=True) + "".join(notes)
 
 
 def agreement(claim: Claim, measured: Mapping[str, Any], retention: Mapping[str, Any] | None = None) -> str:
@@ -219,6 +229,25 @@ def _read_results(name: str, revision: str | None) -> dict[str, Any] | None:
 
     path = _file(name, _RESULTS, revision)
     return None if path is None else read_results(path)
+
+
+def _read_entries(name: str, revision: str | None) -> dict[str, Any]:
+    from kinject.hub.benchmarks import ENTRIES, read_entries
+
+    path = _file(name, ENTRIES, revision)
+    return {} if path is None else read_entries(path.read_text(encoding="utf-8"))
+
+
+def _claimed_by(entries: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Results that say what ``entries`` say, and no more."""
+    from kinject.evaluation.measures import score_answers
+    from kinject.evaluation.results import new_results
+
+    nothing = score_answers((), ())
+    scores: dict[str, dict[str, Any]] = {each: {**nothing[each], **entries.get(each, {})} for each in DIRECTIONS}
+    for direction in entries:
+        scores[direction]["n"] = entries[direction].get("n", 1)  # it was asked something; how much is not told
+    return {**new_results(objective="evaluation", model=name, dataset="unknown"), "before": None, "after": scores}
 
 
 def _file(name: str, file: str, revision: str | None) -> Path | None:

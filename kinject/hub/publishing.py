@@ -156,6 +156,7 @@ def push(
     layout: Layout = "native",
     base: str | None = None,
     include_documents: bool = False,
+    benchmark: str | None = None,
     revision: str | None = None,
     token: str | None = None,
     message: str | None = None,
@@ -178,6 +179,8 @@ def push(
         layout: Names of a whole model's weights: `native` is what transformers loads, `llada` what LLaDA's code does.
         base: The base model's Hub id, where the adapter was trained on a local copy of it.
         include_documents: Let the card and `results.json` hold texts, not only their scores.
+        benchmark: The Hub data set whose tasks the scores in `.eval_results` are of; default: what the run learned from, if
+            that is one. Without either there are none.
         revision: A branch other than `main`; created if need be.
         token: Access token; default: HF_TOKEN, or that of `hf auth login`.
         message: Of the commit.
@@ -189,6 +192,7 @@ def push(
     """
     source = Path(directory)
     options = {"--layout": layout if layout != "native" else None, "--base": base, "--revision": revision}
+    options["--benchmark"] = benchmark
     switches = {"--private": private, "--merge": merge, "--include_documents": include_documents}
     command = ["kinject", "push", str(directory), repository, *(name for name, given in switches.items() if given)]
     command += [part for name, value in options.items() if value for part in (name, value)]
@@ -208,6 +212,7 @@ def push(
             layout=layout,
             base=base,
             include_documents=include_documents,
+            benchmark=benchmark,
             report=None if report is None else Path(report),
         )
         with explained(repository, advice):

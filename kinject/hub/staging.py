@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from kinject.errors import SECRET_VALUE, ConfigurationError
 from kinject.evaluation.results import public_name, without_texts, write_json
+from kinject.hub.benchmarks import ENTRIES, benchmark_of, write_entries
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -124,9 +125,15 @@ def report_files(directory: Path) -> dict[str, Path]:
 
 def replaceable(path: str) -> bool:
     """Whether a file of a repository is one that the next push may remove, as it belongs to what was there before."""
-    return path in {*_ADAPTER_FILES, *_MODEL_FILES, *_TOKENIZER_FILES, _WEIGHTS, _INDEX, *REPORT_FILES[1:]} or bool(
-        _SHARD.fullmatch(path)
-    )
+    return path in {
+        ENTRIES,
+        *_ADAPTER_FILES,
+        *_MODEL_FILES,
+        *_TOKENIZER_FILES,
+        _WEIGHTS,
+        _INDEX,
+        *REPORT_FILES[1:],
+    } or bool(_SHARD.fullmatch(path))
 
 
 def public_content(name: str, path: Path) -> bytes | None:
@@ -243,6 +250,7 @@ def stage(
     layout: Layout = "native",
     base: str | None = None,
     include_documents: bool = False,
+    benchmark: str | None = None,
     report: Path | None = None,
 ) -> dict[str, Path]:
     """Put what is published of ``directory`` into ``staged``, with its card; weights that stay as they are stay there.
@@ -255,6 +263,7 @@ def stage(
         layout: Key layout of a whole model.
         base: The base model's Hub id, where the adapter names another.
         include_documents: Publish questions and answers too, as runs with `--publish_documents` ask for.
+        benchmark: The Hub data set that the questions stand in, if the run did not learn from one.
         report: Where `results.json` lies, if not in ``directory``.
 
     Returns:
@@ -301,6 +310,10 @@ def stage(
         if base is not None:
             _edit(staged / "results.json", model=base, model_source="hub")
         chosen["README.md"] = write_card(staged, repository=repository, include_documents=include_documents)
+        results = json.loads((staged / "results.json").read_text("utf-8"))
+        dataset = benchmark_of(results, benchmark)
+        entries = None if dataset is None else write_entries(staged, results, dataset)
+        chosen |= {} if entries is None else {ENTRIES: entries}
         if (staged / "accuracy.png").is_file():
             chosen["accuracy.png"] = staged / "accuracy.png"
         published = include_documents or "document_texts" in json.loads((staged / "results.json").read_text("utf-8"))
