@@ -494,7 +494,7 @@ def run_questions(arguments: argparse.Namespace) -> None:
 def run_benchmark(arguments: argparse.Namespace) -> None:
     """`kinject benchmark`: documents and questions as a data set with an `eval.yaml`."""
     from kinject.data import load_knowledge
-    from kinject.hub.benchmarks import write_benchmark
+    from kinject.hub.card_metadata import write_benchmark
 
     world = {"size": arguments.size, "seed": arguments.world_seed}
     knowledge = load_knowledge(arguments.documents, arguments.questions, **world)

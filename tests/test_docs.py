@@ -91,6 +91,7 @@ FOREIGN = (
     "llama-server",
     "cd",
     "ollama",
+    "hf",
 )  # servers of others, which are not installed here
 FOREIGN_PACKAGES = ("transformers[serving]",)
 PLAIN = ("masked_loop.py", "sft.py", "memory.py")  # scripts whose options are files of the checkout, if any

@@ -162,7 +162,7 @@ def compare(names: Sequence[str], plot: str | None = None) -> str:
         KinjectError: none has a history to plot.
     """
     from kinject.evaluation.report import plot_history, results_table
-    from kinject.hub.benchmarks import differences
+    from kinject.hub.card_metadata import differences
 
     results, notes = [], []
     for name in names:
@@ -232,7 +232,7 @@ def _read_results(name: str, revision: str | None) -> dict[str, Any] | None:
 
 
 def _read_entries(name: str, revision: str | None) -> dict[str, Any]:
-    from kinject.hub.benchmarks import ENTRIES, read_entries
+    from kinject.hub.card_metadata import ENTRIES, read_entries
 
     path = _file(name, ENTRIES, revision)
     return {} if path is None else read_entries(path.read_text(encoding="utf-8"))

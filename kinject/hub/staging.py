@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from kinject.errors import SECRET_VALUE, ConfigurationError
 from kinject.evaluation.results import public_name, without_texts, write_json
-from kinject.hub.benchmarks import ENTRIES, benchmark_of, write_entries
+from kinject.hub.card_metadata import ENTRIES, benchmark_of, write_entries
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -14,7 +14,7 @@ from kinject.commands.evaluate import compare
 from kinject.data import load_knowledge
 from kinject.errors import ConfigurationError, DataError
 from kinject.evaluation.results import write_results
-from kinject.hub.benchmarks import (
+from kinject.hub.card_metadata import (
     ENTRIES,
     TASKS,
     benchmark_of,
