@@ -261,6 +261,7 @@ def build_parser() -> argparse.ArgumentParser:
     push.add_argument("--base", metavar="user/base", help="Hub id of the base, if trained on a local copy of it")
     push.add_argument("--include_documents", action="store_true", help="publish questions and answers, too")
     push.add_argument("--revision", help="a branch other than main; created if need be")
+    push.add_argument("--space", action="store_true", help="also push the page of kinject app as a Space of that name")
     push.add_argument(
         "--benchmark", metavar="user/data", help="data set whose tasks the scores in .eval_results are of"
     )
@@ -609,12 +610,17 @@ def run_compare(arguments: argparse.Namespace) -> None:
 
 def run_push(arguments: argparse.Namespace) -> None:
     """`kinject push`: a directory onto the Hub."""
-    from kinject.hub.publishing import push
+    from kinject.hub.publishing import push, push_space
 
     given = ("private", "merge", "layout", "base", "include_documents", "benchmark", "revision")
     pushed = push(arguments.directory, arguments.repository, **{name: getattr(arguments, name) for name in given})
     print(f"{pushed.url} holds {', '.join(pushed.files)}")
-    for note in pushed.notes:
+    notes = pushed.notes
+    if arguments.space:
+        space = push_space(arguments.repository, private=arguments.private)
+        print(f"{space.url} shows it")
+        notes += space.notes
+    for note in notes:
         print(f"note: {note}")
 
 

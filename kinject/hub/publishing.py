@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kinject.compat import is_hub_id
 from kinject.errors import ConfigurationError, HubError, KinjectError
@@ -233,9 +233,14 @@ def check_repository_name(repository: str) -> None:
 
 
 def prepare_repository(
-    repository: str, *, private: bool = False, revision: str | None = None, token: str | None = None
+    repository: str,
+    *,
+    private: bool = False,
+    revision: str | None = None,
+    token: str | None = None,
+    space: bool = False,
 ) -> HfApi:
-    """Log in, and create ``repository`` and its branch ``revision`` where they are missing.
+    """Log in, and create ``repository``, a model or a Space, and its branch ``revision`` where they are missing.
 
     Returns:
         The client to go on with.
@@ -252,8 +257,11 @@ def prepare_repository(
     if token is None:
         raise LocalTokenNotFoundError("no token")
     api = HfApi(endpoint=constants.ENDPOINT, token=token, library_name="kinject")
-    api.create_repo(repository, private=private or None, exist_ok=True)
-    if private and not api.repo_info(repository).private:
+    kind: dict[str, Any] = {"repo_type": "space"} if space else {}
+    api.create_repo(
+        repository, private=private or None, exist_ok=True, **kind, **({"space_sdk": "gradio"} if space else {})
+    )
+    if private and not api.repo_info(repository, **kind).private:
         raise HubError(
             f"{repository} is public, and --private was asked for; nothing was uploaded. Make it private in its settings "
             "on the Hub, or choose another name."
@@ -297,3 +305,81 @@ def _upload(api: HfApi, repository: str, chosen: dict[str, Path], revision: str 
     operations = [*uploads(chosen), *stale]
     made = api.create_commit(repository, operations, commit_message=message, revision=revision)
     return made.oid
+
+
+# A Space beside the model: the page of `kinject app`.
+
+_SPACE = """\
+---
+title: {title}
+sdk: gradio
+sdk_version: {gradio}
+app_file: app.py
+models:
+- {repository}
+---
+
+The trained model [{repository}](https://huggingface.co/{repository}) beside the model it came from, as `kinject app`
+shows them.
+"""
+_APP = """\
+from kinject.cli import main
+
+main(["app", "{repository}", "--host", "0.0.0.0", "--port", "7860"])
+"""
+
+
+def push_space(repository: str, *, private: bool = False, token: str | None = None) -> Push:
+    """Publish the page of `kinject app` for the model ``repository`` as a Space of the same name.
+
+    The Space carries kinject itself, and asks for the packages that it needs. That of a private model needs a secret HF_TOKEN.
+
+    Args:
+        repository: `user/name` of a model that was pushed.
+        private: Whether a new Space is private. A public one is refused then.
+        token: Access token; default: HF_TOKEN, or that of `hf auth login`.
+
+    Raises:
+        ConfigurationError: ``repository`` is no Hub id.
+        HubError: the Hub refuses, fails or cannot be reached; the model is not touched.
+    """
+    from huggingface_hub import CommitOperationAdd
+
+    check_repository_name(repository)
+    files = space_files(repository)
+    with explained(repository, "The model is complete. To resume, run the same command again."):
+        api = prepare_repository(repository, private=private, token=token, space=True)
+        operations = [CommitOperationAdd(name, content) for name, content in sorted(files.items())]
+        made = api.create_commit(repository, operations, commit_message="Push with kinject", repo_type="space")
+    notes = ("give the Space a secret HF_TOKEN that may read the model, which is private.",) if private else ()
+    return Push(repository, f"{api.endpoint}/spaces/{repository}", made.oid, tuple(sorted(files)), notes)
+
+
+def space_files(repository: str) -> dict[str, bytes]:
+    """What the Space of ``repository`` holds, by name."""
+    from importlib.metadata import PackageNotFoundError, requires, version
+
+    from packaging.requirements import Requirement
+
+    wanted = [Requirement(each) for each in requires("kinject") or ()]
+    needed = [
+        each
+        for each in wanted
+        if each.name != "gradio" and (each.marker is None or each.marker.evaluate({"extra": ""}))
+    ]
+    try:
+        gradio = version("gradio")
+    except PackageNotFoundError:
+        gradio = "6.0.0"
+    title = repository.split("/")[1]
+    package = Path(__file__).parents[1]
+    files = {
+        f"kinject/{path.relative_to(package).as_posix()}": path.read_bytes()
+        for path in sorted(package.rglob("*"))
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    return files | {
+        "README.md": _SPACE.format(title=title, gradio=gradio, repository=repository).encode(),
+        "app.py": _APP.format(repository=repository).encode(),
+        "requirements.txt": "".join(f"{each.name}{each.specifier}\n" for each in needed).encode(),
+    }

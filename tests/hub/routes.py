@@ -260,8 +260,8 @@ def _tag(hub: LocalHub, request: Request, repository: Repository, commit: Commit
 
 
 _NAME = r"(?P<name>[^/]+/[^/]+)"
-_API = rf"/api/(?P<kind>models|datasets)/{_NAME}"
-_PAGE = rf"/(?P<kind>datasets/)?{_NAME}"
+_API = rf"/api/(?P<kind>models|datasets|spaces)/{_NAME}"
+_PAGE = rf"/(?P<kind>datasets/|spaces/)?{_NAME}"
 _REVISION = r"/(?P<revision>[^/]+)"
 _ROUTES: list[tuple[str, str, _Reader]] = [
     ("GET", "/api/whoami-v2", _whoami),

@@ -8,12 +8,15 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
+from packaging.requirements import Requirement
 from safetensors.torch import load_file, save_file
 
 import kinject
+from kinject.cli import build_parser, main, run_app
 from kinject.errors import ConfigurationError, HubError
 from kinject.evaluation.results import write_results
-from kinject.hub.publishing import push
+from kinject.hub.publishing import push, push_space, space_files
 from tests.hub.conftest import User
 from tests.hub.runs import some_run
 from tests.hub.trained import adapter, contents, edit, whole_model
@@ -241,3 +244,26 @@ def test_weights_that_are_no_numbers_are_not_published(online: User, base: Path,
         with pytest.raises(ConfigurationError, match="has weights that are not finite numbers"):
             kinject.load(str(directory))
     assert ("models", "ada/new") not in online.hub.store.repositories
+
+
+def test_a_space_shows_a_pushed_model_and_can_be_pushed_again(
+    online: User, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["push", str(base), "ada/base", "--space"])
+    assert f"{online.hub.endpoint}/spaces/ada/base shows it" in capsys.readouterr().out
+    files = online.hub.store.repositories["spaces", "ada/base"].branches["main"].files
+    assert {"README.md", "app.py", "requirements.txt", "kinject/cli.py", "kinject/hub/card.md.jinja"} <= set(files)
+    assert not any("__pycache__" in name for name in files)
+    assert set(online.hub.files("ada/base")) == MODEL | TOKENIZER  # the model is as it was
+    content = space_files("ada/base")
+    metadata = yaml.safe_load(content["README.md"].decode().split("---")[1])
+    assert metadata["sdk"] == "gradio" and metadata["app_file"] == "app.py" and metadata["models"] == ["ada/base"]
+    needed = {Requirement(line).name for line in content["requirements.txt"].decode().splitlines()}
+    assert {"torch", "transformers", "trl"} <= needed
+    called: list[list[str]] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kinject.cli.main", called.append)
+        exec(compile(content["app.py"], "app.py", "exec"), {})
+    assert build_parser().parse_args(called[0]).run is run_app and called[0][:2] == ["app", "ada/base"]
+    commit = push_space("ada/base").commit
+    assert push_space("ada/base").commit == commit
