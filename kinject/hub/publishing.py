@@ -258,9 +258,8 @@ def prepare_repository(
         raise LocalTokenNotFoundError("no token")
     api = HfApi(endpoint=constants.ENDPOINT, token=token, library_name="kinject")
     kind: dict[str, Any] = {"repo_type": "space"} if space else {}
-    api.create_repo(
-        repository, private=private or None, exist_ok=True, **kind, **({"space_sdk": "gradio"} if space else {})
-    )
+    made: dict[str, Any] = {**kind, "space_sdk": "gradio"} if space else {}
+    api.create_repo(repository, private=private or None, exist_ok=True, **made)
     if private and not api.repo_info(repository, **kind).private:
         raise HubError(
             f"{repository} is public, and --private was asked for; nothing was uploaded. Make it private in its settings "
