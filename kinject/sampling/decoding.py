@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, ClassVar
 
 import torch
 
+from kinject.models.blocks import Tokens, block_mask
 from kinject.models.diffusion import DiffusionSettings
 from kinject.sampling import remasking
 from kinject.sampling.config import SamplingConfig
@@ -37,9 +38,10 @@ class Predictor:
     def of(cls, model: Any, rows: Rows, config: SamplingConfig, settings: DiffusionSettings) -> Predictor:
         """The predictor for a batch that begins as ``rows``."""
         edged = rows.answer & (rows.positions == 0)
-        return cls(model, config, settings, not bool(rows.visible.all()), bool(edged.any()))
+        kind = CachedPredictor if rows.together else cls
+        return kind(model, config, settings, not bool(rows.visible.all()), bool(edged.any()))
 
-    def __call__(self, rows: Rows, columns: torch.Tensor) -> torch.Tensor:
+    def __call__(self, rows: Rows, columns: Sequence[int]) -> torch.Tensor:
         """Logits of ``columns``, (rows, columns, vocabulary), in float32 or more.
 
         Only those columns are projected to the vocabulary, unless in exact mode. With shifted logits a column is
@@ -48,27 +50,119 @@ class Predictor:
         if not self.settings.shifted_logits:
             logits = self._call(rows, columns)
         elif not self.edged:
-            logits = self._call(rows, columns - 1)
+            logits = self._call(rows, [column - 1 for column in columns])
         else:
-            both = self._call(rows, torch.cat([(columns - 1).clamp(min=0), columns]))
+            both = self._call(rows, [*(max(column - 1, 0) for column in columns), *columns])
             before, itself = both.split(len(columns), dim=1)
-            logits = itself.where((columns == rows.first[:, None])[..., None], before)
+            looked = torch.tensor(columns, device=both.device)
+            logits = itself.where((looked == rows.first[:, None])[..., None], before)
         if not self.config.exact:
             mask = torch.tensor([self.settings.mask_token_id], device=logits.device)
             logits = logits.index_fill(-1, mask, -torch.inf)
         return logits
 
-    def _call(self, rows: Rows, columns: torch.Tensor) -> torch.Tensor:
+    def keep(self, kept: torch.Tensor) -> None:
+        """Go on with the rows at ``kept`` alone."""
+
+    def _call(self, rows: Rows, columns: Sequence[int]) -> torch.Tensor:
         """Logits at ``columns``."""
+        looked = torch.tensor(columns, device=rows.ids.device)
+        attention = rows.visible.long() if self.padded else None
+        if self.settings.block_length is not None:
+            in_work = rows.positions.masked_fill(~rows.in_work, -1).amax(dim=1, keepdim=True)  # (rows, 1)
+            clean = rows.positions < in_work.div(self.settings.block_length, rounding_mode="floor") * (
+                self.settings.block_length
+            )
+            attention = self._block_mask(Tokens(rows.positions, clean, rows.visible))
         output = self.model(
             input_ids=rows.ids,  # (rows, width)
-            attention_mask=rows.visible.long() if self.padded else None,
+            attention_mask=attention,
             position_ids=rows.positions if self.padded else None,
             use_cache=False,
-            **({} if self.config.exact else {"logits_to_keep": columns}),
+            **({} if self.config.exact else {"logits_to_keep": looked}),
         )
-        logits = output.logits[:, columns] if self.config.exact else output.logits
-        return logits if logits.dtype in (torch.float32, torch.float64) else logits.float()
+        return _precise(output.logits[:, looked] if self.config.exact else output.logits)
+
+    def _block_mask(self, tokens: Tokens, queries: int | None = None) -> torch.Tensor:
+        """What a block model's last ``queries`` of ``tokens`` attend to, (rows, 1, queries, tokens)."""
+        assert self.settings.block_length is not None
+        return block_mask(
+            self.model, tokens, self.settings.block_length, self.settings.clean_attention, queries=queries
+        )
+
+
+@dataclass
+class _Stored:
+    """What a block diffusion model remembers of the rows in work.
+
+    Attributes:
+        cache: Keys and values of the first columns.
+        columns: How many these are.
+        before: (rows, 1, vocabulary) logits of the last of them, for models with shifted logits.
+    """
+
+    cache: Any = None
+    columns: int = 0
+    before: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class CachedPredictor(Predictor):
+    """Calls a block diffusion model on the block in work; what stands before it is in a cache, and never goes stale.
+
+    All rows work on the same columns. What a block holds when it is full is stored by the call that begins the next one, so
+    that storing costs no call of its own; the first call encodes the prompt, too.
+    """
+
+    stored: _Stored = field(default_factory=_Stored)
+
+    def keep(self, kept: torch.Tensor) -> None:
+        """Go on with the rows at ``kept`` alone."""
+        if self.stored.columns:
+            self.stored.cache.batch_select_indices(kept)
+        if self.stored.before is not None:
+            self.stored.before = self.stored.before[kept]
+
+    def _call(self, rows: Rows, columns: Sequence[int]) -> torch.Tensor:
+        """Logits at ``columns``: those of the block in work, or with shifted logits the ones before these."""
+        from transformers import DynamicCache
+
+        stored, length = self.stored, self.settings.block_length
+        assert length is not None
+        last = columns[-1] + int(self.settings.shifted_logits)
+        first = last // length * length
+        end, known = first + length, stored.columns
+        if columns[0] >= known:
+            stored.before = None
+        inside = [column - known for column in columns if column >= known]
+        if not inside:  # all that is left is predicted by what is stored
+            assert stored.before is not None
+            return stored.before
+        if stored.cache is None:
+            stored.cache = DynamicCache()
+        clean = torch.arange(end, device=rows.ids.device).expand(len(rows.ids), -1) < first
+        positions = rows.positions[:, :end]
+        output = self.model(
+            input_ids=rows.ids[:, known:end],  # (rows, not stored yet)
+            attention_mask=self._block_mask(Tokens(positions, clean, rows.visible[:, :end]), end - known),
+            position_ids=positions[:, known:],
+            past_key_values=stored.cache,
+            use_cache=True,
+            logits_to_keep=torch.tensor(inside, device=rows.ids.device),
+        )
+        stored.cache.crop(-length)  # the block in work is not final yet
+        logits = _precise(output.logits)
+        if len(inside) < len(columns):
+            assert stored.before is not None
+            logits = torch.cat([stored.before, logits], dim=1)
+        elif columns[0] < first:
+            stored.before = logits[:, :1]
+        stored.columns = first
+        return logits
+
+
+def _precise(logits: torch.Tensor) -> torch.Tensor:
+    return logits if logits.dtype in (torch.float32, torch.float64) else logits.float()
 
 
 # The rows of a batch in work: token ids, which are still masked, and how far each row has come.
@@ -92,6 +186,7 @@ class Rows:
         step: (rows,) steps taken in that block.
         masks: (rows,) masks of that block when work on it began.
         taken: (rows,) steps taken in all.
+        together: Whether rows wait until all have filled a block, as `RowsTogether` do, or go on each for itself.
     """
 
     index: torch.Tensor
@@ -105,6 +200,7 @@ class Rows:
     step: torch.Tensor
     masks: torch.Tensor
     taken: torch.Tensor
+    together: ClassVar[bool] = False
 
     @property
     def positions(self) -> torch.Tensor:
@@ -119,7 +215,12 @@ class Rows:
     @property
     def in_work(self) -> torch.Tensor:
         """(rows, width) masks that may be filled now."""
-        return self.open & (self.block_of <= self.block[:, None])
+        return self.open & (self.block_of <= self.block[:, None]) & self.working[:, None]
+
+    @property
+    def working(self) -> torch.Tensor:
+        """(rows,) those that do not wait for others."""
+        return self.block == self.block.amin() if self.together else torch.ones_like(self.block, dtype=torch.bool)
 
     def enter(self, entering: torch.Tensor) -> None:
         """Let rows, (rows,) booleans, go on to their next block with masks."""
@@ -135,6 +236,12 @@ class Rows:
         return replace(self, **{item.name: getattr(self, item.name)[kept] for item in fields(self)})
 
 
+class RowsTogether(Rows):
+    """Rows that work on the same block, and wait for each other."""
+
+    together = True
+
+
 def batch_rows(
     sequences: Sequence[Sequence[int]],
     mask_token_id: int,
@@ -143,6 +250,7 @@ def batch_rows(
     origins: Sequence[int],
     seeds: torch.Tensor,
     device: torch.device,
+    together: bool = False,
 ) -> Rows:
     """Rows out of token ids in which masks stand for what is to be filled.
 
@@ -153,6 +261,7 @@ def batch_rows(
         origins: Position of each row at which its block 0 begins.
         seeds: (rows,) of the noise.
         device: Where the tensors go.
+        together: Whether rows work on the same block; blocks of the same number then stand in the same columns.
     """
     width = max(map(len, sequences))
 
@@ -165,7 +274,7 @@ def batch_rows(
     positions = (visible.cumsum(dim=1) - 1).clamp(min=0)
     blocks = (positions - torch.tensor(origins, device=device)[:, None]).div(block_length, rounding_mode="floor")
     zeros = torch.zeros(len(sequences), dtype=torch.int64, device=device)
-    rows = Rows(
+    rows = (RowsTogether if together else Rows)(
         index=torch.arange(len(sequences), device=device),
         ids=ids,
         visible=visible,
@@ -227,22 +336,24 @@ def decode(
             kept = [row for row, leaves in enumerate(leaving) if not leaves]
             if not kept:
                 return finished, taken, calls
-            rows = rows.take(torch.tensor(kept, device=rows.ids.device))
+            staying = torch.tensor(kept, device=rows.ids.device)
+            rows = rows.take(staying)
+            predict.keep(staying)
         places = [column for column, used in enumerate(flags[len(leaving) :]) if used]
-        columns = torch.tensor(range(width) if config.exact else places, device=rows.ids.device)
-        committed = _step(predict, rows, columns, steps_per_block)
+        committed = _step(predict, rows, range(width) if config.exact else places, steps_per_block)
         calls += 1
         if watch is not None:
             watch(rows, committed)
-        done = rows.block == NO_BLOCK
         if config.stop_at_end and end_ids:
-            done |= _ended(rows, ends)
+            rows.block = rows.block.masked_fill(_ended(rows, ends), NO_BLOCK)
+        done = rows.block == NO_BLOCK
 
 
-def _step(predict: Predictor, rows: Rows, columns: torch.Tensor, steps_per_block: int) -> torch.Tensor:
+def _step(predict: Predictor, rows: Rows, places: Sequence[int], steps_per_block: int) -> torch.Tensor:
     """Predict, commit and go on; returns where tokens were committed, (rows, width)."""
-    config, positions = predict.config, rows.positions[:, columns]
-    logits = predict(rows, columns)  # (rows, columns, vocabulary)
+    columns = torch.tensor(places, device=rows.ids.device)
+    config, positions, working = predict.config, rows.positions[:, columns], rows.working
+    logits = predict(rows, places)  # (rows, columns, vocabulary)
     noise = None
     if config.temperature:
         noise = remasking.uniform(rows.seeds, rows.taken, positions, logits.shape[-1])
@@ -263,8 +374,8 @@ def _step(predict: Predictor, rows: Rows, columns: torch.Tensor, steps_per_block
     committed = torch.zeros_like(rows.open)
     committed[:, columns] = selected & (tokens != predict.settings.mask_token_id)
     rows.open &= ~committed
-    rows.step, rows.taken = rows.step + 1, rows.taken + 1
-    rows.enter(~rows.in_work.any(dim=1) | (rows.step >= steps_per_block))
+    rows.step, rows.taken = rows.step + working, rows.taken + working
+    rows.enter(working & (~rows.in_work.any(dim=1) | (rows.step >= steps_per_block)))
     return committed
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from kinject.errors import ConfigurationError, DataError
-from kinject.models.diffusion import diffusion_settings, text_config
+from kinject.models.diffusion import DiffusionSettings, diffusion_settings, text_config
 from kinject.sampling.config import SamplingConfig
 from kinject.sampling.decoding import Rows, batch_rows, decode
 from kinject.sampling.remasking import row_seeds
@@ -58,6 +58,9 @@ def sample(
 ) -> Sampled:
     """Answers after prompts. An answer is the same alone and in any batch.
 
+    A block diffusion model is decoded in its own blocks, whatever ``config.block_length`` says, with the keys and values of
+    what stands before a block in a cache; the end of the prompt opens the first block. `exact` does without the cache.
+
     Prompts of similar length share a batch. The model is used in the mode it is in: call ``model.eval()`` first.
 
     Args:
@@ -81,27 +84,35 @@ def sample(
     settings = diffusion_settings(model)
     given = [[int(index) for index in prompt] for prompt in prompts]
     _check_prompts(given, settings.mask_token_id)
-    _check_positions(model, given, config.answer_length)
+    _check_positions(model, given, config.answer_length, settings.block_length or 1)
     seeds = row_seeds(config.seed, given)
     sampled = _nothing_yet(len(given), history)
     ends = set(end_ids) if config.stop_at_end else set()
     answered = 0
     for batch in _batches(range(len(given)), given, batch_size):
+        asked = [given[row] for row in batch]
+        canvases = _canvases(asked, config.answer_length, settings)
+        block, steps = config.block, config.steps_per_block
+        if settings.block_length is not None:
+            block = settings.block_length
+            steps = block if config.steps is None else max(1, round(config.steps * block / config.answer_length))
         rows = batch_rows(
-            [given[row] + [settings.mask_token_id] * config.answer_length for row in batch],
+            canvases,
             settings.mask_token_id,
-            block_length=config.block,
-            origins=[len(given[row]) for row in batch],
+            block_length=block,
+            origins=[
+                len(prompt) if settings.block_length is None else len(prompt) // block * block for prompt in asked
+            ],
             seeds=seeds[batch],
             device=_device(model),
+            together=settings.block_length is not None and not config.exact,
         )
-        watch = _recorder(sampled, batch, [len(given[row]) for row in batch]) if history else None
-        ids, taken, calls = decode(
-            model, rows, config, settings, steps_per_block=config.steps_per_block, end_ids=end_ids, watch=watch
-        )
+        shown = [(len(prompt), len(prompt) + config.answer_length) for prompt in asked]
+        watch = _recorder(sampled, batch, shown) if history else None
+        ids, taken, calls = decode(model, rows, config, settings, steps_per_block=steps, end_ids=end_ids, watch=watch)
         _add(sampled, batch, taken, calls)
-        for row, decoded in zip(batch, ids, strict=True):
-            sampled.ids[row] = _until_end(decoded[-config.answer_length :], ends)
+        for row, decoded, canvas, (start, end) in zip(batch, ids, canvases, shown, strict=True):
+            sampled.ids[row] = _until_end(decoded[len(decoded) - len(canvas) :][start:end], ends)
         answered += len(batch)
         if progress is not None:
             progress(answered, len(given))
@@ -124,7 +135,8 @@ def infill(
         rows: Token ids with masks among them. A row without masks comes back as it is.
         config: How to decode; default: one block, one token a step. Blocks are counted from the beginning of the row,
             and ``steps`` are those of a block where ``block_length`` is None. Rows do not end early, whatever
-            ``stop_at_end`` says.
+            ``stop_at_end`` says. A block diffusion model has its own blocks, fills them from left to right, and sees nothing of
+            what follows the one in work.
         batch_size: Rows of a batch.
         history: Keep every step.
 
@@ -151,7 +163,7 @@ def infill(
         work = batch_rows(
             [given[number] for number in batch],
             settings.mask_token_id,
-            block_length=config.block_length or longest,
+            block_length=settings.block_length or config.block_length or longest,
             origins=[0] * len(batch),
             seeds=seeds[batch],
             device=_device(model),
@@ -163,7 +175,7 @@ def infill(
             settings,
             steps_per_block=longest if config.steps is None else config.steps_per_block,
             end_ids=(),
-            watch=_recorder(sampled, batch, [0] * len(batch)) if history else None,
+            watch=_recorder(sampled, batch, [(0, len(given[number])) for number in batch]) if history else None,
         )
         _add(sampled, batch, taken, calls)
         for number, decoded in zip(batch, ids, strict=True):
@@ -182,14 +194,33 @@ def _check_prompts(prompts: Sequence[Sequence[int]], mask_token_id: int) -> None
             )
 
 
-def _check_positions(model: Any, rows: Sequence[Sequence[int]], answer_length: int) -> None:
+def _check_positions(model: Any, rows: Sequence[Sequence[int]], answer_length: int, block_length: int = 1) -> None:
     positions = getattr(text_config(model), "max_position_embeddings", None)
     for number, row in enumerate(rows):
-        if positions is not None and len(row) + answer_length > positions:
+        if positions is not None and -(-(len(row) + answer_length) // block_length) * block_length > positions:
             raise ConfigurationError(
                 f"row {number} has {len(row)} tokens and answer_length is {answer_length}, but the model has "
-                f"{positions} positions (max_position_embeddings); shorten one of them"
+                f"{positions} positions (max_position_embeddings)"
+                + (f", of which it fills blocks of {block_length}" if block_length > 1 else "")
+                + "; shorten one of them"
             )
+
+
+def _canvases(prompts: Sequence[list[int]], answer_length: int, settings: DiffusionSettings) -> list[list[int]]:
+    """Prompts with the masks of their answers.
+
+    Those of a block diffusion model fill whole blocks, as in training. Behind them stand other tokens up to as many blocks as
+    the other rows have after their prompts' whole blocks; nothing sees them.
+    """
+    mask, block = settings.mask_token_id, settings.block_length
+    if block is None:
+        return [prompt + [mask] * answer_length for prompt in prompts]
+    blocks = [-(-(len(prompt) % block + answer_length) // block) for prompt in prompts]
+    canvases = []
+    for prompt, own in zip(prompts, blocks, strict=True):
+        written = prompt + [mask] * (own * block - len(prompt) % block)
+        canvases.append(written + [0 if mask else 1] * ((max(blocks) - own) * block))
+    return canvases
 
 
 def _batches(numbers: Sequence[int], rows: Sequence[Sequence[int]], batch_size: int) -> Iterator[list[int]]:
@@ -218,16 +249,20 @@ def _until_end(answer: list[int], ends: set[int]) -> list[int]:
     return answer[: stop + 1]
 
 
-def _recorder(sampled: Sampled, batch: Sequence[int], hidden: Sequence[int]) -> Callable[[Rows, torch.Tensor], None]:
-    """Adds every step to the history, without the first ``hidden`` tokens of a row."""
+def _recorder(
+    sampled: Sampled, batch: Sequence[int], shown: Sequence[tuple[int, int]]
+) -> Callable[[Rows, torch.Tensor], None]:
+    """Adds every step to the history, of each row the tokens from the first place ``shown`` up to the second."""
 
     def record(rows: Rows, committed: torch.Tensor) -> None:
         starts = rows.first.tolist()
         for index, start, ids, new in zip(
             rows.index.tolist(), starts, rows.ids.tolist(), committed.tolist(), strict=True
         ):
-            start += hidden[index]
-            step = Step(ids[start:], [place for place, filled in enumerate(new[start:]) if filled])
+            if rows.together and not any(new):  # it waits for others
+                continue
+            places = slice(start + shown[index][0], start + shown[index][1])
+            step = Step(ids[places], [place for place, filled in enumerate(new[places]) if filled])
             sampled.history[batch[index]].append(step)
 
     return record
