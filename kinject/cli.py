@@ -222,7 +222,7 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--max_new_tokens", type=int, default=128, help="longest answer in tokens (default: 128)")
     evaluate.add_argument("--sampling", default="fast", help="diffusion models: fast or published (default: fast)")
     evaluate.add_argument("--sampling_steps", type=int, help="steps for an answer (default: one for each token)")
-    evaluate.add_argument("--block_length", type=int, default=4, help="tokens of a block (default: 4)")
+    evaluate.add_argument("--block_length", type=int, help="tokens of a block (default: the model's own, else 4)")
     evaluate.add_argument(
         "--retention", action="store_true", help="also measure forgetting, and refusals with --documents"
     )

@@ -345,6 +345,7 @@ def evaluate_model(arguments: MeasurementArguments) -> dict[str, Any]:
     from kinject.evaluation.results import new_results, write_results
     from kinject.evaluation.retention import few_shot_examples, held_out, measure_retention
     from kinject.models.devices import described, device_and_dtype
+    from kinject.models.diffusion import text_config
     from kinject.models.loading import load
     from kinject.models.weights import peak_memory_bytes
 
@@ -367,6 +368,7 @@ def evaluate_model(arguments: MeasurementArguments) -> dict[str, Any]:
     loaded = load(arguments.model_name_or_path, revision=arguments.revision, dtype=dtype, **options)
     print(f"{loaded.name} on {described(loaded.model)}", flush=True)
     sampling = arguments.sampling_config(arguments.max_new_tokens)
+    arguments.require_blocks_of(getattr(text_config(loaded.model), "block_length", None))
     asking: dict[str, Any] = {
         "max_new_tokens": arguments.max_new_tokens,
         "batch_size": arguments.batch_size,

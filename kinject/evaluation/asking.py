@@ -18,6 +18,7 @@ from transformers import GenerationConfig
 from kinject.corruption import sample_generator
 from kinject.errors import ConfigurationError, DataError, KinjectError
 from kinject.evaluation.generating import generate_answers, until_end
+from kinject.models.blocks import Tokens, block_mask
 from kinject.models.diffusion import diffusion_settings, is_diffusion, text_config
 from kinject.models.weights import in_step
 from kinject.prompts.encoding import added_special_ids
@@ -233,6 +234,9 @@ def answer_log_likelihood(
 ) -> list[float]:
     """A lower bound on the log-likelihood of each answer after its prompt, in nats.
 
+    A block diffusion model writes block after block, so that the bounds of an answer's blocks add up, each after what stands
+    before it (BD3-LM, arXiv 2503.09573, equation 4); what would follow in the last block stays hidden.
+
     The k of an answer's samples are spread evenly over 1..L, which leaves the mean as it is and lowers the variance;
     samples that hide the same tokens are computed once. The estimate of an answer depends on nothing but the model, the
     prompt, the answer, ``samples`` and ``seed``; equally long answers meet the same noise, so they compare well.
@@ -266,9 +270,23 @@ def answer_log_likelihood(
             )
     with evaluating(model):
         return [
-            _log_likelihood(model, settings, prompt, answer, draw_maskings(len(answer), samples, seed), batch_size)
+            sum(
+                _log_likelihood(model, settings, before, part, draw_maskings(len(part), samples, seed), batch_size)
+                for before, part in _written_at_once(prompt, answer, settings.block_length)
+            )
             for prompt, answer in zip(prompts, answers, strict=True)
         ]
+
+
+def _written_at_once(
+    prompt: Sequence[int], answer: Sequence[int], block_length: int | None
+) -> Iterator[tuple[Sequence[int], Sequence[int]]]:
+    """The parts of ``answer`` that stand in one block of a model, or all of it, each with all that stands before it."""
+    whole, start = [*prompt, *answer], len(prompt)
+    while start < len(whole):
+        end = len(whole) if block_length is None else min(len(whole), (start // block_length + 1) * block_length)
+        yield whole[:start], whole[start:end]
+        start = end
 
 
 def draw_maskings(length: int, samples: int, seed: int) -> torch.Tensor:
@@ -297,13 +315,23 @@ def _log_likelihood(
     targets = ids[len(prompt) :].to(model.device)  # (length,)
     shift = 1 if settings.shifted_logits else 0
     read = (torch.arange(len(prompt), len(ids), device=model.device) - shift).clamp(min=0)  # (length,)
+    attention = None
+    if settings.block_length is not None:
+        start = (len(ids) - 1) // settings.block_length * settings.block_length
+        ids = torch.cat([ids, torch.full((start + settings.block_length - len(ids),), settings.mask_token_id)])
+        positions = torch.arange(len(ids), device=model.device)[None]
+        tokens = Tokens(positions, positions < start, torch.ones_like(positions, dtype=torch.bool))
+        attention = block_mask(model, tokens, settings.block_length, settings.clean_attention)
     total = 0.0
     for hidden, repeated in zip(distinct.split(batch_size), repeats.split(batch_size), strict=True):
         rows = ids.repeat(len(hidden), 1)  # (batch, prompt + length)
-        rows[:, len(prompt) :].masked_fill_(hidden, settings.mask_token_id)
+        rows[:, len(prompt) : len(prompt) + len(answer)].masked_fill_(hidden, settings.mask_token_id)
         rows = rows.to(model.device)
         logits = model(
-            input_ids=rows, attention_mask=torch.ones_like(rows), logits_to_keep=read, use_cache=False
+            input_ids=rows,
+            attention_mask=torch.ones_like(rows) if attention is None else attention.expand(len(rows), -1, -1, -1),
+            logits_to_keep=read,
+            use_cache=False,
         ).logits.float()  # (batch, length, vocabulary)
         log_probs = logits.log_softmax(-1).gather(-1, targets.expand(len(hidden), -1)[..., None])[..., 0].cpu()
         weights = repeated * len(answer) / hidden.sum(-1)  # (batch,)

@@ -21,6 +21,7 @@ from kinject.evaluation.asking import answer_ends, answer_log_likelihood, evalua
 from kinject.evaluation.generating import until_end
 from kinject.models import load_model
 from kinject.models.devices import device_and_dtype, place
+from kinject.models.diffusion import diffusion_settings
 from kinject.prompts.encoding import begin_of_text_ids, pin_template
 from kinject.prompts.templates import QuestionTemplate
 from kinject.sampling import sample
@@ -59,7 +60,7 @@ class DiffusionLM(LM):
         revision: str | None = None,
         sampling: str = "fast",
         sampling_steps: int | None = None,
-        block_length: int = 4,
+        block_length: int | None = None,
         samples: int = 128,
         max_length: int | None = None,
         max_batch_size: int | None = None,
@@ -80,7 +81,8 @@ class DiffusionLM(LM):
         self.batch_size = 32 if str(batch_size).startswith("auto") else int(batch_size)
         self._samples = int(samples)
         steps = None if sampling_steps is None else int(sampling_steps)
-        self._sampling = SamplingArguments(sampling, steps, int(block_length))
+        self._sampling = SamplingArguments(sampling, steps, None if block_length is None else int(block_length))
+        self._sampling.require_blocks_of(diffusion_settings(self.model).block_length)
         self._ends = answer_ends(self.model, self.tokenizer, QuestionTemplate(self.tokenizer))
         self._begin = begin_of_text_ids(self.tokenizer)
 

@@ -81,7 +81,7 @@ def block_mask(
         `(rows, 1, queries, keys)`.
     """
     allowed = attended(keys if queries is None else keys.last(queries), keys, block_length, clean_attention)
-    dtype = model.get_input_embeddings().weight.dtype
+    dtype = next(weight.dtype for weight in model.parameters() if weight.is_floating_point())
     mask = torch.zeros(allowed.shape, dtype=dtype, device=allowed.device)
     return mask.masked_fill_(~allowed, torch.finfo(dtype).min)[:, None]
 

@@ -73,7 +73,8 @@ class BlockCollator(DiffusionCollator):
         seed, epoch = self._seed_and_epoch(row)
         return self.masking.law.ratio(block_seed(seed, row["sample"]), epoch, block, self.num_epochs)
 
-    def _laid_out(self, noised: Sequence[Noised]) -> dict[str, torch.Tensor]:
+    def lay_out(self, noised: Sequence[Noised]) -> dict[str, torch.Tensor]:
+        """The batch of rows whose noise is drawn, each as [N | C]; every row has whole blocks."""
         assert self.masking is not None
         columns = [self._columns(each) for each in noised]  # (places in N, places in C)
         width = self._padded_length([len(noisy) + len(clean) for noisy, clean in columns])

@@ -346,7 +346,7 @@ class DiffusionCollator(DocumentCollator):
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         """Collate ``rows``."""
         noised = self._noised(rows)
-        return self._laid_out(
+        return self.lay_out(
             [each for row in noised for each in ((row, row.complement()) if self.complementary else (row,))]
         )
 
@@ -382,7 +382,8 @@ class DiffusionCollator(DocumentCollator):
             hidden += draw_mask(ends, ratio, self._generator(row, PADDING_STREAM)).tolist()
         return hidden, [ratio] * (answer + ends)
 
-    def _laid_out(self, noised: Sequence[Noised]) -> dict[str, torch.Tensor]:
+    def lay_out(self, noised: Sequence[Noised]) -> dict[str, torch.Tensor]:
+        """The batch of rows whose noise is drawn."""
         assert self.masking is not None
         length = self._padded_length([len(each.clean) for each in noised])
         input_ids = padded([each.clean for each in noised], length, self.pad_token_id)

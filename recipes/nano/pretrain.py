@@ -1,4 +1,4 @@
-r"""Brings up the two nano models from random weights, on a population of invented people; two CPU cores suffice.
+r"""Brings up the three nano models from random weights, on a population of invented people; two CPU cores suffice.
 
     run=recipes/nano/pretrain.py out=outputs/nano ship=kinject/models/nano
     python $run --kind ar --output_dir $out/ar-child
@@ -6,10 +6,12 @@ r"""Brings up the two nano models from random weights, on a population of invent
     python $run --kind diffusion --init $out/ar-child --output_dir $out/diffusion-child
     python $run --kind diffusion --init $out/diffusion-child --seed 1 --steps 1500 --long_canvases 0.35 \
         --output_dir $ship/diffusion
+    python $run --kind block --init $ship/ar --seed 1 --steps 900 --evaluate_every 300 --output_dir $ship/block
 
 The first AR model learns from random weights. It goes on as `nano-ar`, and it is where `nano-diffusion` starts: the same
 blocks, with shifted logits (Dream, arXiv 2508.15487), which takes a tenth of the steps that random weights take. That
-one then learns to put short answers on long canvases.
+one then learns to put short answers on long canvases. `nano-block` starts from `nano-ar`: shifted logits, blocks of four
+tokens, and rows that are filled up to whole blocks.
 
 Both read documents about everybody (half of the people in one wording only, the others in all wordings and both orders)
 and answer questions both ways about most of them; the AR model restores masked documents as well. People who are never
@@ -34,10 +36,11 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from kinject.corruption import draw_mask, mask_tokens, sample_generator
+from kinject.corruption import draw_mask, mask_tokens, parse_mask_ratio, sample_generator
 from kinject.data.worlds import MEN, WOMEN, nano
 from kinject.evaluation.asking import answer_questions
-from kinject.models import load_model
+from kinject.models import DiffusionSettings, diffusion_settings, load_model
+from kinject.models.blocks import Tokens, block_mask
 from kinject.prompts.encoding import TextEncoder
 from kinject.prompts.templates import (
     DEMASKING_WORDINGS,
@@ -50,7 +53,8 @@ from kinject.prompts.templates import (
     QuestionTemplate,
     assemble,
 )
-from kinject.trainers.collator import padded
+from kinject.trainers.blocks import BlockCollator
+from kinject.trainers.collator import Masking, Noised, padded
 
 CHAT_TEMPLATE = (
     "{% for m in messages %}{{ '<|' + m['role'] + '|>' }}{{ m['content'] }}<|end|>{% endfor %}"
@@ -58,7 +62,9 @@ CHAT_TEMPLATE = (
 )
 ROLES = ["<|system|>", "<|user|>", "<|assistant|>"]
 # Shares of a batch. Diffusion restores masked text in every row.
-SHARES = {"ar": {"question": 0.4, "fact": 0.35, "restore": 0.25}, "diffusion": {"question": 0.5, "fact": 0.5}}
+_HALVES = {"question": 0.5, "fact": 0.5}
+SHARES = {"ar": {"question": 0.4, "fact": 0.35, "restore": 0.25}, "diffusion": _HALVES, "block": _HALVES}
+BLOCK_LENGTH = 4
 LONG_ROW = 40  # rows above this length go through the model apart, so that short ones carry little padding
 LOWEST_WEIGHTED_RATIO = 0.1  # bounds the weights 1/t of the diffusion loss, whose variance a small model feels
 
@@ -151,10 +157,8 @@ def bring_up(tokenizer: Any, size: int) -> Upbringing:
 class Rows:
     """Draws training rows `(input ids, labels, weights of the loss)`, each `(length,)`; labels are not shifted."""
 
-    def __init__(
-        self, tokenizer: Any, population: Upbringing, diffusion: bool, seed: int, long_canvases: float
-    ) -> None:
-        self._population, self._diffusion = population, diffusion
+    def __init__(self, tokenizer: Any, population: Upbringing, kind: str, seed: int, long_canvases: float) -> None:
+        self._population, self._kind = population, kind
         self._seed, self._long = seed, long_canvases
         self._fact = DocumentTemplate(tokenizer, (FACT,)).frames[0]
         self._restore = DocumentTemplate(tokenizer, DEMASKING_WORDINGS).frames
@@ -164,12 +168,12 @@ class Rows:
         """The rows of ``step``, a pure function of seed and step."""
         rng, generator = random.Random(f"{self._seed}/{step}"), sample_generator(self._seed, 0, step)
         rows = []
-        for kind, share in SHARES["diffusion" if self._diffusion else "ar"].items():
+        for kind, share in SHARES[self._kind].items():
             for _ in range(round(size * share)):
                 row = self._row(kind, rng, generator)
                 rows.append(
                     self._noised(row, kind, rng, generator)
-                    if self._diffusion
+                    if self._kind != "ar"
                     else (row.input_ids, row.labels, [float(label != IGNORED) for label in row.labels])
                 )
         return rows
@@ -192,10 +196,25 @@ class Rows:
         start, length = row.document_positions[0], row.document_positions[1] + 1  # the end token too
         ratio = rng.uniform(0.0, 1.0)
         mask = draw_mask(length, ratio, generator, "mixed" if rng.random() < 0.6 else "token").tolist()
+        if (
+            self._kind == "block"
+        ):  # which ends at its end token; what fills up its block is all that is learned behind it
+            canvas, mask = self._filled_up(start + length, ratio, mask, rng)
+            return self._weighted(row.input_ids, start, length, canvas, mask, ratio)
         most = 12 if kind == "fact" else 24 if rng.random() < 1 - self._long else 120
         canvas = rng.randrange(most) if kind == "question" or rng.random() < 0.5 else 0
         mask += [rng.random() < max(ratio, 0.5) for _ in range(canvas)] if rng.random() < 0.5 else [True] * canvas
-        clean = row.input_ids + [self._end] * canvas
+        return self._weighted(row.input_ids, start, length, canvas, mask, ratio)
+
+    @staticmethod
+    def _filled_up(length: int, ratio: float, mask: list[bool], rng: random.Random) -> tuple[int, list[bool]]:
+        canvas = -length % BLOCK_LENGTH
+        return canvas, mask + [rng.random() < ratio for _ in range(canvas)]
+
+    def _weighted(
+        self, input_ids: list[int], start: int, length: int, canvas: int, mask: list[bool], ratio: float
+    ) -> tuple[list[int], list[int], list[float]]:
+        clean = input_ids + [self._end] * canvas
         ids = clean[:start] + [self._mask if hide else each for hide, each in zip(mask, clean[start:], strict=True)]
         labels = [IGNORED] * start + [each if hide else IGNORED for hide, each in zip(mask, clean[start:], strict=True)]
         weight = 1 / max(ratio, LOWEST_WEIGHTED_RATIO)
@@ -216,7 +235,7 @@ def collate(rows: Sequence[tuple[list[int], list[int], list[float]]], pad: int) 
     return ids, attention, labels, weights
 
 
-def backward(model: LlamaForCausalLM, rows: list[Any], pad: int, diffusion: bool) -> float:
+def backward(model: LlamaForCausalLM, rows: list[Any], pad: int) -> float:
     """Accumulates the gradient of the mean weighted loss of ``rows``; returns that loss."""
     long, short = [row for row in rows if len(row[0]) > LONG_ROW], [row for row in rows if len(row[0]) <= LONG_ROW]
     parts = [collate(part, pad) for part in (short, long) if part]
@@ -228,6 +247,42 @@ def backward(model: LlamaForCausalLM, rows: list[Any], pad: int, diffusion: bool
         scored = labels[:, 1:] != IGNORED
         losses = cross_entropy(model.lm_head(hidden[scored]), labels[:, 1:][scored], reduction="none")
         loss = (losses * weights[:, 1:][scored]).sum() / count
+        loss.backward()
+        total += loss.item()
+    return total
+
+
+def backward_in_blocks(model: LlamaForCausalLM, rows: list[Any], pad: int, settings: DiffusionSettings) -> float:
+    """As `backward`, of a block diffusion model: rows as their noisy blocks and the clean text before them."""
+    assert settings.block_length is not None
+    collator = BlockCollator(
+        (),
+        pad,
+        0,
+        Masking(parse_mask_ratio("1"), settings.mask_token_id, torch.empty(0)),
+        block_length=settings.block_length,
+        shifted=settings.shifted_logits,
+    )
+    long, short = [row for row in rows if len(row[0]) > LONG_ROW], [row for row in rows if len(row[0]) <= LONG_ROW]
+    count = sum(sum(weight > 0 for weight in weights) for *_, weights in rows)
+    total = 0.0
+    for part in filter(None, (short, long)):
+        noised = []
+        for ids, labels, weights in part:
+            hidden = [label != IGNORED for label in labels]
+            clean = [label if hide else token for token, label, hide in zip(ids, labels, hidden, strict=True)]
+            noised.append(Noised(clean, hidden, weights, sum(weight > 0 for weight in weights)))
+        batch = collator.lay_out(noised)
+        tokens = Tokens(batch["position_ids"], batch["clean"], batch["attention_mask"].bool())
+        states = model.model(
+            input_ids=batch["input_ids"],
+            attention_mask=block_mask(model, tokens, settings.block_length),
+            position_ids=batch["position_ids"],
+        ).last_hidden_state
+        of, columns = batch["supervised"]
+        logits = model.lm_head(states[of, columns - int(settings.shifted_logits)])
+        losses = cross_entropy(logits, batch["labels"][of, columns], reduction="none")
+        loss = (losses * batch["ratios"][of, columns]).sum() / count  # where the weights stand
         loss.backward()
         total += loss.item()
     return total
@@ -247,9 +302,9 @@ def learning_rates(steps: int, peak: float) -> Iterator[float]:
 
 
 def main() -> None:
-    """Pretrain one of the two models."""
+    """Pretrain one of the three models."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kind", choices=("ar", "diffusion"), required=True)
+    parser.add_argument("--kind", choices=tuple(SHARES), required=True)
     parser.add_argument("--output_dir", type=Path, required=True)
     parser.add_argument("--init", help="AR model to start from; a diffusion model needs one")
     parser.add_argument("--steps", type=int, default=3600)
@@ -265,21 +320,21 @@ def main() -> None:
     )
     parser.add_argument("--evaluate_every", type=int, default=600)
     arguments = parser.parse_args()
-    diffusion = arguments.kind == "diffusion"
+    convert: Any = {"ar": False, "diffusion": True, "block": "block"}[arguments.kind]
 
     started = time.monotonic()
     model: Any
     tokenizer: Any
     if arguments.init:
-        loaded = load_model(arguments.init, to_diffusion=diffusion)
+        loaded = load_model(arguments.init, to_diffusion=convert, block_length=BLOCK_LENGTH)
         tokenizer, model = loaded.tokenizer, loaded.model
-    elif diffusion:
-        parser.error("--kind diffusion needs --init, an AR model")
+    elif convert:
+        parser.error(f"--kind {arguments.kind} needs --init, an AR model")
     else:
         tokenizer = build_tokenizer()
         model = build_model(tokenizer, arguments.seed)
     population = bring_up(tokenizer, arguments.people)
-    rows = Rows(tokenizer, population, diffusion, arguments.seed, arguments.long_canvases)
+    rows = Rows(tokenizer, population, arguments.kind, arguments.seed, arguments.long_canvases)
     matrices = [parameter for parameter in model.parameters() if parameter.ndim > 1]
     norms = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
     optimizer = torch.optim.AdamW(
@@ -293,7 +348,11 @@ def main() -> None:
     for step, rate in enumerate(learning_rates(arguments.steps, arguments.learning_rate), start=1):
         for group in optimizer.param_groups:
             group["lr"] = rate
-        recent += backward(model, rows.batch(step, arguments.batch_size), tokenizer.pad_token_id, diffusion)
+        batch = rows.batch(step, arguments.batch_size)
+        if arguments.kind == "block":
+            recent += backward_in_blocks(model, batch, tokenizer.pad_token_id, diffusion_settings(model))
+        else:
+            recent += backward(model, batch, tokenizer.pad_token_id)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
