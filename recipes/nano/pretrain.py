@@ -6,7 +6,7 @@ r"""Brings up the three nano models from random weights, on a population of inve
     python $run --kind diffusion --init $out/ar-child --output_dir $out/diffusion-child
     python $run --kind diffusion --init $out/diffusion-child --seed 1 --steps 1500 --long_canvases 0.35 \
         --output_dir $ship/diffusion
-    python $run --kind block --init $ship/ar --seed 1 --steps 900 --evaluate_every 300 --output_dir $ship/block
+    python $run --kind block --init $ship/ar --seed 1 --steps 120 --learning_rate 1e-3 --output_dir $ship/block
 
 The first AR model learns from random weights. It goes on as `nano-ar`, and it is where `nano-diffusion` starts: the same
 blocks, with shifted logits (Dream, arXiv 2508.15487), which takes a tenth of the steps that random weights take. That

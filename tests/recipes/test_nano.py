@@ -28,7 +28,8 @@ def test_shipped_models_answer_both_ways_about_the_people_they_know(name: str) -
     answers = answer_questions(loaded.model, loaded.tokenizer, [each.question for each in questions], max_new_tokens=16)
     scores = score_answers(questions, answers)
     assert min(scores[direction]["exact_match"] for direction in ("forward", "backward")) > 0.95
-    assert loaded.is_diffusion == (name == "nano-diffusion")
+    assert loaded.is_diffusion == (name != "nano-ar")
+    assert getattr(loaded.model.config, "block_length", None) == {"nano-block": 4}.get(name)
     assert 1e6 < loaded.model.num_parameters() < 5e6
 
 
