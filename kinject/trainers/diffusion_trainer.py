@@ -16,8 +16,7 @@ from kinject.models.blocks import Tokens, block_mask
 from kinject.models.diffusion import attend_in_blocks, diffusion_settings, is_diffusion, text_config, to_diffusion
 from kinject.prompts.encoding import end_of_text_id
 from kinject.prompts.templates import ANSWER, FACT, IGNORED, RAW_FROM_BEGIN, Wording, resolve_mask_token
-from kinject.trainers.blocks import BlockCollator
-from kinject.trainers.collator import DiffusionCollator, DocumentCollator, Masking
+from kinject.trainers.collator import BlockCollator, DiffusionCollator, DocumentCollator, Masking
 from kinject.trainers.diffusion_config import DiffusionSFTConfig
 from kinject.trainers.document_config import DocumentSFTConfig
 from kinject.trainers.document_trainer import DocumentSFTTrainer
@@ -43,8 +42,8 @@ class DiffusionSFTTrainer(DocumentSFTTrainer):
     Besides trl's metrics, `mask_ratio` and the unweighted loss by quartile of p (`loss_ratio_q1` ... `loss_ratio_q4`) are
     logged.
 
-    A block diffusion model learns on [noisy | clean] rows (`kinject.trainers.blocks`), all positions of a block given the clean
-    blocks before it; what fills the last block up is learned, too.
+    A block diffusion model learns on [noisy | clean] rows (`kinject.trainers.collator`), all positions of a block given the
+    clean blocks before it; what fills the last block up is learned, too.
 
     See [`DocumentSFTTrainer`] for the arguments and further errors. With `args.to_diffusion` the model may be
     autoregressive; it is turned into a diffusion model in place.

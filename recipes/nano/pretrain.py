@@ -53,8 +53,7 @@ from kinject.prompts.templates import (
     QuestionTemplate,
     assemble,
 )
-from kinject.trainers.blocks import BlockCollator
-from kinject.trainers.collator import Masking, Noised, padded
+from kinject.trainers.collator import BlockCollator, Masking, Noised, padded
 
 CHAT_TEMPLATE = (
     "{% for m in messages %}{{ '<|' + m['role'] + '|>' }}{{ m['content'] }}<|end|>{% endfor %}"
