@@ -22,6 +22,19 @@ if TYPE_CHECKING:
 # their logits are shifted. iLLaDA (arXiv 2606.25331) is a Llama, Dream (arXiv 2508.15487) a Qwen2.
 _NATIVE_WEIGHTS = {"llada": ("llama", False), "illada": ("llama", False), "Dream": ("qwen2", True)}
 _NATIVE_FIXED = {"layer_norm_eps": None, "resid_pdrop": 0.0, "use_mrope": False, "use_sliding_window": False}
+# Block diffusion checkpoints in the same way, and what holds where config.json is silent: mask token, block length.
+# a2d-* (dllm) attends in blocks or not, by what its config.json says alone.
+_BLOCK_WEIGHTS: dict[str, tuple[str, bool, int | None, int | None]] = {
+    "sdar": ("qwen3", False, 151669, 4),
+    "sdar_moe": ("qwen3_moe", False, 151669, 4),
+    "Fast_dLLM_Qwen": ("qwen2", True, 151665, 32),
+    **{f"a2d-{name}": (name, False, None, None) for name in ("llama", "qwen2", "qwen3")},
+}
+_BLOCK_LENGTHS = ("block_length", "block_size", "bd_size")  # under which names it is told
+_TRAINING_ONLY = (
+    *("debug", "ep_size", "fuse_cross_entropy", "micro_forward", "skip_checkpoint", "use_deepep"),
+    *("attn_implementation", "_attn_implementation"),
+)
 _DROPPED = ("model_type", "architectures", "auto_map", "transformers_version", "use_cache", *_NATIVE_FIXED)
 
 
@@ -50,6 +63,8 @@ def loading_options(fields: Mapping[str, Any], trust_remote_code: bool = False) 
         return {"config": native_config(fields), "key_mapping": KEY_MAPPING}
     if model_type in _NATIVE_WEIGHTS:
         return {"config": _config_under_another_name(fields, *_NATIVE_WEIGHTS[model_type])}
+    if model_type in _BLOCK_WEIGHTS:
+        return {"config": _block_config(fields, *_BLOCK_WEIGHTS[model_type])}
     if not (trust_remote_code and fields.get("auto_map")):
         _require_native(model_type)
     return {}
@@ -64,6 +79,24 @@ def _config_under_another_name(fields: Mapping[str, Any], model_type: str, shift
     ids = {name: values.pop(name, None) for name in ("bos_token_id", "eos_token_id", "pad_token_id", "mask_token_id")}
     facts = {"is_causal": False, "shifted_logits": shifted_logits, "use_cache": False}
     return AutoConfig.for_model(model_type, **values, **ids, **facts)
+
+
+def _block_config(
+    fields: Mapping[str, Any], model_type: str, shifted: bool, mask_token_id: int | None, block_length: int | None
+) -> PreTrainedConfig:
+    told = {name: fields[name] for name in _BLOCK_LENGTHS if fields.get(name) is not None}
+    if len(set(told.values())) > 1:
+        raise ConfigurationError(
+            f"config.json has {told}, which disagree; keep the one that the model was trained with."
+        )
+    own = {name: value for name, value in fields.items() if name not in (*_BLOCK_LENGTHS, *_TRAINING_ONLY)}
+    if own.get("mask_token_id") is None:
+        own["mask_token_id"] = mask_token_id
+    config: Any = _config_under_another_name(own, model_type, shifted)
+    length = next(iter(told.values()), block_length)
+    if length is not None:
+        config.block_length = length
+    return config
 
 
 def _require_native(model_type: str | None) -> None:

@@ -1,0 +1,62 @@
+"""Block diffusion checkpoints under names of their own load into native classes, with the same logits."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from kinject.errors import ConfigurationError
+from kinject.models import DiffusionSettings, diffusion_settings, load_model, save_model
+from tests.conftest import build_tokenizer
+from tests.models.architectures import random_model
+
+OTHERS = {"auto_map": {"AutoModel": "modeling.X"}, "fuse_cross_entropy": True, "attn_implementation": "flex_attention"}
+
+
+def write(directory: Path, name: str, model_type: str, **fields: Any) -> Any:
+    tokenizer = build_tokenizer()
+    model = random_model(name, tokenizer)
+    save_model(model, directory, tokenizer=tokenizer)
+    file = directory / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "model_type": model_type, **OTHERS, **fields}))
+    return model.eval()
+
+
+@pytest.mark.parametrize(
+    ("name", "model_type", "fields", "expected"),
+    [
+        ("qwen3", "sdar", {"mask_token_id": 260, "block_size": 8}, DiffusionSettings(260, False, 8)),
+        ("qwen3", "sdar", {"mask_token_id": 260}, DiffusionSettings(260, False, 4)),
+        ("qwen2", "Fast_dLLM_Qwen", {"mask_token_id": 260, "bd_size": 16}, DiffusionSettings(260, True, 16)),
+        ("llama", "a2d-llama", {"mask_token_id": 260}, DiffusionSettings(260, False)),
+        ("qwen3", "a2d-qwen3", {"mask_token_id": 260, "block_size": 32}, DiffusionSettings(260, False, 32)),
+    ],
+)
+def test_foreign_layouts_load_and_are_saved_as_native(
+    tmp_path: Path, name: str, model_type: str, fields: dict[str, Any], expected: DiffusionSettings
+) -> None:
+    theirs = write(tmp_path / "theirs", name, model_type, **fields)
+    loaded = load_model(str(tmp_path / "theirs"))
+    assert diffusion_settings(loaded.model) == expected
+    save_model(loaded.model, tmp_path / "ours", tokenizer=loaded.tokenizer)  # type: ignore[arg-type]
+    again = load_model(str(tmp_path / "ours"))
+    assert diffusion_settings(again.model) == expected
+    ids = torch.tensor([[5, 6, 7, 8]])
+    mask = torch.zeros(1, 1, 4, 4).masked_fill(torch.ones(4, 4).triu(1).bool(), -torch.inf)
+    for model in (loaded.model, again.model):
+        with torch.no_grad():
+            found, wanted = (each.eval()(input_ids=ids, attention_mask=mask).logits for each in (model, theirs))
+        assert torch.equal(found, wanted)
+
+
+def test_what_a_layout_cannot_mean_is_refused_by_name(tmp_path: Path) -> None:
+    write(tmp_path / "two", "qwen3", "sdar", mask_token_id=260, block_size=4, bd_size=8)
+    with pytest.raises(ConfigurationError, match="block_size.*bd_size.*disagree"):
+        load_model(str(tmp_path / "two"))
+    write(tmp_path / "outside", "qwen3", "sdar")
+    with pytest.raises(ConfigurationError, match="mask_token_id is 151669, outside its vocabulary"):
+        load_model(str(tmp_path / "outside"))
