@@ -6,15 +6,18 @@ Only argparse is imported until a command runs, so that help answers at once.
 from __future__ import annotations
 
 import argparse
+import io
 import json
+import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import fields
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kinject import __version__
 from kinject.commands import recipe
@@ -32,7 +35,7 @@ from kinject.commands.options import (
     recipe_help,
 )
 from kinject.commands.recipe import read_config, split_arguments
-from kinject.compat import quiet_libraries
+from kinject.compat import is_first_process, quiet_libraries
 from kinject.errors import ConfigurationError, exit_on_user_error
 from kinject.reproduction.command import DESCRIPTION, add_arguments
 from kinject.reproduction.command import run as reproduce_tables
@@ -170,6 +173,7 @@ def build_parser() -> argparse.ArgumentParser:
     ask.add_argument("--base", action="store_true", help="also show the answers of the model before training")
     ask.add_argument("--system_prompt", help="system message; default: the chat template's own")
     ask.add_argument("--max_new_tokens", type=int, default=128, help="longest answer in tokens (default: 128)")
+    ask.add_argument("--json", action="store_true", help="print questions and answers as JSON, and nothing else")
     ask.add_argument("--show", action="store_true", help="draw how a masked diffusion model fills in its answers")
     ask.set_defaults(run=run_ask)
 
@@ -343,6 +347,29 @@ def build_parser() -> argparse.ArgumentParser:
 
 def run_inject(words: Sequence[str]) -> None:
     """`kinject inject`: the recipe of an objective, with the common options up front."""
+    modes = ("--quiet", "--json")
+    chosen = [mode for mode in modes if mode in words]
+    left = [word for word in words if word not in modes]
+    if not chosen or recipe.asks_for_help(left):
+        _inject(left)
+        return
+    for name in ("TQDM_DISABLE", "HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS"):
+        os.environ.setdefault(name, "1")  # read where the libraries load
+    with redirect_stdout(io.StringIO()):
+        found = _inject(left)
+    if found is None or not is_first_process():
+        return
+    from kinject.evaluation.report import verdict
+    from kinject.evaluation.results import as_json
+
+    if "--json" in chosen:
+        print(as_json(found))
+    elif "after" in found:
+        print(verdict(found))
+
+
+def _inject(words: Sequence[str]) -> Mapping[str, Any] | None:
+    """Train as ``words`` say; what the recipe returns, or None where only help was asked for."""
     preset, words = _preset(words)
     if recipe.asks_for_help(words):
         flags = ("-h", "--help", "--all_options")
@@ -353,7 +380,7 @@ def run_inject(words: Sequence[str]) -> None:
             "--all_options" in words,
         )
         print(recipe_help(objective, prog, settings, all_options=every, other_objectives=True))
-        return
+        return None
     objective, options = _recipe_options(words)
     file = options[options.index("--config") + 1] if "--config" in options else None
     if preset is not None and file is not None:
@@ -376,7 +403,7 @@ def run_inject(words: Sequence[str]) -> None:
         ):
             print(f"no model is named: taking {OWN_MODELS[0]}, the embedded default (--model)", flush=True)
             defaults = {**defaults, recipe.MODEL: OWN_MODELS[0]}
-    recipe.train(objective, options, defaults)
+    return recipe.train(objective, options, defaults)
 
 
 def _preset(words: Sequence[str]) -> tuple[str | None, list[str]]:
@@ -511,6 +538,8 @@ def run_ask(arguments: argparse.Namespace) -> None:
 
     from kinject.commands.talk import typed_questions
 
+    if arguments.json and arguments.show:
+        raise ConfigurationError("--show draws, and --json prints nothing but JSON; leave one of them out.")
     questions = typed_questions(arguments.questions, arguments.file)
     from kinject.evaluation.asking import answer_questions
     from kinject.models.devices import described
@@ -532,6 +561,13 @@ def run_ask(arguments: argparse.Namespace) -> None:
             system_prompt=arguments.system_prompt,
             watch=_drawer(console, loaded, label) if arguments.show else None,
         )
+    if arguments.json:
+        rows = [
+            {"question": question, **{label: given[index] for label, given in answers.items()}}
+            for index, question in enumerate(questions)
+        ]
+        print(json.dumps(rows, ensure_ascii=False, indent=1))
+        return
     for index, question in enumerate(questions):
         console.print(f"[bold]{escape(question)}[/bold]")
         for label, given in answers.items():

@@ -121,6 +121,28 @@ def test_inject_passes_every_option_on_to_the_recipe(monkeypatch: pytest.MonkeyP
     assert passed.pop() == ("ar", ["--config", "run.yaml"], None)
 
 
+def test_for_machines_one_json_document_and_for_the_quiet_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cell = {"paper": 1.0, "exact_match": 1.0, "f1": 1.0, "n": 4}
+    results = {"objective": "masked", "after": {"forward": cell, "backward": cell}, "config": {}, "seed": float("nan")}
+
+    def train(*given: Any) -> dict[str, Any]:
+        print("much is said", given)
+        return results
+
+    monkeypatch.setattr(recipe, "train", train)
+    for name in ("TQDM_DISABLE", "HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS"):
+        monkeypatch.setenv(name, "1")
+    cli.main(["inject", "docs", "--json", "--model", "m"])
+    assert json.loads(capsys.readouterr().out) == {**results, "seed": None}
+    cli.main(["inject", "docs", "--model", "m", "--quiet"])
+    assert capsys.readouterr().out == "good enough by these questions: forward 1.00, backward 1.00.\n"
+    cli.main(["inject", "docs", "--model", "m"])
+    assert "much is said" in capsys.readouterr().out
+    assert "leave one of them out" in fails(capsys, "ask", "out", "Who?", "--json", "--show")
+
+
 def test_a_preset_chooses_what_inject_prefers(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

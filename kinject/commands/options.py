@@ -331,13 +331,17 @@ def recipe_help(
         named = Option("objective", "str", objective, how, tuple(OBJECTIVES), "kinject.InjectionArguments")
         what = "Settings to begin with: the documents alone, with practice in answering beside them, or the paper's recipe."
         preset = Option("preset", "str", PRESETS[0], what, PRESETS, "kinject.InjectionArguments")
-        options = {"preset": preset, **options, "objective": named}
+        ours = "kinject.InjectionArguments"
+        quiet = Option("quiet", "bool", False, "Print nothing but errors and whether the result can be used.", (), ours)
+        as_json = Option("json", "bool", False, "Print nothing but results.json, as one JSON document.", (), ours)
+        options = {"preset": preset, **options, "objective": named, "quiet": quiet, "json": as_json}
     if all_options:
         groups = _by_owner(options.values())
     else:
         groups = {title: [options[name] for name in names if name in options] for title, names in MAIN_OPTIONS.items()}
         if other_objectives:
             groups["the objective"].insert(0, options["preset"])
+            groups["where it goes"] += [options["quiet"], options["json"]]
     description = f"Train a model on documents, and ask it about them before, during and after. Objective: {objective}."
     listing = None if all_options else f"list all {len(options)} options and stop"
     return _format(description, groups, defaults, prog, listing)

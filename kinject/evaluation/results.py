@@ -157,6 +157,11 @@ def published(results: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def as_json(results: Mapping[str, Any]) -> str:
+    """``results`` as they are written, as one JSON document."""
+    return json.dumps(_plain(published(results)), ensure_ascii=False, indent=1, allow_nan=False)
+
+
 def write_json(path: str | os.PathLike[str], content: Any) -> None:
     """Write ``content`` as JSON to ``path`` atomically, making its folder.
 
