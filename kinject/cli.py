@@ -494,7 +494,8 @@ def run_questions(arguments: argparse.Namespace) -> None:
     if arguments.writer is None:
         questions = make_questions(knowledge.documents, arguments.count)
     else:
-        from kinject.evaluation.writing import by_address, by_model, write_by_model
+        from kinject.commands.doctor import by_address, by_model
+        from kinject.data.made_questions import checked_questions
         from kinject.models.loading import load
 
         base = load(arguments.model or arguments.writer)
@@ -503,7 +504,7 @@ def run_questions(arguments: argparse.Namespace) -> None:
             writer = by_address(arguments.writer, arguments.writer_url)
         else:
             writer = by_model(local or load(arguments.writer))
-        written = write_by_model(knowledge.documents, writer, by_model(base, longest=64), arguments.count)
+        written = checked_questions(knowledge.documents, writer, by_model(base, longest=64), arguments.count)
         print(written.summary(), file=sys.stderr)
         questions = written.questions
     text = write_questions(questions, arguments.output_file, overwrite=arguments.overwrite)

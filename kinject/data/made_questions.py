@@ -1,16 +1,20 @@
-"""Questions by rule from documents that have none: what a sentence says of its names, dates and amounts, asked both ways.
+"""Questions about documents that have none: by rule, of what a sentence says of its names, dates and amounts; or written.
 
 Each sentence gives a gap to fill and, where its form allows one, a question: forward, where the answer stands behind its cue,
 and backward, where it stands before. The direction is known by construction, and every answer stands in the document. The forms
-are English; a sentence of another language gives gaps alone. Knows nothing of models, and nothing is trained on what it makes.
+are English; a sentence of another language gives gaps alone. What a language model writes is kept if its answer is short and
+stands in the document, if the order of cue and answer tells its direction, and if a reader finds it with the document in
+view. Knows nothing of models, and nothing is trained on what it makes.
 """
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
+from kinject.data.direction import FactIndex, text_direction
 from kinject.data.entities import MONTHS, entity_positions
 from kinject.data.knowledge import DIRECTIONS, Direction, Document, Question
 from kinject.data.words import sentence_ends, words_of
@@ -261,3 +265,122 @@ def question_row(question: Question) -> dict[str, str]:
         "group": question.group,
         "task": question.task,
     }
+
+
+# Questions that somebody else writes.
+
+Answering = Callable[[Sequence[str]], list[str]]
+"""An answer to each of several prompts."""
+_PROMPT = (
+    "{text}\n\nWrite {count} questions about the text above, each with an answer of a few words that stands in it word "
+    "for word. In every other one name somebody or something and ask what the text says of it; in the others describe it and "
+    "ask who or what it is. Write nothing else, and each on one line:\nQ: the question | A: the answer"
+)
+_OPEN_BOOK = "{document}\n\n{question} Answer briefly."
+_WRITTEN = re.compile(
+    r"Q(?:uestion)?\s*\d*\s*[:.)]\s*(?P<question>[^\n|]+?)\s*[|\n]\s*A(?:nswer)?\s*\d*\s*[:.)]\s*(?P<answer>[^\n]+)"
+)
+_PASSAGE = 400  # words that the writer is shown at once
+_EACH = 4  # questions of a passage
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a writer wrote.
+
+    Attributes:
+        questions: Those that are kept, in the group `MADE_BY_MODEL`.
+        counts: How many were written, and how many of these were left out, by why.
+    """
+
+    questions: tuple[Question, ...]
+    counts: dict[str, int]
+
+    def summary(self) -> str:
+        """In a line, how many were kept of how many, and why the others were not."""
+        left = "; ".join(f"{count} {why}" for why, count in self.counts.items() if count and why != "written")
+        return f"kept {len(self.questions)} of {self.counts['written']} questions" + (f" ({left})" if left else "")
+
+
+def checked_questions(
+    documents: Sequence[Document], writer: Answering, reader: Answering, count: int | None = None
+) -> Written:
+    """Questions about ``documents`` that ``writer`` writes and ``reader`` can answer with the document in view.
+
+    Args:
+        documents: What is asked about; of several wordings of a fact the first counts.
+        writer: Writes them.
+        reader: The base model, which has to read the answer out of the document.
+        count: How many at most, spread evenly over documents and directions. Default: all.
+    """
+    first: dict[int, Document] = {}
+    for document in documents:
+        if not document.messages:
+            first.setdefault(document.fact, document)
+    shown = [(document, text) for document in first.values() for text in _passages(document.titled_text)]
+    replies = writer([_PROMPT.format(text=text, count=_EACH) for _, text in shown])
+    found = [
+        (document, text, question, answer)
+        for (document, text), reply in zip(shown, replies, strict=True)
+        for question, answer in parse(reply)
+    ]
+    counts = {"written": len(found)}
+    index = FactIndex(((each.fact, each.titled_text) for each in first.values()), (each[2] for each in found))
+    kept: dict[str, tuple[Question, str]] = {}
+    answers: dict[str, set[str]] = {}
+    for document, text, question, answer in found:
+        why = _fault(text, question, answer)
+        direction = text_direction(document.titled_text, question, answer, index.weight)
+        if why is None and direction not in DIRECTIONS:
+            why = "of unknown direction"
+        if why is not None:
+            counts[why] = counts.get(why, 0) + 1
+            continue
+        key = " ".join(words_of(question))
+        answers.setdefault(key, set()).add(" ".join(words_of(answer)))
+        made = Question(question, answer, direction, MADE_BY_MODEL, "question", document.fact, document.source)
+        kept.setdefault(key, (made, text))
+    single = [each for key, each in kept.items() if len(answers[key]) == 1]
+    counts["asked twice, or with two answers"] = len(found) - sum(counts.values()) + counts["written"] - len(single)
+    read = reader([_OPEN_BOOK.format(document=text, question=each.question) for each, text in single])
+    right = [each for (each, _), said in zip(single, read, strict=True) if _stands(each.answer, said)]
+    counts["not answered by the base model with the document in view"] = len(single) - len(right)
+    return Written(tuple(right if count is None else spread(right, count)), counts)
+
+
+def parse(reply: str) -> Iterator[tuple[str, str]]:
+    """Questions with their answers in what a writer replied, one a line or one behind the other on two."""
+    for match in _WRITTEN.finditer(reply):
+        question, answer = (" ".join(match[name].split()).strip(' "“”*') for name in ("question", "answer"))
+        if question and answer:
+            yield question, answer.rstrip(" .;,")
+
+
+def _fault(text: str, question: str, answer: str) -> str | None:
+    """Why a question cannot be used, if it cannot."""
+    if not _stands(answer, text):
+        return "whose answer does not stand in the document"
+    if len(words_of(answer)) > _LONGEST_ANSWER:
+        return "whose answer is long"
+    return "that tell their answer" if _stands(answer, question) else None
+
+
+def _stands(answer: str, text: str) -> bool:
+    """Whether ``answer`` stands in ``text``, word for word."""
+    words = words_of(answer)
+    return bool(words) and f" {' '.join(words)} " in f" {' '.join(words_of(text))} "
+
+
+def _passages(text: str) -> Iterator[str]:
+    """``text`` in parts of some hundred words, cut between lines where there are any."""
+    part: list[str] = []
+    for line in text.split("\n"):
+        words = line.split(" ")
+        for start in range(0, len(words), _PASSAGE):
+            piece = " ".join(words[start : start + _PASSAGE])
+            if part and len(" ".join(part).split()) + len(piece.split()) > _PASSAGE:
+                yield "\n".join(part)
+                part = []
+            part.append(piece)
+    if any(each.strip() for each in part):
+        yield "\n".join(part)

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from kinject.cli import main
+from kinject.commands.doctor import KEY, by_address
 from kinject.data import Document
-from kinject.data.made_questions import made_by
+from kinject.data.made_questions import checked_questions, made_by, parse
 from kinject.errors import ConfigurationError, DataError
-from kinject.evaluation.writing import KEY, by_address, parse, write_by_model
 
 TEXT = "Cecil Young is the blind shepherd of Quarry."
 REPLY = """Here they are:
@@ -39,7 +39,7 @@ def test_only_what_stands_in_the_document_and_is_read_out_of_it_is_kept() -> Non
         asked.extend(prompts)
         return [REPLY] * len(prompts)
 
-    written = write_by_model([Document(TEXT, 4), Document("Another wording of it.", 4)], writer, knowing)
+    written = checked_questions([Document(TEXT, 4), Document("Another wording of it.", 4)], writer, knowing)
     (question,) = written.questions
     assert (question.question, question.answer) == ("Who is the blind shepherd of Quarry?", "Cecil Young")
     assert question.direction == "backward" and question.fact == 4 and made_by([question]) == {"model": 1}
@@ -67,7 +67,7 @@ def test_a_long_document_is_shown_in_parts() -> None:
         return [""] * len(prompts)
 
     words = " ".join(f"word{number}" for number in range(1000))
-    write_by_model([Document(words, 0)], writer, knowing)
+    checked_questions([Document(words, 0)], writer, knowing)
     assert len(seen) == 3 and all(any(f"word{number} " in prompt for prompt in seen) for number in (0, 500, 998))
 
 
@@ -113,7 +113,7 @@ def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 def test_a_writer_behind_an_address(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    written = write_by_model([Document(TEXT, 0)], by_address("some-model", address), knowing)
+    written = checked_questions([Document(TEXT, 0)], by_address("some-model", address), knowing)
     assert len(written.questions) == 1
     assert Server.asked[0]["path"] == "/v1/chat/completions" and Server.asked[0]["model"] == "some-model"
     monkeypatch.setenv(KEY, "mine")
