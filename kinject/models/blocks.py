@@ -22,6 +22,7 @@ CleanAttention = Literal["block", "causal"]
 CLEAN_ATTENTIONS: tuple[str, ...] = get_args(CleanAttention)
 DEFAULT_BLOCK_LENGTH = 4  # SDAR's
 ATTENTIONS = ("eager", "sdpa")  # which take a mask of their own for every pair of tokens
+_ROUNDING = 0.02  # of what a token changes that is seen: mixtures of experts round by how many tokens an expert has
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,8 @@ def prove_blocks(model: Any) -> None:
 
     with torch.no_grad(), torch.random.fork_rng([device] if device.type == "cuda" else []):
         told, other, later = first(0, 1, 2, 3), first(0, 2, 2, 3), first(0, 1, 2, 2)
-    if torch.equal(told, other) or not torch.equal(told, later):
+    seen, leaked = ((told - each).abs().max().item() for each in (other, later))
+    if not seen or leaked > _ROUNDING * seen:
         raise ConfigurationError(
             f"{type(model).__name__} does not attend in blocks: it does not heed an attention mask of its own. Use a model of "
             "an architecture that does, such as Llama, Qwen2 or Qwen3."

@@ -35,6 +35,14 @@ _TRAINING_ONLY = (
     *("debug", "ep_size", "fuse_cross_entropy", "micro_forward", "skip_checkpoint", "use_deepep"),
     *("attn_implementation", "_attn_implementation"),
 )
+# LLaDA-MoE is a Qwen3-MoE, weight by weight, where its options are these.
+_MIXTURE_FIXED = {
+    **{"qk_layernorm": True, "attention_bias": False, "clip_qkv": None, "partial_rotary_factor": 1.0},
+    **{"moe_router_score_function": "softmax", "moe_router_enable_expert_bias": False, "routed_scaling_factor": 1.0},
+    **{"router_num_group": None, "router_topk_group": None, "num_nextn_predict_layers": 0},
+    **{"shared_expert_intermediate_size": None, "num_shared_experts": 0},
+}
+_MIXTURE_MASK = 156895  # where its config.json names none
 _DROPPED = ("model_type", "architectures", "auto_map", "transformers_version", "use_cache", *_NATIVE_FIXED)
 
 
@@ -53,11 +61,13 @@ def loading_options(fields: Mapping[str, Any], trust_remote_code: bool = False) 
     """
     model_type = fields.get("model_type")
     mixture = [field for field in ("num_experts", "n_routed_experts") if fields.get(field)]
+    if model_type == "llada" and mixture == ["num_experts"]:
+        return {"config": _mixture_config(fields)}
     if model_type in _NATIVE_WEIGHTS and mixture:
         raise ConfigurationError(
-            f"config.json has model_type {model_type!r} with {mixture[0]} = {fields[mixture[0]]}: mixtures of experts "
-            "in a layout of their own (LLaDA-MoE) are not supported. Use a dense checkpoint, such as "
-            "GSAI-ML/LLaDA-8B-Base."
+            f"config.json has model_type {model_type!r} with {mixture[0]} = {fields[mixture[0]]}: mixtures of experts in "
+            "another layout than LLaDA-MoE's are not supported. Use inclusionAI/LLaDA-MoE-7B-A1B-Instruct, or a dense "
+            "checkpoint such as GSAI-ML/LLaDA-8B-Instruct."
         )
     if model_type == "llada" and "hidden_size" not in fields:
         return {"config": native_config(fields), "key_mapping": KEY_MAPPING}
@@ -79,6 +89,33 @@ def _config_under_another_name(fields: Mapping[str, Any], model_type: str, shift
     ids = {name: values.pop(name, None) for name in ("bos_token_id", "eos_token_id", "pad_token_id", "mask_token_id")}
     facts = {"is_causal": False, "shifted_logits": shifted_logits, "use_cache": False}
     return AutoConfig.for_model(model_type, **values, **ids, **facts)
+
+
+def _mixture_config(fields: Mapping[str, Any]) -> PreTrainedConfig:
+    """LLaDA-MoE's configuration as Qwen3-MoE's, whose names its weights have."""
+    require_fixed(fields, {name: value for name, value in _MIXTURE_FIXED.items() if value is not None})
+    present = [name for name, value in _MIXTURE_FIXED.items() if value is None and fields.get(name) is not None]
+    dense = fields.get("moe_layer_freq", 1)
+    if any(each != 1 for each in (dense if isinstance(dense, list) else [dense])):
+        present.append("moe_layer_freq")
+    if present:
+        raise ConfigurationError(
+            f"config.json has {present[0]} = {fields[present[0]]!r}, for which Qwen3-MoE, the native class of LLaDA-MoE, has "
+            "no place. Use a checkpoint without it, such as inclusionAI/LLaDA-MoE-7B-A1B-Instruct."
+        )
+    own = {
+        name: value
+        for name, value in fields.items()
+        if name not in (*_MIXTURE_FIXED, "expert_intermediate_size", "moe_layer_freq", *_TRAINING_ONLY)
+    }
+    own |= {
+        "moe_intermediate_size": _size(fields, "expert_intermediate_size"),
+        "head_dim": _size(fields, "hidden_size") // _size(fields, "num_attention_heads"),
+        "norm_topk_prob": False,  # whatever config.json says: its code never does
+        "attention_bias": False,
+        "mask_token_id": _MIXTURE_MASK if fields.get("mask_token_id") is None else fields["mask_token_id"],
+    }
+    return _config_under_another_name(own, "qwen3_moe", shifted_logits=False)
 
 
 def _block_config(

@@ -63,7 +63,6 @@ ROLES = ["<|system|>", "<|user|>", "<|assistant|>"]
 # Shares of a batch. Diffusion restores masked text in every row.
 _HALVES = {"question": 0.5, "fact": 0.5}
 SHARES = {"ar": {"question": 0.4, "fact": 0.35, "restore": 0.25}, "diffusion": _HALVES, "block": _HALVES}
-BLOCK_LENGTH = 4
 LONG_ROW = 40  # rows above this length go through the model apart, so that short ones carry little padding
 LOWEST_WEIGHTED_RATIO = 0.1  # bounds the weights 1/t of the diffusion loss, whose variance a small model feels
 
@@ -156,8 +155,10 @@ def bring_up(tokenizer: Any, size: int) -> Upbringing:
 class Rows:
     """Draws training rows `(input ids, labels, weights of the loss)`, each `(length,)`; labels are not shifted."""
 
-    def __init__(self, tokenizer: Any, population: Upbringing, kind: str, seed: int, long_canvases: float) -> None:
-        self._population, self._kind = population, kind
+    def __init__(
+        self, tokenizer: Any, population: Upbringing, kind: str, seed: int, long_canvases: float, block_length: int
+    ) -> None:
+        self._population, self._kind, self._block_length = population, kind, block_length
         self._seed, self._long = seed, long_canvases
         self._fact = DocumentTemplate(tokenizer, (FACT,)).frames[0]
         self._restore = DocumentTemplate(tokenizer, DEMASKING_WORDINGS).frames
@@ -195,20 +196,14 @@ class Rows:
         start, length = row.document_positions[0], row.document_positions[1] + 1  # the end token too
         ratio = rng.uniform(0.0, 1.0)
         mask = draw_mask(length, ratio, generator, "mixed" if rng.random() < 0.6 else "token").tolist()
-        if (
-            self._kind == "block"
-        ):  # which ends at its end token; what fills up its block is all that is learned behind it
-            canvas, mask = self._filled_up(start + length, ratio, mask, rng)
+        if self._kind == "block":  # what fills up the block of its end token is all that is learned behind that
+            canvas = -(start + length) % self._block_length
+            mask += [rng.random() < ratio for _ in range(canvas)]
             return self._weighted(row.input_ids, start, length, canvas, mask, ratio)
         most = 12 if kind == "fact" else 24 if rng.random() < 1 - self._long else 120
         canvas = rng.randrange(most) if kind == "question" or rng.random() < 0.5 else 0
         mask += [rng.random() < max(ratio, 0.5) for _ in range(canvas)] if rng.random() < 0.5 else [True] * canvas
         return self._weighted(row.input_ids, start, length, canvas, mask, ratio)
-
-    @staticmethod
-    def _filled_up(length: int, ratio: float, mask: list[bool], rng: random.Random) -> tuple[int, list[bool]]:
-        canvas = -length % BLOCK_LENGTH
-        return canvas, mask + [rng.random() < ratio for _ in range(canvas)]
 
     def _weighted(
         self, input_ids: list[int], start: int, length: int, canvas: int, mask: list[bool], ratio: float
@@ -317,6 +312,7 @@ def main() -> None:
         default=0.1,
         help="share of diffusion's questions with an answer canvas up to 120",
     )
+    parser.add_argument("--block_length", type=int, default=4, help="tokens of a block, of --kind block")
     parser.add_argument("--evaluate_every", type=int, default=600)
     arguments = parser.parse_args()
     convert: Any = {"ar": False, "diffusion": True, "block": "block"}[arguments.kind]
@@ -325,7 +321,7 @@ def main() -> None:
     model: Any
     tokenizer: Any
     if arguments.init:
-        loaded = load_model(arguments.init, to_diffusion=convert, block_length=BLOCK_LENGTH)
+        loaded = load_model(arguments.init, to_diffusion=convert, block_length=arguments.block_length)
         tokenizer, model = loaded.tokenizer, loaded.model
     elif convert:
         parser.error(f"--kind {arguments.kind} needs --init, an AR model")
@@ -333,7 +329,7 @@ def main() -> None:
         tokenizer = build_tokenizer()
         model = build_model(tokenizer, arguments.seed)
     population = bring_up(tokenizer, arguments.people)
-    rows = Rows(tokenizer, population, arguments.kind, arguments.seed, arguments.long_canvases)
+    rows = Rows(tokenizer, population, arguments.kind, arguments.seed, arguments.long_canvases, arguments.block_length)
     matrices = [parameter for parameter in model.parameters() if parameter.ndim > 1]
     norms = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
     optimizer = torch.optim.AdamW(

@@ -19,6 +19,7 @@ from transformers import (
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen3Config,
+    Qwen3MoeConfig,
 )
 
 _LLAMA_SHAPE = {
@@ -42,11 +43,17 @@ ARCHITECTURES: dict[str, tuple[type, dict[str, Any]]] = {
     "gpt2": (GPT2Config, {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 512}),
     "gpt_neox": (GPTNeoXConfig, _LLAMA_SHAPE),
 }
+_MIXTURES: dict[str, tuple[type, dict[str, Any]]] = {
+    "qwen3_moe": (
+        Qwen3MoeConfig,
+        {**_GROUPED, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "norm_topk_prob": False},
+    ),
+}
 
 
 def random_model(name: str, tokenizer: PreTrainedTokenizerFast, *, tied: bool = False, spare: int = 0) -> Any:
     """A random model of that architecture; ``spare`` rows of its embedding have no token."""
-    config_class, shape = ARCHITECTURES[name]
+    config_class, shape = {**ARCHITECTURES, **_MIXTURES}[name]
     torch.manual_seed(0)
     special = {
         "bos_token_id": tokenizer.bos_token_id,

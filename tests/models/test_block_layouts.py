@@ -32,6 +32,7 @@ def write(directory: Path, name: str, model_type: str, **fields: Any) -> Any:
         ("qwen3", "sdar", {"mask_token_id": 260, "block_size": 8}, DiffusionSettings(260, False, 8)),
         ("qwen3", "sdar", {"mask_token_id": 260}, DiffusionSettings(260, False, 4)),
         ("qwen2", "Fast_dLLM_Qwen", {"mask_token_id": 260, "bd_size": 16}, DiffusionSettings(260, True, 16)),
+        ("qwen3_moe", "sdar_moe", {"mask_token_id": 260}, DiffusionSettings(260, False, 4)),
         ("llama", "a2d-llama", {"mask_token_id": 260}, DiffusionSettings(260, False)),
         ("qwen3", "a2d-qwen3", {"mask_token_id": 260, "block_size": 32}, DiffusionSettings(260, False, 32)),
     ],
@@ -51,6 +52,47 @@ def test_foreign_layouts_load_and_are_saved_as_native(
         with torch.no_grad():
             found, wanted = (each.eval()(input_ids=ids, attention_mask=mask).logits for each in (model, theirs))
         assert torch.equal(found, wanted)
+
+
+MIXTURE = {
+    **{"expert_intermediate_size": 16, "qk_layernorm": True, "moe_layer_freq": [1, 1], "partial_rotary_factor": 1},
+    **{"norm_topk_prob": True, "clip_qkv": None, "shared_expert_intermediate_size": None, "routed_scaling_factor": 1},
+    **{"mask_token_id": 260, "num_experts": 4, "moe_intermediate_size": None},
+}
+
+
+def test_llada_moe_is_a_qwen3_moe_and_is_saved_as_one(tmp_path: Path) -> None:
+    theirs = write(tmp_path / "theirs", "qwen3_moe", "llada", **MIXTURE)
+    loaded = load_model(str(tmp_path / "theirs"))
+    assert diffusion_settings(loaded.model) == DiffusionSettings(260, False)
+    save_model(loaded.model, tmp_path / "ours", tokenizer=loaded.tokenizer)  # type: ignore[arg-type]
+    again = load_model(str(tmp_path / "ours")).model
+    ids = torch.tensor([[5, 6, 7, 8]])
+    mask = torch.zeros(1, 1, 4, 4).masked_fill(torch.ones(4, 4).triu(1).bool(), -torch.inf)
+    with torch.no_grad():
+        found, kept, wanted = (
+            each.eval()(input_ids=ids, attention_mask=mask).logits for each in (loaded.model, again, theirs)
+        )
+    assert torch.equal(found, wanted) and torch.equal(kept, wanted)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"shared_expert_intermediate_size": 16}, "shared_expert_intermediate_size = 16, for which Qwen3-MoE"),
+        ({"moe_layer_freq": [0, 1]}, "moe_layer_freq = \\[0, 1\\]"),
+        ({"clip_qkv": 8.0}, "clip_qkv = 8.0"),
+        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor = 0.5"),
+        ({"qk_layernorm": False}, "qk_layernorm = False"),
+        ({"moe_router_score_function": "sigmoid"}, "moe_router_score_function = 'sigmoid'"),
+        ({"moe_router_enable_expert_bias": True}, "moe_router_enable_expert_bias = True"),
+        ({"expert_intermediate_size": None}, "expert_intermediate_size = None; expected a whole number"),
+    ],
+)
+def test_a_mixture_that_is_no_qwen3_moe_is_refused_by_name(tmp_path: Path, fields: dict[str, Any], said: str) -> None:
+    write(tmp_path / "odd", "qwen3_moe", "llada", **{**MIXTURE, **fields})
+    with pytest.raises(ConfigurationError, match=said):
+        load_model(str(tmp_path / "odd"))
 
 
 def test_what_a_layout_cannot_mean_is_refused_by_name(tmp_path: Path) -> None:
