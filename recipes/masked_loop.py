@@ -13,6 +13,17 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Sequence
 
+if __name__ == "__main__":  # before the libraries are imported, so that --help answers at once
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="nano-ar", help="nano-ar, smollm2-135m, a directory or a Hub id")
+    parser.add_argument("--documents", default="fictional:nano", help="file, folder, Hub data set or fictional world")
+    parser.add_argument("--size", type=int, default=8, help="people of a fictional world")
+    parser.add_argument("--epochs", type=int, default=60)
+    parser.add_argument("--batch_size", type=int, default=8)
+    parser.add_argument("--learning_rate", type=float, default=2e-3)
+    parser.add_argument("--mask_ratio", default="uniform(0.05, 0.95)")
+    options = parser.parse_args()
+
 import torch
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -136,18 +147,8 @@ def ask(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, question: st
     return str(tokenizer.decode(answer[0, prompt.shape[1] :], skip_special_tokens=True))
 
 
-def main() -> None:
+def main(options: argparse.Namespace) -> None:
     """Learn documents, then ask about them from both sides."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="nano-ar", help="nano-ar, smollm2-135m, a directory or a Hub id")
-    parser.add_argument("--documents", default="fictional:nano", help="file, folder, Hub data set or fictional world")
-    parser.add_argument("--size", type=int, default=8, help="people of a fictional world")
-    parser.add_argument("--epochs", type=int, default=60)
-    parser.add_argument("--batch_size", type=int, default=8)
-    parser.add_argument("--learning_rate", type=float, default=2e-3)
-    parser.add_argument("--mask_ratio", default="uniform(0.05, 0.95)")
-    options = parser.parse_args()
-
     fictional = options.documents.startswith("fictional:")
     knowledge = load_knowledge(options.documents, size=options.size if fictional else None)
     loaded = load_model(options.model)
@@ -170,4 +171,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(options)

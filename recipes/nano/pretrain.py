@@ -32,12 +32,35 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kinject.data.worlds import MEN, WOMEN, nano
+
+if __name__ == "__main__":  # before the libraries are imported, so that --help answers at once
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kind", choices=("ar", "diffusion", "block"), required=True)
+    parser.add_argument("--output_dir", type=Path, required=True)
+    parser.add_argument("--init", help="AR model to start from; a diffusion model needs one")
+    parser.add_argument("--steps", type=int, default=3600)
+    parser.add_argument("--batch_size", type=int, default=64)
+    parser.add_argument("--learning_rate", type=float, default=2e-3)
+    parser.add_argument("--people", type=int, default=nano.POPULATION)
+    parser.add_argument("--seed", type=int, default=0, help="of weights and batches; the people are always the same")
+    parser.add_argument(
+        "--long_canvases",
+        type=float,
+        default=0.1,
+        help="share of diffusion's questions with an answer canvas up to 120",
+    )
+    parser.add_argument("--block_length", type=int, default=4, help="tokens of a block, of --kind block")
+    parser.add_argument("--evaluate_every", type=int, default=600)
+    arguments = parser.parse_args()
+    if arguments.kind != "ar" and not arguments.init:
+        parser.error(f"--kind {arguments.kind} needs --init, an AR model")
+
 import torch
 from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from kinject.corruption import draw_mask, mask_tokens, parse_mask_ratio, sample_generator
-from kinject.data.worlds import MEN, WOMEN, nano
 from kinject.evaluation.asking import answer_questions
 from kinject.models import DiffusionSettings, diffusion_settings, load_model
 from kinject.models.blocks import Tokens, block_mask
@@ -295,26 +318,8 @@ def learning_rates(steps: int, peak: float) -> Iterator[float]:
         yield peak * min(1.0, (step + 1) / 100) * min(1.0, max(0.02, (steps - step) / (steps / 4)))
 
 
-def main() -> None:
+def main(arguments: argparse.Namespace) -> None:
     """Pretrain one of the three models."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kind", choices=tuple(SHARES), required=True)
-    parser.add_argument("--output_dir", type=Path, required=True)
-    parser.add_argument("--init", help="AR model to start from; a diffusion model needs one")
-    parser.add_argument("--steps", type=int, default=3600)
-    parser.add_argument("--batch_size", type=int, default=64)
-    parser.add_argument("--learning_rate", type=float, default=2e-3)
-    parser.add_argument("--people", type=int, default=nano.POPULATION)
-    parser.add_argument("--seed", type=int, default=0, help="of weights and batches; the people are always the same")
-    parser.add_argument(
-        "--long_canvases",
-        type=float,
-        default=0.1,
-        help="share of diffusion's questions with an answer canvas up to 120",
-    )
-    parser.add_argument("--block_length", type=int, default=4, help="tokens of a block, of --kind block")
-    parser.add_argument("--evaluate_every", type=int, default=600)
-    arguments = parser.parse_args()
     convert: Any = {"ar": False, "diffusion": True, "block": "block"}[arguments.kind]
 
     started = time.monotonic()
@@ -323,8 +328,6 @@ def main() -> None:
     if arguments.init:
         loaded = load_model(arguments.init, to_diffusion=convert, block_length=arguments.block_length)
         tokenizer, model = loaded.tokenizer, loaded.model
-    elif convert:
-        parser.error(f"--kind {arguments.kind} needs --init, an AR model")
     else:
         tokenizer = build_tokenizer()
         model = build_model(tokenizer, arguments.seed)
@@ -376,4 +379,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(arguments)
