@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 from kinject.compat import is_hub_id
 from kinject.errors import ConfigurationError, HubError, KinjectError
 from kinject.hub.staging import (
-    Layout,
     adapter_base,
     is_adapter,
     model_files,
@@ -28,6 +27,7 @@ from kinject.hub.staging import (
     staging_directory,
     uploads,
 )
+from kinject.models.layouts import Layout
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

@@ -15,11 +15,12 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from kinject.errors import SECRET_VALUE, ConfigurationError
 from kinject.evaluation.results import public_name, without_texts, write_json
 from kinject.hub.card_metadata import ENTRIES, benchmark_of, write_entries
+from kinject.models.layouts import Layout, require_layout
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -231,7 +232,6 @@ def _lock(descriptor: int) -> bool:
     return True
 
 
-Layout = Literal["native", "llada"]
 _LINKED = ".safetensors"
 _UNWRITTEN = "[More Information Needed]"
 _PROBES = ("What is the capital of France?", "Tell me a fact.")
@@ -340,20 +340,21 @@ def adapter_base(directory: Path) -> str:
 
 def _refuse_what_does_not_fit(directory: Path, *, merge: bool, layout: str, base: str | None) -> None:
     adapter = is_adapter(directory)
-    if layout not in ("native", "llada"):
-        raise ConfigurationError(f"layout is {layout!r}; expected 'native' or 'llada'.")
+    require_layout(layout)
     if merge and not adapter:
         raise ConfigurationError(f"'{directory}' holds a whole model: there is nothing to merge. Leave --merge out.")
     if base is not None and (merge or not adapter):
         raise ConfigurationError("--base is for adapters that are published as such. Leave it out.")
     if adapter and not merge and layout != "native":
         raise ConfigurationError(
-            "an adapter has no key layout. Add --merge to publish a whole model in LLaDA's layout."
+            f"an adapter has no key layout. Add --merge to publish a whole model in the layout '{layout}'."
         )
 
 
 def _layout_of(directory: Path) -> Layout:
     fields = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    if fields.get("model_type") == "sdar":
+        return "sdar"
     return "llada" if fields.get("model_type") == "llada" and "hidden_size" not in fields else "native"
 
 

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from kinject import compat
 from kinject.errors import ConfigurationError
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     import torch
     from transformers import LlamaConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+
+Layout = Literal["native", "llada", "sdar"]
+LAYOUTS: tuple[Layout, ...] = get_args(Layout)
+"""Names of weights and configuration that a whole model can be saved under."""
 
 # Masked diffusion checkpoints with the weights of a native class under a name of their own: that class, and whether
 # their logits are shifted. iLLaDA (arXiv 2606.25331) is a Llama, Dream (arXiv 2508.15487) a Qwen2.
@@ -190,6 +194,7 @@ _FIXED: dict[str, Any] = {
     "residual_dropout": 0.0,
     "embedding_dropout": 0.0,
 }
+_SDAR_CODE = "JetLM/SDAR-4B-Chat--{}"
 _REMOTE_CODE = "GSAI-ML/LLaDA-8B-Base--{}"  # where LLaDA's own loader finds its classes
 
 
@@ -290,6 +295,48 @@ def llada_fields(config: PreTrainedConfig) -> dict[str, Any]:
     }
 
 
+def sdar_fields(config: PreTrainedConfig) -> dict[str, Any]:
+    """The `config.json` of SDAR's own code for a native block diffusion model: Qwen3's, and the length of a block.
+
+    Raises:
+        ConfigurationError: SDAR's layout has no words for such a model.
+    """
+    rope: Mapping[str, Any] = getattr(config, "rope_parameters", None) or {}
+    for held, reason in (
+        (config.model_type == "qwen3", f"is a {config.model_type}, not a Qwen3"),
+        (getattr(config, "block_length", None) is not None, "is no block diffusion model"),
+        (not getattr(config, "shifted_logits", False), "has shifted logits"),
+        (getattr(config, "clean_attention", None) in (None, "block"), "attends to clean text causally"),
+        (getattr(config, "mask_token_id", None) is not None, "names no mask token"),
+        (rope.get("rope_type") == "default", f"has {rope.get('rope_type')} rotary embeddings"),
+    ):
+        if not held:
+            raise ConfigurationError(
+                f"the model cannot be saved in SDAR's layout: it {reason}. Save it with layout='native', or train a Qwen3 "
+                "with --to_diffusion block --shifted_logits false."
+            )
+    values: Any = config
+    own = ("is_causal", "shifted_logits", "block_length", "clean_attention", "rope_parameters", "layer_types")
+    kept = {name: value for name, value in values.to_dict().items() if name not in (*own, *_DROPPED)}
+    return {
+        **kept,
+        "architectures": ["SDARForCausalLM"],
+        "auto_map": {
+            "AutoConfig": _SDAR_CODE.format("configuration_sdar.SDARConfig"),
+            "AutoModel": _SDAR_CODE.format("modeling_sdar.SDARForCausalLM"),
+            "AutoModelForCausalLM": _SDAR_CODE.format("modeling_sdar.SDARForCausalLM"),
+        },
+        "model_type": "sdar",
+        "block_size": values.block_length,
+        "mask_token_id": values.mask_token_id,
+        "rope_theta": rope["rope_theta"],
+        "rope_scaling": None,
+        "tie_word_embeddings": False,
+        "use_cache": True,
+        "use_sliding_window": False,
+    }
+
+
 def llada_names(names: Iterable[str]) -> dict[str, str]:
     """The name in LLaDA's layout of each native weight: the inverse of `KEY_MAPPING`.
 
@@ -342,7 +389,7 @@ def save_model(
     model: PreTrainedModel,
     directory: str | PathLike[str],
     *,
-    layout: Literal["native", "llada"] = "native",
+    layout: Layout = "native",
     tokenizer: PreTrainedTokenizerBase | None = None,
     state_dict: dict[str, torch.Tensor] | None = None,
     max_shard_size: str = "5GB",
@@ -353,7 +400,7 @@ def save_model(
         model: A whole model, not an adapter: merge one first, with `kinject.models.merge_adapter`.
         directory: Created if need be.
         layout: `native` is what transformers loads, bidirectional as it stands; `llada` has the names of weights and
-            the `config.json` of LLaDA's own code.
+            the `config.json` of LLaDA's own code, `sdar` those of SDAR's, which servers take for block diffusion.
         tokenizer: Saved beside the model if given.
         state_dict: The gathered weights of a sharded model, under native names; the model's own if left out.
         max_shard_size: Of one file of weights.
@@ -361,31 +408,48 @@ def save_model(
     Raises:
         ConfigurationError: the layout is unknown, or cannot hold such a model.
     """
-    if layout not in ("native", "llada"):
-        raise ConfigurationError(f"layout is {layout!r}; expected 'native' or 'llada'.")
-    if layout == "llada":
-        _save_llada(model, Path(directory), state_dict, max_shard_size)
-    else:
+    require_layout(layout)
+    if layout == "native":
         model.save_pretrained(directory, state_dict=state_dict, max_shard_size=max_shard_size)
+    else:
+        _save_foreign(model, Path(directory), state_dict, max_shard_size, layout)
     if tokenizer is not None:
         tokenizer.save_pretrained(directory)
 
 
-def _save_llada(
-    model: PreTrainedModel, directory: Path, state_dict: dict[str, torch.Tensor] | None, max_shard_size: str
+def require_layout(layout: str) -> None:
+    """Refuse an unknown layout.
+
+    Raises:
+        ConfigurationError: it is none of `LAYOUTS`.
+    """
+    if layout not in LAYOUTS:
+        raise ConfigurationError(f"layout is {layout!r}; expected one of {', '.join(LAYOUTS)}.")
+
+
+def _save_foreign(
+    model: PreTrainedModel,
+    directory: Path,
+    state_dict: dict[str, torch.Tensor] | None,
+    max_shard_size: str,
+    layout: Literal["llada", "sdar"],
 ) -> None:
     from huggingface_hub import save_torch_state_dict
 
     if hasattr(model, "peft_config") or getattr(model, "is_quantized", False):
         raise ConfigurationError(
-            "LLaDA's layout holds whole models only, not adapters or quantized weights. Merge the adapter into an "
+            f"the layout '{layout}' holds whole models only, not adapters or quantized weights. Merge the adapter into an "
             "unquantized base with merge_and_unload first."
         )
-    fields = llada_fields(model.config)
+    fields = llada_fields(model.config) if layout == "llada" else sdar_fields(model.config)
     weights: dict[str, Any] = dict(model.state_dict() if state_dict is None else state_dict)
-    if model.config.tie_word_embeddings:
-        weights.pop("lm_head.weight", None)
-    names = llada_names(weights)
+    if layout == "llada":
+        if model.config.tie_word_embeddings:
+            weights.pop("lm_head.weight", None)
+        names = llada_names(weights)
+    else:  # whose head is always its own
+        weights["lm_head.weight"] = weights.get("lm_head.weight", weights["model.embed_tokens.weight"]).clone()
+        names = {name: name for name in weights}
     directory.mkdir(parents=True, exist_ok=True)
     save_torch_state_dict(
         {names[name]: weight for name, weight in weights.items()},

@@ -152,7 +152,7 @@ def test_an_incomplete_directory_is_refused_before_anything_is_created(
         ("ada/a/b", {}, "names no repository"),
         ("ada/new", {"merge": True}, "there is nothing to merge. Leave --merge out"),
         ("ada/new", {"base": "ada/base"}, "--base is for adapters"),
-        ("ada/new", {"layout": "jax"}, "expected 'native' or 'llada'"),
+        ("ada/new", {"layout": "jax"}, "expected one of native, llada, sdar"),
     ],
 )
 def test_what_does_not_fit_is_refused(

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from kinject.errors import ConfigurationError
-from kinject.models import DiffusionSettings, diffusion_settings, load_model, save_model
+from kinject.models import DiffusionSettings, diffusion_settings, load_model, save_model, to_diffusion
 from tests.conftest import build_tokenizer
 from tests.models.architectures import random_model
 
@@ -52,6 +53,40 @@ def test_foreign_layouts_load_and_are_saved_as_native(
         with torch.no_grad():
             found, wanted = (each.eval()(input_ids=ids, attention_mask=mask).logits for each in (model, theirs))
         assert torch.equal(found, wanted)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_block_model_is_saved_in_the_layout_of_sdar(tmp_path: Path, tied: bool) -> None:
+    tokenizer = build_tokenizer()
+    model = to_diffusion(random_model("qwen3", tokenizer, tied=tied), 260, shifted_logits=False, block_length=8).eval()
+    save_model(model, tmp_path / "sdar", layout="sdar", tokenizer=tokenizer)
+    fields = json.loads((tmp_path / "sdar" / "config.json").read_text(encoding="utf-8"))
+    assert fields["architectures"] == ["SDARForCausalLM"] and fields["model_type"] == "sdar"
+    assert (fields["block_size"], fields["mask_token_id"], fields["tie_word_embeddings"]) == (8, 260, False)
+    assert fields["rope_theta"] == model.config.rope_parameters["rope_theta"] and "is_causal" not in fields
+    assert "lm_head.weight" in load_file(tmp_path / "sdar" / "model.safetensors")
+    loaded = load_model(str(tmp_path / "sdar")).model
+    assert diffusion_settings(loaded) == DiffusionSettings(260, False, 8)
+    ids = torch.tensor([[5, 6, 7, 8]])
+    mask = torch.zeros(1, 1, 4, 4)
+    with torch.no_grad():
+        found, wanted = (each.eval()(input_ids=ids, attention_mask=mask).logits for each in (loaded, model))
+    assert torch.equal(found, wanted)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("llama", {"shifted_logits": False, "block_length": 4}, "is a llama, not a Qwen3"),
+        ("qwen3", {"shifted_logits": True, "block_length": 4}, "has shifted logits"),
+        ("qwen3", {"shifted_logits": False}, "is no block diffusion model"),
+    ],
+)
+def test_what_sdar_has_no_words_for_is_refused(tmp_path: Path, name: str, options: dict[str, Any], said: str) -> None:
+    model = to_diffusion(random_model(name, build_tokenizer()), 260, **options)
+    with pytest.raises(ConfigurationError, match=f"cannot be saved in SDAR's layout: it {said}"):
+        save_model(model, tmp_path, layout="sdar")
+    assert not list(tmp_path.iterdir())
 
 
 MIXTURE = {

@@ -291,7 +291,7 @@ def test_what_lladas_layout_has_no_words_for_is_refused(tmp_path: Path, field: s
 def test_an_adapter_an_unknown_layout_and_an_unknown_weight_are_refused(tmp_path: Path) -> None:
     write_checkpoint(tmp_path)
     model: Any = load_model(str(tmp_path)).model
-    with pytest.raises(ConfigurationError, match="layout is 'gguf'; expected 'native' or 'llada'"):
+    with pytest.raises(ConfigurationError, match="layout is 'gguf'; expected one of native, llada, sdar"):
         save_model(model, tmp_path, layout="gguf")  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="weight model.layers.0.self_attn.q_norm.weight has no place"):
         llada_names(["model.norm.weight", "model.layers.0.self_attn.q_norm.weight"])
