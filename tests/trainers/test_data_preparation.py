@@ -338,7 +338,7 @@ def test_the_papers_recipe_goes_with_no_other_setting_of_its_own(make_trainer: C
 def test_the_grids_paper_recipe_is_the_options() -> None:
     method = read_recipes(Path(__file__).parents[2] / "recipes", "nano").methods["masked_paper"]
     assert method.options == {name: PAPER[name] for name in method.options}
-    assert set(PAPER) - set(method.options) == {"corruption", "loss_on"}  # which no recipe changes
+    assert set(PAPER) - set(method.options) == {"corruption", "loss_on", "collapse_masks"}  # which no recipe changes
 
 
 def test_wordings_come_from_a_yaml_file(make_trainer: Callable[..., Any], tmp_path: Any) -> None:
