@@ -120,6 +120,8 @@ class CachedPredictor(Predictor):
         """Go on with the rows at ``kept`` alone."""
         if self.stored.columns:
             self.stored.cache.batch_select_indices(kept)
+        else:  # nothing is stored yet, but the number of rows, which a cache without columns does not change
+            self.stored.cache = None
         if self.stored.before is not None:
             self.stored.before = self.stored.before[kept]
 

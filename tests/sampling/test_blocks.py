@@ -99,6 +99,18 @@ def test_rows_leave_at_their_end_and_the_others_go_on_as_before(shifted: bool) -
 
 
 @pytest.mark.parametrize("shifted", [False, True])
+def test_rows_leave_in_the_first_block_before_anything_is_stored(shifted: bool) -> None:
+    model, prompts = build(shifted), random_prompts(8, longest=6, seed=5)
+    attend_in_blocks(model, 32, "block")
+    config = SamplingConfig(answer_length=LENGTH)
+    whole = sample(model, prompts, SamplingConfig(answer_length=LENGTH, stop_at_end=False)).ids
+    ends = [whole[0][0], whole[3][1]]
+    alone = [sample(model, [prompt], config, end_ids=ends).ids[0] for prompt in prompts]
+    assert sample(model, prompts, config, end_ids=ends).ids == alone
+    assert len({len(ids) for ids in alone}) > 2
+
+
+@pytest.mark.parametrize("shifted", [False, True])
 def test_the_cache_changes_nothing(shifted: bool) -> None:
     model, prompts = build(shifted), random_prompts(7, longest=10, seed=1)
     cached = sample(model, prompts, SamplingConfig(answer_length=LENGTH, stop_at_end=False))
