@@ -474,7 +474,7 @@ def run_preview(arguments: argparse.Namespace) -> None:
 
 def run_questions(arguments: argparse.Namespace) -> None:
     """`kinject questions`: questions by rule, or by a model."""
-    from kinject.commands.doctor import write_questions
+    from kinject.commands.doctor import require_new_file, write_questions
     from kinject.data import load_knowledge
     from kinject.data.knowledge import direction_counts
     from kinject.data.made_questions import make_questions
@@ -488,10 +488,8 @@ def run_questions(arguments: argparse.Namespace) -> None:
         raise ConfigurationError(
             "--writer_url needs a --model as well: the base model, which has to answer each question with the document in view."
         )
-    if arguments.output_file is not None and Path(arguments.output_file).exists() and not arguments.overwrite:
-        raise ConfigurationError(
-            f"{arguments.output_file}: the file is there already; name another, or pass --overwrite."
-        )
+    if arguments.output_file is not None:  # before a model writes for minutes
+        require_new_file(arguments.output_file, arguments.overwrite)
     knowledge = load_knowledge(arguments.documents, text_field=arguments.text_field, title_field=arguments.title_field)
     if arguments.writer is None:
         questions = make_questions(knowledge.documents, arguments.count)
@@ -501,11 +499,10 @@ def run_questions(arguments: argparse.Namespace) -> None:
         from kinject.models.loading import load
 
         base = load(arguments.model or arguments.writer)
-        local = base if arguments.writer == (arguments.model or arguments.writer) else None
         if arguments.writer_url is not None:
             writer = by_address(arguments.writer, arguments.writer_url)
         else:
-            writer = by_model(local or load(arguments.writer))
+            writer = by_model(base if arguments.model in (None, arguments.writer) else load(arguments.writer))
         written = checked_questions(knowledge.documents, writer, by_model(base, longest=64), arguments.count)
         print(written.summary(), file=sys.stderr)
         questions = written.questions

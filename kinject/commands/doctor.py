@@ -380,6 +380,16 @@ def print_preview(shown: dict[str, Any], max_length: int) -> None:
     console.print("\nmasked, as it is learned (other gaps in every epoch):\n" + escape(shown["masked_sample"]))
 
 
+def require_new_file(output_file: str, overwrite: bool) -> None:
+    """Refuse to write over a file unasked.
+
+    Raises:
+        ConfigurationError: it is there already.
+    """
+    if Path(output_file).exists() and not overwrite:
+        raise ConfigurationError(f"{output_file}: the file is there already; name another, or pass --overwrite.")
+
+
 def write_questions(questions: Sequence[Question], output_file: str | None, *, overwrite: bool = False) -> str:
     """Questions as JSON lines, written to ``output_file`` or returned.
 
@@ -396,8 +406,7 @@ def write_questions(questions: Sequence[Question], output_file: str | None, *, o
         )
     text = "".join(json.dumps(question_row(each), ensure_ascii=False) + "\n" for each in questions)
     if output_file is not None:
-        if Path(output_file).exists() and not overwrite:
-            raise ConfigurationError(f"{output_file}: the file is there already; name another, or pass --overwrite.")
+        require_new_file(output_file, overwrite)
         write_text(output_file, text)
     return text
 

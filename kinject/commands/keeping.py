@@ -112,6 +112,7 @@ class Recorded:
     knowledge: KnowledgeSet | None
     count: int
     source: Path
+    results: Mapping[str, Any]
 
 
 def recorded_knowledge(model: str | None) -> Recorded | None:
@@ -153,7 +154,7 @@ def recorded_knowledge(model: str | None) -> Recorded | None:
     }
     count = int(results.get("documents") or 0) + int((results.get("kept") or {}).get("documents") or 0)
     known = KnowledgeSet(results["dataset"], tuple(learned), tuple(questions.values())) if learned else None
-    return Recorded(known, count, folder / "results.json")
+    return Recorded(known, count, folder / "results.json", results)
 
 
 def require_texts(recorded: Recorded | None, model: str | None) -> KnowledgeSet:

@@ -34,6 +34,7 @@ class Part:
         place: Its directory, or its Hub id.
         config: Its `adapter_config.json`.
         known: What its run recorded of its documents and questions, if it did.
+        after: The scores that its own run ended with, if it recorded them.
         went_on: Whether its run began from another adapter, all of which it holds.
     """
 
@@ -41,6 +42,7 @@ class Part:
     place: str
     config: dict[str, Any]
     known: KnowledgeSet | None
+    after: dict[str, Any] | None
     went_on: bool
 
     @property
@@ -117,7 +119,7 @@ def merge(
         if part.went_on and len(left) > 1
     )
     if output_dir is None:
-        return Merged(None, left, removed, {part.name: {"alone": _recorded(part)} for part in parts}, notes)
+        return Merged(None, left, removed, {part.name: {"alone": part.after} for part in parts}, notes)
     target = Path(output_dir)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ConfigurationError(f"output_dir '{target}' is not empty; name another directory with --output_dir.")
@@ -154,9 +156,13 @@ def _part(name: str) -> Part:
         )
         raise ConfigurationError(f"{name} {why}; only adapters can be merged.")
     recorded = recorded_knowledge(name) if path.is_dir() else None
-    results = json.loads((path / "results.json").read_text(encoding="utf-8")) if recorded is not None else {}
-    known = None if recorded is None else recorded.knowledge
-    return Part(shown, str(path) if path.is_dir() else name, config, known, results.get("model_source") == "adapter")
+    place = str(path) if path.is_dir() else name
+    if recorded is None:
+        return Part(shown, place, config, None, None, went_on=False)
+    results = recorded.results
+    return Part(
+        shown, place, config, recorded.knowledge, results["after"], went_on=results.get("model_source") == "adapter"
+    )
 
 
 def require_mergeable(parts: Sequence[Part], weights: Sequence[float] | None, combination: str) -> None:
@@ -193,12 +199,6 @@ def require_mergeable(parts: Sequence[Part], weights: Sequence[float] | None, co
         raise ConfigurationError(
             f"--weights names {len(weights)}, and {len(parts)} adapters are merged; give one for each."
         )
-
-
-def _recorded(part: Part) -> dict[str, Any] | None:
-    """The scores that its own run ended with."""
-    file = Path(part.place) / "results.json"
-    return json.loads(file.read_text(encoding="utf-8"))["after"] if file.is_file() else None
 
 
 def _write(
@@ -245,7 +245,7 @@ def _write(
         )
         texts = [each.titled_text for each in known.documents]
         scores[part.name] = {
-            "alone": _recorded(part),
+            "alone": part.after,
             "merged": score_answers(known.questions, answers, documents=texts),
         }
         if part in parts:
