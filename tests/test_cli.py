@@ -12,7 +12,7 @@ import pytest
 
 from kinject import __version__, cli
 from kinject.commands import recipe
-from kinject.commands.options import Option, measured_settings, training_options
+from kinject.commands.options import OBJECTIVES, PRESETS, Option, measured_settings, training_options
 
 
 def fails(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
@@ -155,8 +155,15 @@ def test_a_preset_chooses_what_inject_prefers(
     assert measured_settings("masked", "paper")["recipe"] == "paper" and "recipe" not in measured_settings(
         "ar", "paper"
     )
+    for (
+        preset
+    ) in PRESETS:  # files that one can read: options of the objective that they are for, with values of their form
+        for objective in OBJECTIVES:
+            options = training_options(objective)
+            for name, value in measured_settings(objective, preset).items():
+                assert options[name].written(value) == value, (preset, name)
     message = fails(capsys, "inject", "docs", "--model", "m", "--preset", "practise")
-    assert "preset is 'practise'; expected one of documents, practice, paper; did you mean practice?" in message
+    assert f"preset is 'practise'; expected one of {', '.join(PRESETS)}; did you mean practice?" in message
     assert "--preset expects a value" in fails(capsys, "inject", "docs", "--preset")
     config = tmp_path / "run.yaml"
     config.write_text("num_train_epochs: 1", encoding="utf-8")

@@ -56,56 +56,29 @@ _DIFFUSION = (
 )
 _PLAIN = ("kinject.trainers.plain_trainer:PlainSFTConfig", "kinject.trainers.plain_trainer:PlainSFTTrainer")
 
-# What `kinject inject` trains with where neither the command line nor a `--config` says otherwise: the settings of
-# recipes/smollm2-135m. The configurations themselves default to the paper's objective and the libraries' schedule.
-_SCHEDULE = {
-    "num_train_epochs": 80,
-    "per_device_train_batch_size": 5,
-    "lr_scheduler_type": "warmup_stable_decay",
-    "weight_decay": 0.1,
-    "adam_beta2": 0.95,
-    "gradient_checkpointing": False,
-}
-_MASKS = {"mask_ratio": "stratified(0.1, 1.0)", "mask_unit": "mixed", "wordings": "rotating"}
-
-
-# Beside documents: what makes answers short and right from both sides, has strangers refused, and keeps what was known. An
-# adapter learns it, which forgets less than all weights do and takes two thirds of their compute.
-_PRACTICE = {
-    "use_peft": True,
-    "lora_r": 32,
-    "lora_alpha": 32,
-    "lora_target_modules": ["all-linear"],
-    "learning_rate": 1e-3,
-    "practice": 0.5,
-    "gaps": 0.4,
-    "abstain": 0.1,  # with a third of refusals, taught questions were refused (recipes/results/log.md)
-    "rehearsal": 0.3,
-    "select_on": "practice",
-    "num_train_epochs": 30,
-    "per_device_train_batch_size": 10,
-}
-PRESETS = ("documents", "practice", "paper")
+PRESETS = ("documents", "practice", "paper", "laptop", "one-gpu")
 """What `kinject inject --preset` may be: `documents` learns those alone, which is the default; `practice` also practices
-answering; `paper` is the objective as published."""
+answering; `paper` is the objective as published; the others are for a kind of machine. Each is a file in `presets/`."""
+_PRESETS = Path(__file__).parent / "presets"
 
 
 def measured_settings(name: str, preset: str | None = None) -> dict[str, Any]:
-    """The settings that `kinject inject` prefers for the objective ``name``.
+    """The settings that `kinject inject` prefers for the objective ``name``. The configurations themselves default to the
+    paper's objective and the libraries' schedule.
 
     Raises:
         ConfigurationError: there is no such ``preset``.
     """
+    import yaml
+
     preset = preset or PRESETS[0]
     if preset not in PRESETS:
         raise ConfigurationError(
             f"preset is '{preset}'; expected one of {', '.join(PRESETS)}{did_you_mean(preset, PRESETS)}"
         )
-    masked = find_objective(name).config == _MASKED[0]
-    if preset == "paper":
-        return {**_SCHEDULE, **({"recipe": "paper"} if masked else {})}
-    masks = {**_MASKS, **({"mask_ratio": "stratified(0.5, 1.0)"} if preset == "practice" else {})}
-    return {**_SCHEDULE, **(masks if masked else {}), **(_PRACTICE if preset == "practice" else {})}
+    settings: dict[str, Any] = yaml.safe_load((_PRESETS / f"{preset}.yaml").read_text(encoding="utf-8"))
+    masked = settings.pop("masked", {})
+    return {**settings, **(masked if find_objective(name).config == _MASKED[0] else {})}
 
 
 OWN_MODELS = ("smollm2-135m", "nano-ar", "nano-diffusion", "nano-block")
@@ -329,7 +302,10 @@ def recipe_help(
     if other_objectives:
         how = "How documents are learned; each has options of its own, which --help --objective NAME shows."
         named = Option("objective", "str", objective, how, tuple(OBJECTIVES), "kinject.InjectionArguments")
-        what = "Settings to begin with: the documents alone, with practice in answering beside them, or the paper's recipe."
+        what = (
+            "Settings to begin with: the documents alone, with practice in answering beside them, the paper's recipe, or for "
+            "a kind of machine."
+        )
         preset = Option("preset", "str", PRESETS[0], what, PRESETS, "kinject.InjectionArguments")
         ours = "kinject.InjectionArguments"
         quiet = Option("quiet", "bool", False, "Print nothing but errors and whether the result can be used.", (), ours)
