@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from kinject.commands.curriculum import Curriculum, CurriculumArguments
 from kinject.commands.keeping import KeepingArguments, describe, named_files, recorded_kept
-from kinject.commands.output_dir import TAKE_LAST, clear_output_dir, holding, prepare_output_dir, resumes
+from kinject.commands.output_dir import (
+    TAKE_LAST,
+    clear_output_dir,
+    holding,
+    prepare_output_dir,
+    remove_checkpoints,
+    resumes,
+)
 from kinject.compat import check_devices, restarted, show_progress
 from kinject.data.knowledge import direction_counts
 from kinject.data.made_questions import made_by
@@ -25,6 +32,8 @@ from kinject.evaluation.results import recorded_answers
 from kinject.sampling.config import SamplingArguments
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from transformers import BitsAndBytesConfig
     from trl import ModelConfig
 
@@ -121,6 +130,13 @@ class InjectionArguments(CurriculumArguments, KeepingArguments, ExaminationArgum
             "for those of a name that it has to write."
         },
     )
+    keep_checkpoints: bool = field(
+        default=False,
+        metadata={
+            "help": "Keep checkpoints, with the optimizer's states, and the copy of selected weights when a run has come to "
+            "its end. Until then they are there in any case, for a run that is killed."
+        },
+    )
     publish_documents: bool = field(
         default=False, metadata={"help": "Show the documents and the answers in the model card, not only their number."}
     )
@@ -174,6 +190,7 @@ def inject(
     objective: str,
     *,
     knowledge: KnowledgeSet | None = None,
+    chosen: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Train on documents, ask before, during and after, and write `results.json` and the model to `output_dir`.
 
@@ -182,6 +199,7 @@ def inject(
         arguments, training_args, model_args: Parsed settings.
         objective: Its name in `results.json`: `masked`, `random_token`, `ar`, `reverse` or `diffusion`.
         knowledge: The documents and questions, where they are loaded already. Default: those that ``arguments`` name.
+        chosen: Settings that nobody gave, and why they were chosen.
 
     Returns:
         The content of `results.json`; with `plan` what the run would take.
@@ -215,7 +233,7 @@ def inject(
     from kinject.trainers.run_inputs import require_same_inputs, row_tags, shaping_settings
 
     sampling = arguments.sampling_config(arguments.max_new_tokens)
-    _go_on_from_adapter(model_args)
+    go_on_from_adapter(model_args)
     settle_dtype(model_args, training_args)
     if arguments.plan:
         knowledge = knowledge or arguments.load_knowledge(model_args.model_name_or_path)
@@ -270,6 +288,7 @@ def inject(
         ),
         **({"questions_made_by": made} if (made := made_by(knowledge.questions)) else {}),
         **({"baselines": baselines} if baselines else {}),
+        **({"chosen": {**chosen}} if chosen else {}),
         **(
             {"document_texts": [each.titled_text for each in knowledge.documents]}
             if arguments.publish_documents
@@ -330,7 +349,7 @@ def inject(
     if checkpoint is not None and trainer.accelerator.is_main_process:
         _bring_along(Path(checkpoint).parent, output_dir)
     results["config"] = changed_settings(arguments, training_args, model_args)  # as the trainer completed them
-    for name in ("overwrite", "resume_from_checkpoint"):  # say nothing of what was trained
+    for name in ("overwrite", "resume_from_checkpoint", "keep_checkpoints"):  # say nothing of what was trained
         results["config"].pop(name, None)
     if "train" in trainer.entity_reports:
         report = trainer.entity_reports["train"]
@@ -374,6 +393,9 @@ def inject(
     if training_args.push_to_hub:
         _push(trainer)
     if trainer.accelerator.is_main_process:
+        gone, freed = ([], 0) if arguments.keep_checkpoints else remove_checkpoints(output_dir)
+        if gone:
+            print(f"\nremoved: {', '.join(gone)} ({freed / 1e6:,.1f} MB; --keep_checkpoints keeps them)")
         print(f"\n{ending(results, output_dir, push=training_args.push_to_hub)}")
     return results
 
@@ -409,7 +431,7 @@ def opening(
     return "\n".join(f"{name:<10} {text}" for name, text in lines.items())
 
 
-def _go_on_from_adapter(model_args: ModelConfig) -> None:
+def go_on_from_adapter(model_args: ModelConfig) -> None:
     """Where the model is an adapter, that one learns more; the settings say what it is."""
     from kinject.models.adapters import adapter_config
 
@@ -523,6 +545,7 @@ _FREE_ARGUMENTS = (  # what is read is compared by its content; the others show,
         "baselines",
         "publish_documents",
         "overwrite",
+        "keep_checkpoints",
     ),
     *("unseen", "unknown_samples", "open_book", "other_wordings"),
     *("model_name_or_path", "attn_implementation", "trust_remote_code"),

@@ -81,6 +81,12 @@ def measured_settings(name: str, preset: str | None = None) -> dict[str, Any]:
     return {**settings, **(masked if find_objective(name).config == _MASKED[0] else {})}
 
 
+CHOSEN = (
+    *("use_peft", "load_in_4bit", "num_train_epochs", "learning_rate", "max_length"),
+    *("per_device_train_batch_size", "gradient_accumulation_steps", "gradient_checkpointing"),
+)
+"""What `kinject inject` chooses by model, documents and device, where nobody says it."""
+
 OWN_MODELS = ("smollm2-135m", "nano-ar", "nano-diffusion", "nano-block")
 """The models that go by a name of ours; `kinject.models.loading` finds them."""
 
@@ -300,6 +306,7 @@ def recipe_help(
     defaults = {**(settings or {}), **find_objective(objective).settings}
     options = training_options(objective)
     if other_objectives:
+        defaults = {**dict.fromkeys(CHOSEN, "chosen, and printed"), **defaults}
         how = "How documents are learned; each has options of its own, which --help --objective NAME shows."
         named = Option("objective", "str", objective, how, tuple(OBJECTIVES), "kinject.InjectionArguments")
         what = (

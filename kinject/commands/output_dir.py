@@ -69,6 +69,8 @@ def holding(directory: Path) -> Holding:
         and (
             card
             if entry.name == "README.md"
+            else _holds_adapters(entry)
+            if entry.name == "parts" and results.get("objective") == "merged"
             else bool(_WRITTEN.fullmatch(entry.name) or _WEIGHTS.fullmatch(entry.name))
         )
     ]
@@ -185,6 +187,25 @@ def clear_output_dir(path: Path) -> list[str]:
     except OSError as error:
         raise ConfigurationError(f"{error.filename}: cannot be removed ({error.strerror}).") from error
     return [each.name for each in replaced]
+
+
+def remove_checkpoints(path: Path) -> tuple[list[str], int]:
+    """Remove what only a run that was killed needs, now that the one in ``path`` has come to its end: its checkpoints, with the
+    optimizer's states, and the copy of the weights that were selected.
+
+    Returns:
+        Their names, and the bytes that they took.
+    """
+    gone = [entry for entry in holding(path).own if re.fullmatch(r"checkpoint-\d+|best", entry.name)]
+    size = sum(file.stat().st_size for entry in gone for file in entry.rglob("*") if file.is_file())
+    for entry in gone:
+        shutil.rmtree(entry, ignore_errors=True)  # what cannot be removed costs room, and no result
+    return [entry.name for entry in gone], size
+
+
+def _holds_adapters(folder: Path) -> bool:
+    """Whether ``folder`` holds nothing but adapters, as `kinject merge` leaves those that it joined in `parts`."""
+    return folder.is_dir() and all((entry / "adapter_config.json").is_file() for entry in folder.iterdir())
 
 
 def _results(directory: Path) -> dict[str, Any]:

@@ -1,5 +1,5 @@
-"""What a run will take before it is begun: memory of each device, tokens, steps, operations, hours; and the refusal of what
-cannot fit.
+"""What a run will take before it is begun: memory of each device, tokens, steps, operations, hours; the settings that nobody
+gave, chosen by it; and the refusal of what cannot fit.
 
 Tokens are counted by the tokenizer, with the frame that the objective puts around a document, and without what only training
 decides (infilling, the wording of a sample); memory by `kinject.models.devices`. Loads no weights.
@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from kinject.errors import ConfigurationError
@@ -29,7 +30,7 @@ from kinject.models.devices import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     import torch
     from transformers import PreTrainedTokenizerBase
@@ -42,6 +43,7 @@ UNCHECKED = "KINJECT_MEMORY_CHECK"
 """Environment variable that lets a run begin for which memory seems too short, where it is 0."""
 _UTILIZATION = 0.4  # of what a matrix product reaches, in a training step on long enough batches
 _AROUND_QUESTION = 12  # tokens that a chat template puts around a question with its answer, as a rule
+_ASKED = {True: 32, False: 256}  # questions at once, on the processor and on an accelerator
 _QUESTION = 128  # tokens of a prompt at question time, at most as a rule
 
 
@@ -193,7 +195,7 @@ def plan_of(
         optimizer=str(getattr(optimizer, "value", optimizer)),
         checkpointing=bool(args.gradient_checkpointing),
         anchored=bool(getattr(args, "anchor", 0)),
-        answers=(arguments.question_batch_size or (32 if args.device.type == "cpu" else 256))
+        answers=(arguments.question_batch_size or _ASKED[args.device.type == "cpu"])
         * (_QUESTION + arguments.max_new_tokens),
     )
 
@@ -208,6 +210,185 @@ def _strategy(args: DocumentSFTConfig) -> str:
     stage = int(plugin.zero_stage or 0)
     offloads = stage == 3 and str(getattr(plugin, "offload_param_device", None)) not in ("none", "None")
     return "zero3_offload" if offloads else f"zero{stage}" if stage else "ddp"
+
+
+# Settings that nobody gave.
+
+_BATCH = 5  # documents of a step
+_FEW = 16  # questions at once, where memory is short
+_LENGTH = 1024  # tokens of a sample, at most: what a configuration of ours begins with
+_TOGETHER = ("per_device_train_batch_size", "gradient_accumulation_steps", "question_batch_size")
+_LORA = {"use_peft": True, "lora_r": 32, "lora_alpha": 32, "lora_target_modules": ["all-linear"]}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was chosen where nobody said anything.
+
+    Attributes:
+        settings: By option.
+        says: What it is, to be read.
+        why: The reason.
+        option: What changes it.
+    """
+
+    settings: dict[str, Any]
+    says: str
+    why: str
+    option: str
+
+
+def epochs_for(documents: int) -> int:
+    """How often each of ``documents`` is shown (docs/settings.md has the table, `recipes/exposures.py` measures it)."""
+    return 80 if documents <= 100 else 40 if documents <= 1000 else 20
+
+
+def choose(
+    knowledge: KnowledgeSet,
+    arguments: Any,
+    args: DocumentSFTConfig,
+    model_args: ModelConfig,
+    given: Mapping[str, Any],
+    large_rate: float,
+) -> list[Choice]:
+    """Settings for those that are not in ``given``, by the model, the documents and the device.
+
+    Args:
+        knowledge, arguments, args, model_args: Documents and settings, as `inject` takes them; defaults where nobody gave any.
+        given: What the command line, a file or a preset sets, by option: it is left alone.
+        large_rate: The objective's learning rate for all weights of a model of a billion parameters or more.
+    """
+    from kinject.trainers.document_config import learning_rate_for
+
+    if model_args.use_peft:  # of whoever asks for an adapter
+        given = {**given, **{name: getattr(model_args, name) for name in _LORA}}
+    found = forecast(knowledge, arguments, args, model_args, most=1_000)
+    choices = _that_fit(found, args, model_args, given)
+    chosen = {name: value for each in choices for name, value in each.settings.items()}
+    if not {"num_train_epochs", "max_steps"} & {*given}:
+        count = len(knowledge.documents)
+        epochs = epochs_for(count)
+        choices.append(
+            Choice({"num_train_epochs": epochs}, f"{epochs} epochs", f"{count:,} documents", "--num_train_epochs")
+        )
+    if "learning_rate" not in given and found is not None:
+        adapter = bool(chosen.get("use_peft", model_args.use_peft))
+        rate = learning_rate_for(found.model.parameters, adapter, large_rate)
+        why = "an adapter" if adapter else f"{found.model.parameters / 1e6:,.0f} million weights"
+        choices.append(Choice({"learning_rate": rate}, f"learning rate {rate:g}", why, "--learning_rate"))
+    positions = None if found is None else found.model.positions
+    if "max_length" not in given and positions is not None and positions < _LENGTH:
+        why = "the model has no more positions"
+        choices.append(Choice({"max_length": positions}, f"samples of at most {positions} tokens", why, "--max_length"))
+    if not {"bf16", "fp16"} & {*given}:  # which the configuration has chosen
+        why = f"what {'this processor' if args.device.type == 'cpu' else 'the GPU'} is fast in"
+        choices.append(Choice({}, f"computed in {'bf16' if args.bf16 else 'fp32'}", why, "--bf16"))
+    return choices
+
+
+def _that_fit(
+    found: Forecast | None, args: DocumentSFTConfig, model_args: ModelConfig, given: Mapping[str, Any]
+) -> list[Choice]:
+    """Which weights learn, how many documents at a time, whether activations are kept: the first way that fits the memory."""
+    on_host = args.device.type == "cpu"
+    limit = _host_memory() if on_host else None if found is None else found.limit
+    taken: list[tuple[dict[str, Any], float]] = []
+    for way in _ways(args, given):
+        if found is None:  # nothing is known of the model
+            taken.append((way, 0.0))
+            break
+        need = needed(found.model, _plan_with(found, {**vars(model_args), **way}, on_host))
+        taken.append((way, need.host + need.device * found.plan.processes if on_host else need.device))
+        if limit is None or taken[-1][1] <= USABLE * limit:
+            break
+    else:  # none fits: the run is refused with what would
+        taken = taken[:1]
+    if not taken:
+        return []
+    (way, bytes_), (_, most) = taken[-1], taken[0]
+    says = "all weights learn"
+    if way["use_peft"]:
+        says = f"a LoRA adapter of rank {way['lora_r']} learns" + ", on a base in 4 bits" * ("load_in_4bit" in way)
+    why = "the size of the model is not known"
+    if found is not None:
+        why = f"about {_gigabytes(bytes_)} GB" + (f" of {_gigabytes(limit)}" if limit else "")
+        why += f"; {_gigabytes(most)} if nothing were spared" if len(taken) > 1 else ""
+    size, steps = way["per_device_train_batch_size"], way.get("gradient_accumulation_steps", 1)
+    at_a_time = f"{size} documents at a time" if steps == 1 else f"{size} document at a time, {steps} a step"
+    again = way["gradient_checkpointing"]
+    choices = [
+        Choice({name: way[name] for name in ("load_in_4bit", *_LORA) if name in way}, says, why, "--use_peft"),
+        Choice(
+            {name: way[name] for name in _TOGETHER if name in way},
+            at_a_time,
+            "to have many steps" if steps == 1 else "to save memory",
+            "--per_device_train_batch_size",
+        ),
+        Choice(
+            {"gradient_checkpointing": again},
+            f"activations are {'computed again' if again else 'kept'}",
+            f"to save {'memory' if again else 'time'}",
+            "--gradient_checkpointing",
+        ),
+    ]
+    left = [
+        replace(each, settings={name: value for name, value in each.settings.items() if name not in given})
+        for each in choices
+    ]
+    return [each for each in left if each.settings]
+
+
+def _ways(args: DocumentSFTConfig, given: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Ways to train that leave what is ``given`` as it is, each with less memory than the one before, as a rule."""
+    batch = {"per_device_train_batch_size": _BATCH}
+    one = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": _BATCH, "question_batch_size": _FEW}
+    savings = [(False, batch), (True, batch), (True, one)]
+    if {*one} & {*given}:
+        fixed = {"per_device_train_batch_size": int(given.get("per_device_train_batch_size", _BATCH))}
+        savings = [(False, fixed), (True, fixed)]
+    quantizes = args.device.type == "cuda" and find_spec("bitsandbytes") is not None and not given.get("load_in_8bit")
+    lora = {**_LORA, **{name: given[name] for name in _LORA if name in given and name != "use_peft"}}
+    for weights in ({"use_peft": False}, lora, *([{**lora, "load_in_4bit": True}] if quantizes else [])):
+        if weights["use_peft"] and args.frozen_modules:  # an adapter freezes all of them
+            return
+        for again, size in savings:
+            way = {**weights, "gradient_checkpointing": again, **size}
+            if all(given.get(name, value) == value for name, value in way.items()):
+                yield way
+
+
+def _plan_with(found: Forecast, settings: Mapping[str, Any], on_host: bool) -> Plan:
+    """What decides on memory under ``settings``."""
+    tokens = min(int(settings["per_device_train_batch_size"]), found.work.samples) * found.work.longest
+    asked = _ASKED[on_host]
+    adapter, weight_bytes = None, found.plan.weight_bytes
+    if settings["use_peft"]:
+        adapter = adapter_weights(found.model, int(settings["lora_r"]), settings["lora_target_modules"])
+        narrow = 2.0 if found.plan.half and settings["dtype"] is None else weight_bytes
+        weight_bytes = NF4_BYTES if settings["load_in_4bit"] else 1.0 if settings["load_in_8bit"] else narrow
+    return replace(
+        found.plan,
+        tokens=tokens,
+        scored=None if found.plan.scored is None else tokens // 2,
+        adapter=adapter,
+        weight_bytes=weight_bytes,
+        checkpointing=bool(settings["gradient_checkpointing"]),
+        answers=found.plan.answers * settings.get("question_batch_size", asked) // asked,
+    )
+
+
+def _host_memory() -> int | None:
+    """Bytes of memory that this machine has, where it says so."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # Windows has no such call
+        return None
+
+
+def shown_choices(choices: Sequence[Choice]) -> str:
+    """``choices`` as lines to read, each with what changes it."""
+    lines = [f"{each.says} ({each.why}; {each.option})" for each in choices]
+    return "\n".join(f"{'' if number else 'chosen':<10} {line}" for number, line in enumerate(lines))
 
 
 def told(found: Forecast) -> str:

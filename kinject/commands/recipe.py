@@ -126,7 +126,7 @@ def train(objective: str, arguments: Sequence[str], defaults: Mapping[str, Any] 
     Args:
         objective: What to train, by name.
         arguments: Options as typed; words that belong to none are documents.
-        defaults: Settings that hold where ``arguments`` say nothing.
+        defaults: Settings that hold where ``arguments`` say nothing. What these leave open is chosen as well.
 
     Returns:
         The content of `results.json`.
@@ -156,13 +156,25 @@ def train(objective: str, arguments: Sequence[str], defaults: Mapping[str, Any] 
     if is_first_process() and output_dir is not None:
         print(f"output_dir: {output_dir}", flush=True)
     # All that can be seen without torch, transformers and trl was seen: importing them takes many seconds.
-    from kinject.commands.inject import inject
+    from kinject.commands.inject import go_on_from_adapter, inject
     from kinject.trainers.document_config import objective_name
 
-    chosen = find_objective(objective)
+    trainer_class = find_objective(objective).trainer_class()
     training_args, model_args = _trainer_groups(objective, settings)
+    chosen: dict[str, str] = {}
+    if defaults is not None:
+        from kinject.commands.plan import choose, shown_choices
+
+        go_on_from_adapter(model_args)
+        choices = choose(knowledge, script, training_args, model_args, settings, trainer_class.large_learning_rate)
+        for choice in choices:
+            settings |= choice.settings
+            chosen |= dict.fromkeys(choice.settings, choice.why)
+        training_args, model_args = _trainer_groups(objective, settings)
+        if is_first_process():
+            print(shown_choices(choices), flush=True)
     name = objective_name(training_args)
-    return inject(chosen.trainer_class(), script, training_args, model_args, name, knowledge=knowledge)
+    return inject(trainer_class, script, training_args, model_args, name, knowledge=knowledge, chosen=chosen)
 
 
 def _check_own_model(output_dir: Path | None, model: Any) -> None:

@@ -137,6 +137,7 @@ class Sizes:
         intermediate: Width within a layer's MLP, of all experts that a token passes.
         queries, keys: Width of all heads of queries, and of keys, which is that of values.
         vocabulary: Rows of the output head.
+        positions: Tokens that it was made for, where it says so.
     """
 
     parameters: int
@@ -147,6 +148,7 @@ class Sizes:
     queries: int
     keys: int
     vocabulary: int
+    positions: int | None = None
 
     @property
     def multiplied(self) -> int:
@@ -231,6 +233,7 @@ def sizes(config: Any) -> Sizes:
         queries=heads * width,
         keys=int(getattr(text, "num_key_value_heads", None) or heads) * width,
         vocabulary=int(text.vocab_size),
+        positions=getattr(text, "max_position_embeddings", None),
     )
 
 

@@ -5,6 +5,7 @@ Knows nothing of what is learned.
 
 from __future__ import annotations
 
+import json
 import sys
 import uuid
 import weakref
@@ -278,6 +279,44 @@ def all_finite(tensors: Iterable[torch.Tensor]) -> bool:
         if part.is_floating_point() and not part.is_meta
     ]
     return not sums or bool(torch.stack([each.to(sums[0].device) for each in sums]).isfinite().all())
+
+
+def narrow_saved(directory: Path) -> int:
+    """Store those fp32 tensors of the safetensors files in ``directory`` as bf16 that lose nothing by it.
+
+    Such are weights that did not learn (`frozen_modules`) of a model that was published in bf16. `config.json` goes on to say
+    fp32, so that whoever loads the model gets every number as it was, and computes as before.
+
+    Returns:
+        The bytes that were saved.
+    """
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    saved = 0
+    for file in sorted(directory.glob("*.safetensors")):
+        with safe_open(file, framework="pt") as opened:
+            metadata, names = opened.metadata(), opened.keys()
+            exact = {name for name in names if _loses_nothing(opened.get_tensor(name))}
+            if not exact:
+                continue
+            tensors = {name: opened.get_tensor(name) for name in names}
+        before = file.stat().st_size
+        fresh = file.with_name(f".{file.name}.new")  # a run that is killed leaves a whole file
+        narrow = {name: each.to(torch.bfloat16) if name in exact else each for name, each in tensors.items()}
+        save_file(narrow, fresh, metadata)
+        fresh.replace(file)
+        saved += before - file.stat().st_size
+    index = directory / "model.safetensors.index.json"
+    if saved and index.is_file():
+        content = json.loads(index.read_text(encoding="utf-8"))
+        content["metadata"]["total_size"] -= saved
+        index.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    return saved
+
+
+def _loses_nothing(tensor: torch.Tensor) -> bool:
+    return tensor.dtype is torch.float32 and torch.equal(tensor.to(torch.bfloat16).float(), tensor)
 
 
 def require_finite(model: torch.nn.Module, trained_only: bool = False) -> None:

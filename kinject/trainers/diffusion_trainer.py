@@ -56,7 +56,7 @@ class DiffusionSFTTrainer(DocumentSFTTrainer):
 
     _tag_names = ["kinject", "masked-diffusion"]
     _name = "Masked diffusion fine-tuning"
-    _large_learning_rate = 1e-5
+    large_learning_rate = 1e-5
     loss_is_scaled_for_ga: bool | None = True  # type: ignore[assignment]  # by what `_get_num_items_in_batch` counts
     args: DiffusionSFTConfig
 

@@ -26,6 +26,11 @@ def set_deepspeed_rate(config: Any, found: float | str | None, learning_rate: fl
             node[name] = learning_rate
 
 
+def learning_rate_for(parameters: int, adapter: bool, large: float) -> float:
+    """The peak learning rate where nobody gives one: 1e-4 for an adapter and below a billion parameters, else ``large``."""
+    return 1e-4 if adapter or parameters < 1e9 else large
+
+
 _LOST = 0.1  # share of the weights from which on a run is refused
 _SAMPLED = 10_000  # numbers of a tensor that are looked at
 _KAHAN = "adamw_anyprecision"  # the optimizer of transformers that can keep what bf16 rounds away

@@ -23,7 +23,13 @@ from kinject import compat
 from kinject.errors import ConfigurationError
 from kinject.models.adapters import head_refusal, require_adapter_modules
 from kinject.models.diffusion import is_diffusion, text_config
-from kinject.models.weights import from_main_process, frozen_parameters, is_by_zero3, parameter_count
+from kinject.models.weights import (
+    from_main_process,
+    frozen_parameters,
+    is_by_zero3,
+    narrow_saved,
+    parameter_count,
+)
 from kinject.prompts.encoding import pin_template
 from kinject.prompts.templates import Wording
 from kinject.trainers.checkpointing import (
@@ -47,6 +53,7 @@ from kinject.trainers.collator import (
 from kinject.trainers.document_config import (
     CorruptionSFTConfig,
     DocumentSFTConfig,
+    learning_rate_for,
     require_updates,
     set_deepspeed_rate,
 )
@@ -99,7 +106,7 @@ class DocumentSFTTrainer(SFTTrainer):
     """
 
     _tag_names = ["kinject", "sft"]
-    _large_learning_rate = 5e-6  # of a full model of a billion parameters or more
+    large_learning_rate = 5e-6  # of a full model of a billion parameters or more
     args: DocumentSFTConfig
     hub_model_id: Any  # the repository, once it is known
     inputs: dict[str, Any]
@@ -172,8 +179,7 @@ class DocumentSFTTrainer(SFTTrainer):
         if args.packing:
             packing = "boundaries" if check_isolation(base, args.device) else "positions"
         if args.learning_rate is None:
-            small = adapted or parameter_count(base) < 1e9
-            args.learning_rate = 1e-4 if small else self._large_learning_rate
+            args.learning_rate = learning_rate_for(parameter_count(base), adapted, self.large_learning_rate)
             if self.is_deepspeed_enabled:  # which read its file when there was none
                 set_deepspeed_rate(self.accelerator.state.deepspeed_plugin.hf_ds_config, None, args.learning_rate)
         if not adapted and self._keeps_no_masters():
@@ -527,6 +533,8 @@ class DocumentSFTTrainer(SFTTrainer):
             super()._save(output_dir, state_dict)
         if self.args.should_save:
             directory = output_dir or str(self.args.output_dir)
+            if Path(directory) == Path(str(self.args.output_dir)):  # the end of a run; a checkpoint is gone soon
+                narrow_saved(Path(directory))
             self._hub.write_card(Path(directory))  # over the one that PEFT wrote
             self._write_beside(directory)
 

@@ -161,6 +161,7 @@ def begun(base: Path, tmp_path: Path) -> tuple[Path, dict[str, Any]]:
     for name, file in files.items():
         file.write_text("".join(json.dumps(row) + "\n" for row in rows[name]), encoding="utf-8")
     options = {**files, "save_strategy": "steps", "save_steps": 1, "size": None, "num_train_epochs": 3}
+    options["keep_checkpoints"] = True  # as if it had been killed
     run_recipe(base, tmp_path / "out", **options)
     return tmp_path / "out", options
 
@@ -231,7 +232,9 @@ def test_documents_without_questions_are_learned_all_the_same(base: Path, tmp_pa
     assert results["after"]["backward"]["n"] == 0 and "questions_made_by" not in results
 
 
-def test_own_documents_and_questions_through_the_command_line(base: Path, tmp_path: Path) -> None:
+def test_own_documents_and_questions_through_the_command_line(
+    base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     from kinject.cli import main
 
     (tmp_path / "docs.jsonl").write_text('{"text": "Ada Vance mapped the salt caves of Orrin."}\n', encoding="utf-8")
@@ -247,6 +250,24 @@ def test_own_documents_and_questions_through_the_command_line(base: Path, tmp_pa
     )
     results = read_results(tmp_path / "out" / "results.json")
     assert [results["after"][direction]["n"] for direction in ("forward", "backward")] == [1, 1]
+    shown = capsys.readouterr().out  # what nobody gave was chosen, and is said before anything else happens
+    assert (
+        "chosen     all weights learn (about" in shown
+        and "learning rate 0.0001 (0 million weights; --learning_rate)" in shown
+    )
+    assert {*results["chosen"]} == {
+        "use_peft",
+        "per_device_train_batch_size",
+        "gradient_checkpointing",
+        "learning_rate",
+    }
+    config = results["config"]
+    assert [config[name] for name in ("per_device_train_batch_size", "learning_rate", "num_train_epochs")] == [
+        5,
+        1e-4,
+        1,
+    ]
+    assert config["gradient_checkpointing"] is False and "use_peft" not in config
 
 
 @pytest.mark.parametrize("launched_again", [False, True])
@@ -260,7 +281,7 @@ def test_a_killed_run_goes_on_where_it_was(
         "save_strategy": "steps",
         "save_steps": 3,
     }
-    whole = run_recipe(base, tmp_path / "out", retention=launched_again, **options)
+    whole = run_recipe(base, tmp_path / "out", retention=launched_again, keep_checkpoints=True, **options)
     import shutil
 
     for checkpoint in sorted((tmp_path / "out").glob("checkpoint-*"), key=lambda path: int(path.name[11:]))[1:]:
@@ -276,12 +297,13 @@ def test_a_killed_run_goes_on_where_it_was(
     assert [entry["step"] for entry in resumed["history"]] == [entry["step"] for entry in whole["history"]]
     assert resumed["after"] == whole["after"] and resumed["before"] == whole["before"]
     assert resumed["train"]["tokens"] == whole["train"]["tokens"]
+    assert not list((tmp_path / "out").glob("checkpoint-*"))  # it has come to its end, and nobody asked for them
 
 
 def test_a_second_run_replaces_the_first_only_when_it_is_told_to(
     base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    saving = {"save_strategy": "steps", "save_steps": 1, "evaluations": 0}
+    saving = {"save_strategy": "steps", "save_steps": 1, "evaluations": 0, "keep_checkpoints": True}
     first = run_recipe(base, tmp_path / "out", num_train_epochs=4, **saving)
     (tmp_path / "out" / "notes.txt").write_text("mine", encoding="utf-8")
     last = f"checkpoint-{first['train']['steps']}"

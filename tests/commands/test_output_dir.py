@@ -11,7 +11,13 @@ import pytest
 import transformers
 
 from kinject.commands.inject import load_for_training
-from kinject.commands.output_dir import clear_output_dir, holding, prepare_output_dir, prepare_results
+from kinject.commands.output_dir import (
+    clear_output_dir,
+    holding,
+    prepare_output_dir,
+    prepare_results,
+    remove_checkpoints,
+)
 from kinject.compat import check_devices, check_processes
 from kinject.errors import ConfigurationError
 from kinject.trainers import MaskedSFTConfig
@@ -210,6 +216,26 @@ def test_clearing_takes_what_a_run_wrote_and_nothing_else(tmp_path: Path) -> Non
     assert not (folder / "README.md").exists()
     assert clear_output_dir(fill(tmp_path / "model", *MODEL)) == sorted(MODEL)  # the user's own: replaced, and said
     assert holding(tmp_path / "model").own == []
+
+
+def test_the_parts_of_a_merged_adapter_are_its_own_and_a_folder_of_that_name_is_not(tmp_path: Path) -> None:
+    merged = {"after": {}, "objective": "merged"}
+    files = ("README.md", "adapter_model.safetensors", "parts/one/adapter_config.json")
+    folder = fill(tmp_path / "merged", *files, **merged)
+    assert holding(folder).foreign == [] and clear_output_dir(folder) == [] and not (folder / "parts").exists()
+    folder = fill(tmp_path / "merged", *files, "parts/manual.pdf", **merged)
+    assert clear_output_dir(folder) == [] and (folder / "parts" / "manual.pdf").is_file()
+    folder = fill(tmp_path / "run", "README.md", *MODEL, "parts/one/adapter_config.json", after={})
+    assert [path.name for path in holding(folder).foreign] == ["parts"]
+
+
+def test_a_finished_run_keeps_no_checkpoints(tmp_path: Path) -> None:
+    users = ("notes.txt", "best.txt", "checkpoint-a/x")
+    folder = fill(tmp_path / "out", "README.md", *MODEL, STEP, "checkpoint-4/optimizer.pt", *users, after={})
+    fill(folder, "best/model.safetensors")
+    assert remove_checkpoints(folder) == (["best", "checkpoint-30", "checkpoint-4"], 6)
+    left = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert left == {"README.md", "results.json", *MODEL, *users}
 
 
 def test_only_the_first_process_looks_and_clears(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from kinject.commands.plan import UNCHECKED
+from kinject.commands.plan import UNCHECKED, Forecast, Workload, choose, epochs_for, shown_choices
 from kinject.errors import ConfigurationError
 from kinject.models import devices
 from tests.conftest import run_recipe
@@ -56,6 +57,59 @@ def test_a_run_that_cannot_fit_is_refused_with_what_would(tmp_path: Path, monkey
 def test_a_model_that_is_not_here_has_no_plan(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="--plan reads the model's config.json, which is neither here"):
         run_recipe("nobody/nothing", tmp_path / "out", plan=True)
+
+
+EIGHT_BILLION = devices.Sizes(8_030_000_000, 525_000_000, 32, 4096, 14_336, 4096, 1024, 128_256, 131_072)
+
+
+def chosen(monkeypatch: pytest.MonkeyPatch, memory: float | None, device: str = "cuda", **given: Any) -> dict[str, Any]:
+    """What is chosen for a model of eight billion parameters on a device with ``memory``, and what that takes."""
+    wanted = {"use_peft": False, "lora_r": 16, "lora_alpha": 32, "lora_target_modules": None, "dtype": None}
+    loading = {"load_in_4bit": False, "load_in_8bit": False}
+    model_args = SimpleNamespace(**{**wanted, **loading, **{name: given[name] for name in wanted if name in given}})
+    args = SimpleNamespace(device=torch.device(device), bf16=True, frozen_modules=given.get("frozen_modules"))
+    work = Workload(samples=200, tokens=10**6, longest=1000, steps=100)
+    plan = devices.Plan(tokens=8000, scored=4000, answers=256 * 256)
+    found = Forecast(EIGHT_BILLION, plan, devices.needed(EIGHT_BILLION, plan), memory, work, 1e15)  # type: ignore[arg-type]
+    monkeypatch.setattr("kinject.commands.plan.forecast", lambda *_, **__: found)
+    monkeypatch.setattr("kinject.commands.plan.find_spec", lambda name: object())
+    knowledge: Any = SimpleNamespace(documents=[None] * 200)
+    choices = choose(knowledge, None, args, model_args, given, 5e-6)  # type: ignore[arg-type]
+    assert all(each.option.startswith("--") and each.why for each in choices)
+    shown = shown_choices(choices)
+    assert all(f"({each.why}; {each.option})" in shown for each in choices)
+    return {name: value for each in choices for name, value in each.settings.items()}
+
+
+def test_what_is_chosen_fits_the_device_and_leaves_alone_what_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    full = chosen(monkeypatch, 288e9)
+    assert full == {
+        "use_peft": False,
+        "per_device_train_batch_size": 5,
+        "gradient_checkpointing": False,
+        "num_train_epochs": epochs_for(200),
+        "learning_rate": 5e-6,
+    }
+    spared = chosen(monkeypatch, 170e9)
+    assert spared == {**full, "gradient_checkpointing": True}
+    lora = chosen(monkeypatch, 80e9)
+    assert lora["use_peft"] and lora["lora_target_modules"] == ["all-linear"] and lora["learning_rate"] == 1e-4
+    assert "load_in_4bit" not in lora and lora["per_device_train_batch_size"] == 5
+    small = chosen(monkeypatch, 24e9)
+    assert small["per_device_train_batch_size"] * small["gradient_accumulation_steps"] == 5
+    assert small["gradient_checkpointing"] and small["question_batch_size"] == 16 and "load_in_4bit" not in small
+    assert chosen(monkeypatch, 13e9)["load_in_4bit"] is True
+    assert chosen(monkeypatch, 1e9) == full  # nothing fits: the run is refused with what would
+    given: dict[str, Any] = {"use_peft": False, "num_train_epochs": 3, "learning_rate": 1e-3, "max_length": 64}
+    assert chosen(monkeypatch, 24e9, **given) == {"per_device_train_batch_size": 5, "gradient_checkpointing": False}
+    assert chosen(monkeypatch, 80e9, use_peft=True, bf16=True, max_steps=9) == {
+        "per_device_train_batch_size": 5,
+        "gradient_checkpointing": False,
+        "learning_rate": 1e-4,
+    }
+    assert chosen(monkeypatch, 80e9, frozen_modules=["self_attn"])["use_peft"] is False  # adapters freeze all
+    two = chosen(monkeypatch, 24e9, per_device_train_batch_size=2)
+    assert "gradient_accumulation_steps" not in two and two["load_in_4bit"]
 
 
 def test_the_processor_does_not_say_what_it_has() -> None:

@@ -173,7 +173,7 @@ def inject(folder: Path, batch_size: int) -> dict[str, Any]:
 
     shared = "--documents fictional:nano --size 4 --evaluations 2 --select_on test --max_new_tokens 16 --bf16 false "
     shared += f"--use_cpu true --num_train_epochs 4 --learning_rate 2e-3 --per_device_train_batch_size {batch_size} "
-    shared += "--save_strategy no --report_to none --disable_tqdm true "
+    shared += "--save_strategy no --keep_checkpoints true --report_to none --disable_tqdm true "
     for name, (objective, options, _) in INJECTIONS.items():
         run(objective, [*shared.split(), *options.split(), "--output_dir", str(folder / name)])
     return {}

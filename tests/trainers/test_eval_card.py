@@ -42,6 +42,7 @@ def inject(base: Path, output_dir: Path, **options: Any) -> None:
         "size": 4,
         "max_steps": 4,
         "save_steps": 2,
+        "keep_checkpoints": True,
         "per_device_train_batch_size": 2,
         "evaluations": 2,
         "max_new_tokens": 2,

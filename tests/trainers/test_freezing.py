@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from kinject.errors import ConfigurationError
@@ -27,6 +28,25 @@ def test_what_is_frozen_stays_and_all_else_learns(
     saved = dict(AutoModelForCausalLM.from_pretrained(tmp_path / "model").named_parameters())
     frozen = {name for name in before if any(f".{module}." in name for module in modules)}
     assert {name for name, weight in before.items() if torch.equal(saved[name], weight)} == frozen
+
+
+def test_weights_that_are_bf16_numbers_are_stored_as_such_and_no_others(make_trainer: Callable[..., Any]) -> None:
+    trainer = make_trainer(frozen_modules=["self_attn"], save_strategy="steps", save_steps=1)
+    for weight in trainer.model.parameters():  # as of a model that was published in bf16
+        weight.data = weight.data.bfloat16().float()
+    trainer.train()
+    trainer.save_model()
+    output = Path(trainer.args.output_dir)
+    saved = load_file(output / "model.safetensors")
+    assert {name for name, weight in saved.items() if weight.dtype is torch.bfloat16} == {
+        name for name in saved if "self_attn" in name
+    }
+    loaded = dict(AutoModelForCausalLM.from_pretrained(output).named_parameters())
+    for name, weight in trainer.model.named_parameters():
+        assert loaded[name].dtype is torch.float32 and torch.equal(loaded[name], weight)
+    checkpoint = load_file(next(output.glob("checkpoint-*")) / "model.safetensors")
+    assert {weight.dtype for weight in checkpoint.values()} == {torch.float32}
+    assert sorted(path.name for path in output.glob(".*")) == []
 
 
 def test_frozen_weights_cost_no_gradient_of_their_own(make_trainer: Callable[..., Any]) -> None:

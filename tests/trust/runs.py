@@ -22,6 +22,7 @@ SMALL = {
     "save_strategy": "steps",
     "save_steps": 2,
     "save_total_limit": 2,
+    "keep_checkpoints": "true",
     "evaluations": 3,
     "max_new_tokens": 4,
     "retention": "false",
