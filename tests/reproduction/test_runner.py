@@ -134,7 +134,8 @@ def test_a_grid_killed_at_a_random_moment_finishes_with_the_same_results(tmp_pat
     changes = {"scales/nano.yaml:options": options, "tables/table5.yaml:methods": ["ar"]}
     for name in ("whole", "killed"):
         write_recipes(tmp_path / name / "recipes", changes)
-    subprocess.run(grid_command(tmp_path / "whole"), check=True, capture_output=True)
+    whole = subprocess.run(grid_command(tmp_path / "whole"), capture_output=True, text=True)
+    assert whole.returncode == 0, f"{whole.stdout}{whole.stderr}"
     moment = random.SystemRandom().uniform(0.0, 1.0)
     process = subprocess.Popen(
         grid_command(tmp_path / "killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
