@@ -68,6 +68,28 @@ def main(argv: Sequence[str] | None = None) -> None:
         arguments.run(arguments)
 
 
+_PATHS = (
+    *("documents", "questions", "file", "config", "model", "model_name_or_path", "adapters", "runs", "directory"),
+    *("output", "output_dir", "output_file", "plot", "keep", "keep_questions", "baselines", "resume_from_checkpoint"),
+)  # arguments that name a file or folder
+
+
+class Parser(argparse.ArgumentParser):
+    """An argparse parser that knows its own arguments, by name, and its commands."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        """As the library's."""
+        self.arguments: dict[str, argparse.Action] = {}
+        self.commands: dict[str, Parser] = {}
+        super().__init__(*args, **options)
+
+    def add_argument(self, *names: Any, **options: Any) -> argparse.Action:
+        """As the library's."""
+        argument = super().add_argument(*names, **options)
+        self.arguments[argument.dest] = argument
+        return argument
+
+
 def _model_first(parser: argparse.ArgumentParser, words: list[str]) -> list[str]:
     """``words`` with the model that an option names where `ask` and `eval` expect it."""
     if words[:1] not in (["ask"], ["eval"]):
@@ -101,9 +123,9 @@ def _names_only_a_model(words: Sequence[str]) -> bool:
     return len(alone) == 1 and not {"-", "-h", "--help"} & set(words)
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
     """The parser of all commands."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="kinject",
         description="Teach a language model new documents by masked fine-tuning, and ask about them from any side.",
     )
@@ -237,6 +259,7 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--unknown_samples", type=int, default=0, help="tries of every question at temperature 1")
     evaluate.add_argument("--open_book", action="store_true", help="also ask with the document in the prompt")
     evaluate.add_argument("--other_wordings", action="store_true", help="also ask in other words")
+    evaluate.add_argument("--json", action="store_true", help="print nothing but the results, as one JSON document")
     evaluate.set_defaults(run=run_eval)
 
     compare = add(
@@ -312,6 +335,7 @@ def build_parser() -> argparse.ArgumentParser:
     table.add_argument("runs", nargs="+", metavar="RUN", help="output_dir of a run, or its results.json")
     table.add_argument("--answers", type=int, default=3, help="answers of each run to print (default: 3)")
     table.add_argument("--plot", metavar="PNG", help="also plot accuracy over steps")
+    table.add_argument("--json", action="store_true", help="print nothing but the runs' results, as a JSON list")
     table.set_defaults(run=run_table)
 
     report = add(
@@ -339,11 +363,21 @@ def build_parser() -> argparse.ArgumentParser:
     doctor.add_argument("--objective", default="masked", help=f"one of {', '.join(OBJECTIVES)} (default: masked)")
     doctor.add_argument("--config", metavar="FILE", help="YAML file of settings, as for kinject inject")
 
+    completion = add(
+        "completion",
+        help="completion of commands and options by the shell",
+        description="Print what makes a shell complete kinject's commands, options and their values. For bash: kinject "
+        "completion bash > ~/.local/share/bash-completion/completions/kinject; for zsh: into a file _kinject in $fpath.",
+    )
+    completion.add_argument("shell", choices=["bash", "zsh", "tcsh"])
+    completion.set_defaults(run=run_completion)
+
     reproduce = add("reproduce", help="reproduce a table of the paper", description=DESCRIPTION)
     add_arguments(reproduce)
     reproduce.set_defaults(run=reproduce_tables)
     for each in commands.choices.values():
         each.set_defaults(options=re.findall(r"--\w+", each.format_usage()))
+    parser.commands = commands.choices
     return parser
 
 
@@ -633,7 +667,15 @@ def run_eval(arguments: argparse.Namespace) -> None:
     from kinject.commands.evaluate import MeasurementArguments, evaluate_model
 
     names = {item.name for item in fields(MeasurementArguments)}
-    evaluate_model(MeasurementArguments(**{key: value for key, value in vars(arguments).items() if key in names}))
+    measured = MeasurementArguments(**{key: value for key, value in vars(arguments).items() if key in names})
+    if not arguments.json:
+        evaluate_model(measured)
+        return
+    from kinject.evaluation.results import as_json
+
+    with redirect_stdout(io.StringIO()):
+        results = evaluate_model(measured)
+    print(as_json(results))
 
 
 def run_compare(arguments: argparse.Namespace) -> None:
@@ -687,13 +729,16 @@ def run_merge(arguments: argparse.Namespace) -> None:
 def run_table(arguments: argparse.Namespace) -> None:
     """`kinject table`: runs side by side."""
     from kinject.evaluation.report import plot_history, print_answers, results_table
-    from kinject.evaluation.results import read_results
+    from kinject.evaluation.results import as_json, read_results
 
     results = [read_results(results_path(run)) for run in arguments.runs]
-    print(results_table(results))
-    for result in results:
-        print(f"\nAnswers after {result['objective']}:")
-        print_answers(result.get("answers", []), arguments.answers)
+    if arguments.json:
+        print(f"[{', '.join(as_json(each) for each in results)}]")
+    else:
+        print(results_table(results))
+        for result in results:
+            print(f"\nAnswers after {result['objective']}:")
+            print_answers(result.get("answers", []), arguments.answers)
     if arguments.plot:
         plot_history(results, arguments.plot)
 
@@ -717,6 +762,34 @@ def run_doctor(words: Sequence[str]) -> None:
     print(report(findings))
     if any(finding.state == "error" for finding in findings):
         sys.exit(2)
+
+
+def run_completion(arguments: argparse.Namespace) -> None:
+    """`kinject completion`: what makes a shell complete the command line."""
+    import shtab
+
+    parser = build_parser()
+    known = {name: option.choices or option.members for name, option in all_training_options().items()}
+    known |= {
+        "objective": tuple(OBJECTIVES),
+        "preset": PRESETS,
+        "config": (),
+        "quiet": (),
+        "json": (),
+        "all_options": (),
+    }
+    for command in (
+        parser.commands[name] for name in ("inject", "doctor")
+    ):  # which read the options of a recipe themselves
+        for name, choices in known.items():
+            if name not in command.arguments:
+                command.add_argument(f"--{name}" if name != "documents" else name)
+            command.arguments[name].choices = choices or None
+    for command in parser.commands.values():
+        for name, argument in command.arguments.items():
+            if name in _PATHS:
+                argument.complete = shtab.FILE  # type: ignore[attr-defined]
+    print(shtab.complete(parser, arguments.shell))
 
 
 def results_path(run: str) -> Path:

@@ -381,3 +381,54 @@ def test_without_a_model_the_embedded_default_is_taken(
     monkeypatch.setattr(cli, "find_spec", lambda name: None)
     cli.main(["inject", "docs"])
     assert "model_name_or_path" not in taken[-1]
+
+
+def test_a_shell_completes_commands_options_values_and_files(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    for shell in ("zsh", "tcsh", "bash"):
+        cli.main(["completion", shell])
+        script = capsys.readouterr().out
+        assert "mask_unit" in script and "reproduce" in script
+    (tmp_path / "notes.md").touch()
+    (tmp_path / "complete.sh").write_text(script, encoding="utf-8")
+    tried = {
+        "kinject rep": {"report", "reproduce"},
+        "kinject inject docs --mask_u": {"--mask_unit"},
+        "kinject inject docs --mask_unit sp": {"span"},
+        "kinject inject docs --preset one": {"one-gpu"},
+        "kinject doctor --objective dif": {"diffusion"},
+        f"kinject inject {tmp_path}/no": {f"{tmp_path}/notes.md"},
+        f"kinject ask --file {tmp_path}/no": {f"{tmp_path}/notes.md"},
+    }
+    lines = ["source complete.sh"]
+    for line in tried:
+        lines += [f"COMP_WORDS=({line}); COMP_CWORD={len(line.split()) - 1}; COMPREPLY=()"]
+        lines += ["_shtab_kinject 2>/dev/null", 'echo "${COMPREPLY[@]}"']
+    shown = subprocess.run(["bash", "-c", "\n".join(lines)], cwd=tmp_path, capture_output=True, text=True)
+    assert [{*line.split()} for line in shown.stdout.splitlines()] == [*tried.values()], shown.stderr
+
+
+def test_tables_and_evaluations_for_machines(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    from kinject.commands import evaluate
+    from kinject.evaluation.results import new_results, write_results
+
+    cell = {"paper": 1.0, "exact_match": 1.0, "f1": 1.0, "n": 4}
+    scores = {"forward": cell, "backward": cell}
+    results = new_results(objective="masked", model="m", dataset="d", paraphrases="none", seed=0)
+    results |= {"before": scores, "after": scores}
+    write_results(tmp_path / "results.json", results)
+    cli.main(["table", str(tmp_path), str(tmp_path), "--json"])
+    assert [each["after"] for each in json.loads(capsys.readouterr().out)] == [scores, scores]
+
+    def measure(arguments: Any) -> Any:
+        print("much is said", arguments)
+        return results
+
+    monkeypatch.setattr(evaluate, "evaluate_model", measure)
+    cli.main(["eval", "model", "--questions", "q.jsonl", "--json"])
+    assert json.loads(capsys.readouterr().out)["after"] == scores
+    cli.main(["eval", "model", "--questions", "q.jsonl"])
+    assert capsys.readouterr().out.startswith("much is said")
