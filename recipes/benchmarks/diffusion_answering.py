@@ -1,12 +1,15 @@
-"""How much faster the fast mode answers short questions than LLaDA's published algorithm, and whether it answers alike.
+"""How much faster the fast mode, and a block diffusion model, answer short questions than LLaDA's published algorithm.
 
-    python recipes/benchmarks/diffusion_answering.py                     # 200 questions to nano-diffusion
+    python recipes/benchmarks/diffusion_answering.py                     # 200 questions to nano-diffusion and nano-block
     python recipes/benchmarks/diffusion_answering.py --quick --json out.json
     python recipes/benchmarks/diffusion_answering.py --model DIRECTORY --documents fictional:name_description
 
-Both ways answer the same questions in the same batches, in turns, in one process: 128 tokens, 128 steps and blocks of 4
-for the published algorithm, as in arXiv 2510.09885. Prints a table; `--json` writes `ratios`: `wall` (seconds), `nfe`
-(forward evaluations a question), both published over fast, and `same_answers`, the part of answers that are equal.
+All ways answer the same questions in the same batches, in turns, in one process: 128 tokens, 128 steps and blocks of 4
+for the published algorithm, as in arXiv 2510.09885; `block` is another model, which answers in its own blocks with a cache, and
+otherwise as the fast mode. Prints a table; `--json` writes `ratios`: `wall` (seconds), `nfe` (forward evaluations a question), both
+published over fast, and `same_answers`, the part of answers that are equal; with a block model also `block_wall` and
+`block_nfe`, published over block, and `block_wall_to_fast` and `block_nfe_to_fast`, fast over block. An evaluation of a block model
+is of one block, the first of an answer of the prompt, too; of another model it is of the whole row.
 """
 
 from __future__ import annotations
@@ -33,6 +36,7 @@ class Way:
     """One way of answering: how, and what it took.
 
     Attributes:
+        loaded: The model that is asked.
         config: Settings of the sampler.
         answers: Its answers.
         nfe: Forward evaluations of each question.
@@ -40,6 +44,7 @@ class Way:
         seconds: Wall clock.
     """
 
+    loaded: LoadedModel
     config: SamplingConfig
     answers: list[str] = field(default_factory=list)
     nfe: list[int] = field(default_factory=list)
@@ -54,6 +59,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--model", default="nano-diffusion", help="nano-diffusion, a directory or a Hub id")
     parser.add_argument(
+        "--block_model", help="block diffusion model beside it (default: nano-block beside nano-diffusion, else none)"
+    )
+    parser.add_argument(
         "--documents",
         default="fictional:nano_population",
         help="documents that bring the questions (default: the people whom the nano models were brought up with)",
@@ -61,10 +69,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--size", type=int, help="number of people of a fictional world")
     parser.add_argument("--questions", type=int, default=200, help="how many to ask (default: 200)")
     parser.add_argument("--quick", action="store_true", help=f"ask {QUICK}")
-    parser.add_argument("--batch_size", type=int, default=32, help="questions at once, both ways (default: 32)")
-    parser.add_argument("--answer_length", type=int, default=128, help="tokens, both ways (default: 128)")
+    parser.add_argument("--batch_size", type=int, default=32, help="questions at once, all ways (default: 32)")
+    parser.add_argument("--answer_length", type=int, default=128, help="tokens, all ways (default: 128)")
     parser.add_argument("--steps", type=int, default=128, help="steps, published (default: 128)")
-    parser.add_argument("--block_length", type=int, default=4, help="tokens of a block, both ways (default: 4)")
+    parser.add_argument("--block_length", type=int, default=4, help="tokens of a block, but of a block model (default: 4)")
     parser.add_argument("--json", metavar="PATH", help="write ratios and details here")
     return parser
 
@@ -104,40 +112,50 @@ def load_questions(documents: str, size: int | None, count: int) -> list[tuple[s
 
 
 def compare(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Answer all questions both ways.
+    """Answer all questions in all ways.
 
     Returns:
         The report that `--json` writes.
+
+    Raises:
+        ConfigurationError: a setting that does not divide, or `--block_model` is no block diffusion model.
     """
     from kinject.models import load_model
     from kinject.models.diffusion import diffusion_settings
     from kinject.sampling import SamplingConfig
 
-    shape = (arguments.answer_length, arguments.steps, arguments.block_length)
-    ways = {
-        "published": Way(SamplingConfig.published(*shape)),
-        "fast": Way(SamplingConfig.fast(arguments.answer_length, arguments.block_length)),
-    }
+    published = SamplingConfig.published(arguments.answer_length, arguments.steps, arguments.block_length)
+    fast = SamplingConfig.fast(arguments.answer_length, arguments.block_length)
     asked = load_questions(arguments.documents, arguments.size, QUICK if arguments.quick else arguments.questions)
     loaded = load_model(arguments.model)
     diffusion_settings(loaded.model)
+    ways = {"published": Way(loaded, published), "fast": Way(loaded, fast)}
+    block_model = arguments.block_model or ("nano-block" if arguments.model == "nano-diffusion" else None)
+    if block_model is not None:
+        other = load_model(block_model)
+        if diffusion_settings(other.model).block_length is None:
+            raise ConfigurationError(
+                f"--block_model {block_model} has no blocks: every position attends to every other. Ask it with --model."
+            )
+        ways["block"] = Way(other, fast)
     for way in ways.values():  # warm up
-        answer(loaded, [asked[0][0]], Way(way.config), arguments.batch_size)
+        answer([asked[0][0]], Way(way.loaded, way.config), arguments.batch_size)
     for number, start in enumerate(range(0, len(asked), arguments.batch_size)):
         questions = [question for question, _ in asked[start : start + arguments.batch_size]]
-        for name in ("published", "fast") if number % 2 else ("fast", "published"):
-            answer(loaded, questions, ways[name], arguments.batch_size)
+        for name in reversed(ways) if number % 2 else ways:
+            answer(questions, ways[name], arguments.batch_size)
         print(f"{start + len(questions)} of {len(asked)} questions", flush=True)
     return summary(arguments, asked, ways)
 
 
-def answer(loaded: LoadedModel, questions: Sequence[str], way: Way, batch_size: int) -> None:
+def answer(questions: Sequence[str], way: Way, batch_size: int) -> None:
     """Answer ``questions`` in one ``way``, on the clock from text to text."""
     from kinject.evaluation.asking import answer_ends, evaluating
     from kinject.evaluation.generating import until_end
     from kinject.prompts.templates import QuestionTemplate
     from kinject.sampling import sample
 
+    loaded = way.loaded
     template = QuestionTemplate(loaded.tokenizer)
     ends = answer_ends(loaded.model, loaded.tokenizer, template)
     started = time.perf_counter()
@@ -152,7 +170,7 @@ def answer(loaded: LoadedModel, questions: Sequence[str], way: Way, batch_size: 
 
 
 def summary(arguments: argparse.Namespace, asked: Sequence[tuple[str, str]], ways: dict[str, Way]) -> dict[str, Any]:
-    """Ratios of the two ways, and what each took."""
+    """Ratios of the ways, and what each took."""
     import torch
 
     from kinject.evaluation.measures import exact_match
@@ -173,15 +191,21 @@ def summary(arguments: argparse.Namespace, asked: Sequence[tuple[str, str]], way
             )
             / len(asked),
             "sampling": asdict(way.config),
+            "model": way.loaded.name,
         }
         for name, way in ways.items()
     }
+    ratios = {
+        "wall": published.seconds / fast.seconds,
+        "nfe": sum(published.nfe) / sum(fast.nfe),
+        "same_answers": 1 - len(differing) / len(asked),
+    }
+    if "block" in ways:
+        for name, other in (("", published), ("_to_fast", fast)):
+            ratios[f"block_wall{name}"] = other.seconds / ways["block"].seconds
+            ratios[f"block_nfe{name}"] = sum(other.nfe) / sum(ways["block"].nfe)
     return {
-        "ratios": {
-            "wall": published.seconds / fast.seconds,
-            "nfe": sum(published.nfe) / sum(fast.nfe),
-            "same_answers": 1 - len(differing) / len(asked),
-        },
+        "ratios": ratios,
         **details,
         "questions": len(asked),
         "batch_size": arguments.batch_size,
@@ -196,11 +220,15 @@ def summary(arguments: argparse.Namespace, asked: Sequence[tuple[str, str]], way
 def show(report: dict[str, Any]) -> None:
     """Print ``report`` as a table."""
     print(f"\n{'':12}{'seconds':>10}{'nfe':>10}{'calls':>10}{'exact':>10}")
-    for name in ("published", "fast"):
-        way = report[name]
-        print(f"{name:12}{way['seconds']:10.2f}{way['nfe']:10.2f}{way['calls']:10d}{way['exact_match']:10.2f}")
+    for name in ("published", "fast", "block"):
+        if name in report:
+            way = report[name]
+            print(f"{name:12}{way['seconds']:10.2f}{way['nfe']:10.2f}{way['calls']:10d}{way['exact_match']:10.2f}")
     ratios = report["ratios"]
     print(f"{'ratio':12}{ratios['wall']:9.1f}x{ratios['nfe']:9.1f}x   same answers {ratios['same_answers']:.1%}")
+    if "block_wall" in ratios:
+        print(f"{'block':12}{ratios['block_wall']:9.1f}x{ratios['block_nfe']:9.1f}x   to published")
+        print(f"{'':12}{ratios['block_wall_to_fast']:9.2f}x{ratios['block_nfe_to_fast']:9.2f}x   to fast")
 
 
 if __name__ == "__main__":
