@@ -43,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--recipes", type=Path, help="folder of the recipes (default: that of this checkout)")
     parser.add_argument("--jobs", type=int, help="runs at once (default: as many as the cores feed)")
+    parser.add_argument("--models", nargs="+", metavar="MODEL", help="only these of the scale, such as nano-block")
     parser.add_argument("--seeds", type=int, nargs="+", help="default: the scale's")
     parser.add_argument(
         "--accelerate_config", type=Path, help="configuration of accelerate launch (default: the scale's)"
@@ -78,6 +79,8 @@ def run(arguments: argparse.Namespace) -> None:
     recipes = read_recipes(find_recipes(arguments.recipes), arguments.scale)
     if arguments.seeds:
         recipes = replace(recipes, scale=replace(recipes.scale, seeds=arguments.seeds))
+    if arguments.models:
+        recipes = replace(recipes, scale=_only(recipes.scale, arguments.models))
     names = arguments.tables
     if names == ["all"]:
         names = [name for name in table_names(recipes.folder) if _exists_at_scale(recipes, name)]
@@ -98,6 +101,16 @@ def run(arguments: argparse.Namespace) -> None:
     if failures:
         listed = "\n".join(f"  {name}: {problem}" for name, problem in failures.items())
         raise ConfigurationError(f"{len(failures)} of {len(distinct)} runs failed:\n{listed}")
+
+
+def _only(scale: Scale, models: Sequence[str]) -> Scale:
+    """``scale`` with ``models`` alone."""
+    from dataclasses import replace
+
+    for name in models:
+        if name not in scale.models:
+            raise ConfigurationError(f"--models {name}: the scale has {', '.join(scale.models)}.")
+    return replace(scale, models={name: model for name, model in scale.models.items() if name in models})
 
 
 def plan_runs(recipes: Recipes, table: Table, arguments: argparse.Namespace) -> list[Run]:

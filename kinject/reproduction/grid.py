@@ -137,8 +137,9 @@ def estimate(run: Run, scale: Scale, processes: int = 1) -> Cost:
         epochs = float(run.options["num_train_epochs"])
         steps = -int(-epochs * steps_an_epoch // 1)
     tokens = steps / steps_an_epoch * samples * tokens_a_sample
+    tokens *= model.copies
     flops = tokens * 6.0 * model.parameters
-    return Cost(steps, tokens, flops, flops / float(scale.device["flops"]) / 3600, counted)
+    return Cost(steps, tokens, flops, flops / float(scale.device["flops"]) / 3600, counted and model.copies == 1)
 
 
 def matched(runs: Sequence[Run], references: Sequence[Run], scale: Scale, processes: int = 1) -> list[Run]:
@@ -347,7 +348,7 @@ def method_runs(
             dataset = scale.datasets.get(dataset_name)
             if dataset is None or method.paraphrases not in dataset.wordings:
                 continue
-            base = load_yaml(recipes.folder / model.recipes / f"{method.recipe}.yaml")
+            base = load_yaml(recipes.folder / model.recipes / f"{model.files.get(method.recipe, method.recipe)}.yaml")
             options = _resolved(base, scale.options, name, method, dataset, overrides, data_dir)
             others = [str(options[option]) for option in _FILES if options.get(option)]
             data = data_fingerprint(str(options["documents"]), *others)

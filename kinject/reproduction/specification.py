@@ -54,6 +54,8 @@ class Model:
         parameters: Weights that are multiplied, for estimates of FLOPs.
         label: As tables show it.
         published_as: The published model that it stands beside.
+        files: Names of its YAML files where they are not those of the recipes, without `.yaml`.
+        copies: How often each token is computed, for estimates: block diffusion shows a clean copy beside the noisy one.
     """
 
     recipes: str
@@ -61,6 +63,8 @@ class Model:
     parameters: float
     label: str
     published_as: str | None = None
+    files: dict[str, str] = field(default_factory=dict)
+    copies: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -338,6 +342,7 @@ def _read_scale(folder: Path, name: str, methods: Mapping[str, Method]) -> Scale
         ("weights", scale.weights, ("last", "best")),
         ("launch", scale.launch, ("python", "accelerate")),
         *((f"models.{key}.family", model.family, FAMILIES) for key, model in scale.models.items()),
+        *((f"models.{key}.files", each, tuple(SCRIPTS)) for key, model in scale.models.items() for each in model.files),
         *((f"methods.{each}", each, tuple(methods)) for each in scale.methods),
         *((f"without.{each}", each, tuple(methods)) for each in scale.without),
         *((f"datasets.{key}", each, tuple(methods)) for key, data in scale.datasets.items() for each in data.methods),

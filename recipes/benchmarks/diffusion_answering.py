@@ -5,11 +5,11 @@
     python recipes/benchmarks/diffusion_answering.py --model DIRECTORY --documents fictional:name_description
 
 All ways answer the same questions in the same batches, in turns, in one process: 128 tokens, 128 steps and blocks of 4
-for the published algorithm, as in arXiv 2510.09885; `block` is another model, which answers in its own blocks with a cache, and
-otherwise as the fast mode. Prints a table; `--json` writes `ratios`: `wall` (seconds), `nfe` (forward evaluations a question), both
-published over fast, and `same_answers`, the part of answers that are equal; with a block model also `block_wall` and
-`block_nfe`, published over block, and `block_wall_to_fast` and `block_nfe_to_fast`, fast over block. An evaluation of a block model
-is of one block, the first of an answer of the prompt, too; of another model it is of the whole row.
+for the published algorithm, as in arXiv 2510.09885; `block` is another model, which answers in its own blocks with a
+cache, and otherwise as the fast mode. Prints a table; `--json` writes `ratios`: `wall` (seconds), `nfe` (forward
+evaluations a question), both published over fast, and `same_answers`, the part of answers that are equal; with a block
+model also `block_wall` and `block_nfe`, published over block, and `block_wall_to_fast` and `block_nfe_to_fast`, fast over
+block. An evaluation of a block model is of one block and of what the cache lacks, of another model of the whole row.
 """
 
 from __future__ import annotations
@@ -72,7 +72,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch_size", type=int, default=32, help="questions at once, all ways (default: 32)")
     parser.add_argument("--answer_length", type=int, default=128, help="tokens, all ways (default: 128)")
     parser.add_argument("--steps", type=int, default=128, help="steps, published (default: 128)")
-    parser.add_argument("--block_length", type=int, default=4, help="tokens of a block, but of a block model (default: 4)")
+    parser.add_argument(
+        "--block_length", type=int, default=4, help="tokens of a block, but of a block model (default: 4)"
+    )
     parser.add_argument("--json", metavar="PATH", help="write ratios and details here")
     return parser
 

@@ -130,6 +130,19 @@ def test_estimates_follow_steps_and_copies(tmp_path: Path) -> None:
     assert shorter.tokens == ar.tokens / 2
 
 
+def test_a_model_may_have_a_file_of_its_own_for_a_recipe_and_compute_tokens_more_than_once(tmp_path: Path) -> None:
+    one = {"recipes": "nano", "family": "diffusion", "parameters": 1e6, "label": "nano"}
+    models = {"full": one, "block": {**one, "files": {"diffusion": "diffusion_block"}, "copies": 1.5}}
+    changes = {"scales/nano.yaml:models": models, "tables/table5.yaml:methods": ["diffusion"]}
+    recipes = small_recipes(tmp_path, {**changes, "tables/table5.yaml:claims": []})
+    full, block = table_runs(recipes, recipes.table("table5"), {}, DATA)
+    assert full.options["model_name_or_path"] == "nano-diffusion"
+    assert block.options["model_name_or_path"] == "nano-block"
+    assert (full.recipe, full.script) == (block.recipe, block.script)
+    costs = estimate(full, recipes.scale), estimate(block, recipes.scale)
+    assert costs[1].tokens == 1.5 * costs[0].tokens and [cost.counted for cost in costs] == [True, False]
+
+
 def test_matched_runs_cost_what_the_reference_does(tmp_path: Path) -> None:
     recipes = small_recipes(tmp_path, {"scales/nano.yaml:options": {"num_train_epochs": 60}})
     table = recipes.table("table5")

@@ -25,6 +25,11 @@ from tests.reproduction.recipes_folder import RECIPES, small_recipes
         ("scales/nano.yaml:seeds", [], "seeds is empty"),
         ("scales/nano.yaml:models", {}, "models must name at least one model"),
         ("scales/nano.yaml:models.nano-ar.family", "rnn", "models.nano-ar.family is 'rnn'"),
+        (
+            "scales/nano.yaml:models.nano-ar.files",
+            {"x": "ar"},
+            "models.nano-ar.files is 'x'; expected one of ar, masked",
+        ),
         ("scales/nano.yaml:datasets.people.methods", {"x": {}}, "datasets.people is 'x'"),
         ("scales/nano.yaml:cores", True, "cores is True; expected int"),
     ],

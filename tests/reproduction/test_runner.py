@@ -158,7 +158,16 @@ def test_a_dry_run_shows_the_plan_and_runs_nothing(tmp_path: Path, capsys: pytes
     main(["table5", *places, "--dry-run", "--seeds", "3", "4"])
     shown = capsys.readouterr().out
     assert "6 runs, 6 to do" in shown and "nano-ar people masked seed 4" in shown and "hours of one core" in shown
+    with pytest.raises(SystemExit):
+        main(["table5", *places, "--dry-run", "--models", "nano-br"])
+    assert "--models nano-br: the scale has nano-ar" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_only_some_models_of_a_scale_are_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["table2", "--scale", "nano", "--output_dir", str(tmp_path), "--dry-run", "--models", "nano-block"])
+    shown = capsys.readouterr().out
+    assert "nano-block name_description diffusion seed 0" in shown and "nano-diffusion" not in shown
 
 
 def test_data_that_is_not_there_is_told_before_anything_runs(

@@ -36,7 +36,14 @@ def test_all_ways_are_run_and_reported(benchmark: Any, tmp_path: Path, capsys: p
         model.save_pretrained(tmp_path / name)
         TOKENIZER.save_pretrained(tmp_path / name)
     out = tmp_path / "report.json"
-    options = {"model": tmp_path / "full", "questions": 6, "batch_size": 4, "answer_length": 16, "steps": 16, "json": out}
+    options = {
+        "model": tmp_path / "full",
+        "questions": 6,
+        "batch_size": 4,
+        "answer_length": 16,
+        "steps": 16,
+        "json": out,
+    }
     options["block_model"] = tmp_path / "block"
     benchmark.main([part for name, value in options.items() for part in (f"--{name}", str(value))])
     report = json.loads(out.read_text())
