@@ -315,6 +315,65 @@ def keep_native_names(model: Any) -> None:
     model._weight_conversions = []
 
 
+def llada2_class() -> Any:
+    """The class of Glm4-MoE that reads and writes weights under LLaDA2's names; `as_glm4_moe` gives it Glm4-MoE's."""
+    from transformers import Glm4MoeForCausalLM
+    from transformers.conversion_mapping import (
+        USER_REGISTERED_MAPPINGS,
+        get_checkpoint_conversion_mapping,
+        register_checkpoint_conversion_mapping,
+    )
+    from transformers.core_model_loading import Split, WeightConverter, WeightRenaming
+
+    class LLaDA2MoeModelLM(Glm4MoeForCausalLM):
+        pass
+
+    if LLaDA2MoeModelLM.__name__ not in USER_REGISTERED_MAPPINGS:
+        renamed = {
+            r"^model\.word_embeddings\.": "model.embed_tokens.",
+            r"\.attention\.": ".self_attn.",
+            r"\.self_attn\.dense\.": ".self_attn.o_proj.",
+            r"\.self_attn\.query_layernorm\.": ".self_attn.q_norm.",
+            r"\.self_attn\.key_layernorm\.": ".self_attn.k_norm.",
+            r"\.mlp\.gate\.expert_bias": ".mlp.gate.e_score_correction_bias",
+        }
+        together = WeightConverter(
+            source_patterns="self_attn.query_key_value.weight",
+            target_patterns=[f"self_attn.{each}_proj.weight" for each in "qkv"],
+            operations=[Split(dim=0)],
+        )
+        experts = get_checkpoint_conversion_mapping("glm4_moe")
+        mapping = [*(WeightRenaming(theirs, ours) for theirs, ours in renamed.items()), together, *experts]
+        register_checkpoint_conversion_mapping(LLaDA2MoeModelLM.__name__, mapping)
+    return LLaDA2MoeModelLM
+
+
+def as_glm4_moe(model: Any) -> None:
+    """Let a model that came as `llada2_class` be what its weights are, and be saved as such."""
+    from transformers import Glm4MoeForCausalLM
+
+    model.__class__ = Glm4MoeForCausalLM
+    del model._weight_conversions
+
+
+def llada2_weights(model: Any, weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The ``weights`` of a Glm4-MoE under LLaDA2's names, one expert at a time and with queries, keys and values in one."""
+    import torch
+    from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+    from transformers.core_model_loading import revert_weight_conversion
+
+    own = model.__dict__.get("_weight_conversions")
+    model._weight_conversions = get_checkpoint_conversion_mapping(llada2_class().__name__)
+    try:
+        converted: dict[str, torch.Tensor] = revert_weight_conversion(model, dict(weights))
+    finally:
+        del model._weight_conversions
+        if own is not None:
+            model._weight_conversions = own
+    # An expert is a part of the storage of all of them, which no file can hold.
+    return {name: weight.clone(memory_format=torch.contiguous_format) for name, weight in converted.items()}
+
+
 def causal_classes() -> Any:
     """The causal language models that transformers has classes for, by their configuration's class."""
     from transformers import AutoModelForCausalLM

@@ -54,7 +54,7 @@ def export(
     Args:
         name: `output_dir` of a run, a saved model or adapter, or a Hub id.
         output_dir: A directory that is not there yet, or empty.
-        layout: Names of a diffusion model's weights: `native`, `llada` or `sdar`.
+        layout: Names of a diffusion model's weights: `native`, `llada`, `sdar` or `llada2`.
         batch_size: Questions asked at once.
         say: Told what is going on.
 

@@ -353,8 +353,9 @@ def _refuse_what_does_not_fit(directory: Path, *, merge: bool, layout: str, base
 
 def _layout_of(directory: Path) -> Layout:
     fields = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-    if fields.get("model_type") == "sdar":
-        return "sdar"
+    own: dict[str, Layout] = {"sdar": "sdar", "llada2_moe": "llada2"}
+    if fields.get("model_type") in own:
+        return own[fields["model_type"]]
     return "llada" if fields.get("model_type") == "llada" and "hidden_size" not in fields else "native"
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from transformers import LlamaConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
-Layout = Literal["native", "llada", "sdar"]
+Layout = Literal["native", "llada", "sdar", "llada2"]
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 """Names of weights and configuration that a whole model can be saved under."""
 
@@ -47,6 +47,20 @@ _MIXTURE_FIXED = {
     **{"shared_expert_intermediate_size": None, "num_shared_experts": 0},
 }
 _MIXTURE_MASK = 156895  # where its config.json names none
+# LLaDA2.x (inclusionAI) is a Glm4-MoE in blocks, under names of its own, where its options are these.
+_LLADA2_FIXED: dict[str, Any] = {
+    **{"use_bias": False, "use_qkv_bias": False, "use_qk_norm": True, "use_rmsnorm": True, "hidden_act": "silu"},
+    **{"score_function": "sigmoid", "norm_topk_prob": True, "moe_router_enable_expert_bias": True},
+    **{"embedding_dropout": 0.0, "output_dropout": 0.0, "using_split_qkv_in_self_attention": False},
+    **{"num_nextn_predict_layers": 0, "router_dtype": "fp32"},
+}
+_LLADA2_KEPT = (
+    *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads"),
+    *("head_dim", "max_position_embeddings", "initializer_range", "rms_norm_eps", "tie_word_embeddings"),
+    *("attention_dropout", "moe_intermediate_size", "num_experts_per_tok", "routed_scaling_factor", "n_group", "topk_group"),
+    *("first_k_dense_replace", "bos_token_id", "eos_token_id", "pad_token_id", "mask_token_id", "output_router_logits"),
+)
+_LLADA2_MASK, _LLADA2_BLOCK, _LLADA2_THETA = 156895, 32, 600_000.0  # where its config.json is silent
 _DROPPED = ("model_type", "architectures", "auto_map", "transformers_version", "use_cache", *_NATIVE_FIXED)
 
 
@@ -58,7 +72,8 @@ def loading_options(fields: Mapping[str, Any], trust_remote_code: bool = False) 
         trust_remote_code: whether classes that come with the checkpoint may be run, where transformers has none.
 
     Returns:
-        `config`, and `key_mapping` where the weights have other names.
+        `config`; `key_mapping` where the weights have other names, and `loader`, the class that reads them, where parts of
+        them are put together otherwise.
 
     Raises:
         ConfigurationError: no native class holds such a model.
@@ -77,6 +92,8 @@ def loading_options(fields: Mapping[str, Any], trust_remote_code: bool = False) 
         return {"config": native_config(fields), "key_mapping": KEY_MAPPING}
     if model_type in _NATIVE_WEIGHTS:
         return {"config": _config_under_another_name(fields, *_NATIVE_WEIGHTS[model_type])}
+    if model_type == "llada2_moe":
+        return {"config": _llada2_config(fields), "loader": compat.llada2_class()}
     if model_type in _BLOCK_WEIGHTS:
         return {"config": _block_config(fields, *_BLOCK_WEIGHTS[model_type])}
     if not (trust_remote_code and fields.get("auto_map")):
@@ -140,6 +157,34 @@ def _block_config(
     return config
 
 
+def _llada2_config(fields: Mapping[str, Any]) -> PreTrainedConfig:
+    """The configuration of LLaDA2.x as Glm4-MoE's."""
+    require_fixed(fields, _LLADA2_FIXED)
+    rope = fields.get("rope_parameters") or fields.get("rope_scaling") or {}
+    require_fixed({"rope_type": rope.get("rope_type", rope.get("type"))}, {"rope_type": "default"})
+    rotary = rope.get("partial_rotary_factor", fields.get("partial_rotary_factor"))
+    head_dim = fields.get("head_dim") or _size(fields, "hidden_size") // _size(fields, "num_attention_heads")
+    if rotary is None:
+        rotary = fields.get("rotary_dim", head_dim / 2) / head_dim
+    require_fixed(fields, {"rotary_dim": int(head_dim * rotary)})
+    own = {name: fields[name] for name in _LLADA2_KEPT if name in fields} | {
+        "head_dim": head_dim,
+        "n_routed_experts": _size(fields, "num_experts"),
+        "n_shared_experts": _size(fields, "num_shared_experts"),
+        "use_qk_norm": True,
+        "norm_topk_prob": True,
+        "attention_bias": False,
+        "num_mtp_layers": 0,
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": float(rope.get("rope_theta", fields.get("rope_theta", _LLADA2_THETA))),
+            "partial_rotary_factor": rotary,
+        },
+    }
+    blocks = {name: fields[name] for name in _BLOCK_LENGTHS if name in fields}
+    return _block_config({**own, **blocks}, "glm4_moe", False, _LLADA2_MASK, _LLADA2_BLOCK)
+
+
 def _require_native(model_type: str | None) -> None:
     from transformers import __version__
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
@@ -195,6 +240,7 @@ _FIXED: dict[str, Any] = {
     "embedding_dropout": 0.0,
 }
 _SDAR_CODE = "JetLM/SDAR-4B-Chat--{}"
+_LLADA2_CODE = "inclusionAI/LLaDA2.0-mini--{}"
 _REMOTE_CODE = "GSAI-ML/LLaDA-8B-Base--{}"  # where LLaDA's own loader finds its classes
 
 
@@ -337,6 +383,54 @@ def sdar_fields(config: PreTrainedConfig) -> dict[str, Any]:
     }
 
 
+def llada2_fields(config: PreTrainedConfig) -> dict[str, Any]:
+    """The `config.json` of LLaDA2's own code for a native block diffusion model: the inverse of what reads it.
+
+    Raises:
+        ConfigurationError: LLaDA2's layout has no words for such a model.
+    """
+    rope: Mapping[str, Any] = getattr(config, "rope_parameters", None) or {}
+    for held, reason in (
+        (config.model_type == "glm4_moe", f"is a {config.model_type}, not a Glm4-MoE"),
+        (getattr(config, "block_length", None) is not None, "is no block diffusion model"),
+        (not getattr(config, "shifted_logits", False), "has shifted logits"),
+        (getattr(config, "clean_attention", None) in (None, "block"), "attends to clean text causally"),
+        (getattr(config, "mask_token_id", None) is not None, "names no mask token"),
+        (getattr(config, "use_qk_norm", False), "does not normalize queries and keys"),
+        (not getattr(config, "attention_bias", False), "has attention biases"),
+        (getattr(config, "norm_topk_prob", False), "does not normalize the weights of experts"),
+        (rope.get("rope_type") == "default", f"has {rope.get('rope_type')} rotary embeddings"),
+    ):
+        if not held:
+            raise ConfigurationError(
+                f"the model cannot be saved in LLaDA2's layout: it {reason}. Save it with layout='native'."
+            )
+    values: Any = config
+    head_dim = getattr(values, "head_dim", None) or values.hidden_size // values.num_attention_heads
+    rotary = rope.get("partial_rotary_factor", 0.5)
+    return {
+        **{name: getattr(values, name) for name in _LLADA2_KEPT if getattr(values, name, None) is not None},
+        **{name: value for name, value in _LLADA2_FIXED.items() if name != "use_qk_norm"},
+        "architectures": ["LLaDA2MoeModelLM"],
+        "auto_map": {
+            "AutoConfig": _LLADA2_CODE.format("configuration_llada2_moe.LLaDA2MoeConfig"),
+            "AutoModel": _LLADA2_CODE.format("modeling_llada2_moe.LLaDA2MoeModel"),
+            "AutoModelForCausalLM": _LLADA2_CODE.format("modeling_llada2_moe.LLaDA2MoeModelLM"),
+        },
+        "model_type": "llada2_moe",
+        "block_size": values.block_length,
+        "head_dim": head_dim,
+        "num_experts": values.n_routed_experts,
+        "num_shared_experts": values.n_shared_experts,
+        "partial_rotary_factor": rotary,
+        "rope_scaling": None,
+        "rope_theta": rope["rope_theta"],
+        "rotary_dim": int(head_dim * rotary),
+        "use_cache": False,
+        "use_sliding_window": False,
+    }
+
+
 def llada_names(names: Iterable[str]) -> dict[str, str]:
     """The name in LLaDA's layout of each native weight: the inverse of `KEY_MAPPING`.
 
@@ -400,7 +494,7 @@ def save_model(
         model: A whole model, not an adapter: merge one first, with `kinject.models.merge_adapter`.
         directory: Created if need be.
         layout: `native` is what transformers loads, bidirectional as it stands; `llada` has the names of weights and
-            the `config.json` of LLaDA's own code, `sdar` those of SDAR's, which servers take for block diffusion.
+            the `config.json` of LLaDA's own code, `sdar` those of SDAR's, `llada2` those of LLaDA2's: servers take these for block diffusion.
         tokenizer: Saved beside the model if given.
         state_dict: The gathered weights of a sharded model, under native names; the model's own if left out.
         max_shard_size: Of one file of weights.
@@ -432,7 +526,7 @@ def _save_foreign(
     directory: Path,
     state_dict: dict[str, torch.Tensor] | None,
     max_shard_size: str,
-    layout: Literal["llada", "sdar"],
+    layout: Literal["llada", "sdar", "llada2"],
 ) -> None:
     from huggingface_hub import save_torch_state_dict
 
@@ -441,12 +535,15 @@ def _save_foreign(
             f"the layout '{layout}' holds whole models only, not adapters or quantized weights. Merge the adapter into an "
             "unquantized base with merge_and_unload first."
         )
-    fields = llada_fields(model.config) if layout == "llada" else sdar_fields(model.config)
+    fields = {"llada": llada_fields, "sdar": sdar_fields, "llada2": llada2_fields}[layout](model.config)
     weights: dict[str, Any] = dict(model.state_dict() if state_dict is None else state_dict)
     if layout == "llada":
         if model.config.tie_word_embeddings:
             weights.pop("lm_head.weight", None)
         names = llada_names(weights)
+    elif layout == "llada2":
+        weights = compat.llada2_weights(model, weights)
+        names = {name: name for name in weights}
     else:  # whose head is always its own
         weights["lm_head.weight"] = weights.get("lm_head.weight", weights["model.embed_tokens.weight"]).clone()
         names = {name: name for name in weights}

@@ -119,7 +119,8 @@ def read_checkpoint(path: str, **model_options: Any) -> tuple[PreTrainedModel, P
                 f"has no tokenizer that can be loaded ({str(error).splitlines()[0].strip()}). Expected tokenizer.json "
                 "beside config.json; save the tokenizer there with its save_pretrained."
             ) from error
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
+        loader = translated.pop("loader", AutoModelForCausalLM)
+        loaded: Any = loader.from_pretrained(
             path, output_loading_info=True, ignore_mismatched_sizes=True, **options, **translated
         )
     except OSError as error:
@@ -138,6 +139,8 @@ def read_checkpoint(path: str, **model_options: Any) -> tuple[PreTrainedModel, P
     # The names the weights came under: left here, `save_pretrained` would write them beside the native config.json.
     if "key_mapping" in translated:
         compat.keep_native_names(model)
+    if loader is not AutoModelForCausalLM:
+        compat.as_glm4_moe(model)
     return model, tokenizer
 
 

@@ -9,7 +9,7 @@ from importlib import util
 from pathlib import Path
 from typing import Any
 
-CASES = [(objective, adapted) for objective in ("masked", "diffusion") for adapted in ("full", "lora")]
+CASES = [(objective, adapted) for objective in ("masked", "diffusion", "block") for adapted in ("full", "lora")]
 
 # name: (objective, options, the file of what is trained)
 INJECTIONS = {
@@ -54,8 +54,7 @@ def build_trainer(folder: Path, objective: str, adapted: str, batch_size: int, *
     from tests.conftest import build_model, build_tokenizer
     from tests.trainers.conftest import DOCUMENTS, SMALL
 
-    diffusion = objective == "diffusion"
-    trainer_class: Any = DiffusionSFTTrainer if diffusion else MaskedSFTTrainer
+    trainer_class: Any = MaskedSFTTrainer if objective == "masked" else DiffusionSFTTrainer
 
     class Recorder(trainer_class):
         rows: list[tuple[int, list[int]]] = []
@@ -67,7 +66,14 @@ def build_trainer(folder: Path, objective: str, adapted: str, batch_size: int, *
 
     options = {**SMALL, "per_device_train_batch_size": batch_size, "num_train_epochs": 3, "weight_decay": 0.1}
     options |= {"learning_rate": 3e-3, "output_dir": str(folder), **settings}
-    args = DiffusionSFTConfig(to_diffusion=True, **options) if diffusion else MaskedSFTConfig(**options)
+    if objective == "block":
+        options |= {"to_diffusion": "block", "block_length": 8, "noise_per": "block"}
+        if batch_size == 2:  # each of two processes takes in two parts its half of what one takes as a whole
+            options |= {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 2}
+    if objective == "masked":
+        args = MaskedSFTConfig(**options)
+    else:
+        args = DiffusionSFTConfig(**{"to_diffusion": True, **options})
     torch.manual_seed(0)  # of the adapter's weights
     lora = LoraConfig(r=4, target_modules=["q_proj", "v_proj", "down_proj"], task_type="CAUSAL_LM")
     tokenizer = build_tokenizer()

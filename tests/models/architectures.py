@@ -10,6 +10,7 @@ from transformers import (
     Gemma2Config,
     Gemma3TextConfig,
     GemmaConfig,
+    Glm4MoeConfig,
     GPT2Config,
     GPTNeoXConfig,
     LlamaConfig,
@@ -47,6 +48,15 @@ _MIXTURES: dict[str, tuple[type, dict[str, Any]]] = {
     "qwen3_moe": (
         Qwen3MoeConfig,
         {**_GROUPED, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "norm_topk_prob": False},
+    ),
+    "glm4_moe": (
+        Glm4MoeConfig,
+        {
+            **_GROUPED,
+            **{"n_routed_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "n_shared_experts": 1},
+            **{"n_group": 4, "topk_group": 2, "routed_scaling_factor": 2.5, "use_qk_norm": True, "num_mtp_layers": 0},
+            **{"rope_parameters": {"rope_type": "default", "rope_theta": 600000.0, "partial_rotary_factor": 0.5}},
+        },
     ),
 }
 

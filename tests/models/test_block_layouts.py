@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from kinject.errors import ConfigurationError
 from kinject.models import DiffusionSettings, diffusion_settings, load_model, save_model, to_diffusion
@@ -137,3 +137,110 @@ def test_what_a_layout_cannot_mean_is_refused_by_name(tmp_path: Path) -> None:
     write(tmp_path / "outside", "qwen3", "sdar")
     with pytest.raises(ConfigurationError, match="mask_token_id is 151669, outside its vocabulary"):
         load_model(str(tmp_path / "outside"))
+
+
+LLADA2 = {
+    **{"vocab_size": 261, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4},
+    **{"num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 512, "rms_norm_eps": 1e-5, "hidden_act": "silu"},
+    **{"moe_intermediate_size": 16, "num_experts": 8, "num_shared_experts": 1, "num_experts_per_tok": 2, "n_group": 4},
+    **{"topk_group": 2, "routed_scaling_factor": 2.5, "first_k_dense_replace": 1, "norm_topk_prob": True, "rotary_dim": 4},
+    **{"score_function": "sigmoid", "moe_router_enable_expert_bias": True, "router_dtype": "fp32", "rope_theta": 600000},
+    **{"partial_rotary_factor": 0.5, "rope_scaling": None, "use_bias": False, "use_qkv_bias": False, "use_rmsnorm": True},
+    **{"embedding_dropout": 0.0, "output_dropout": 0.0, "sliding_window": 16, "max_window_layers": 2, "use_cache": False},
+    **{"use_sliding_window": False, "tie_word_embeddings": False, "num_nextn_predict_layers": 0, "mask_token_id": 260},
+    **{"architectures": ["LLaDA2MoeModelLM"], "model_type": "llada2_moe", "eos_token_id": 257, "pad_token_id": 257},
+}
+
+
+def write_llada2(directory: Path, **fields: Any) -> tuple[Any, dict[str, torch.Tensor]]:
+    """A random Glm4-MoE, and the same weights in ``directory`` under LLaDA2's names, written out one by one."""
+    tokenizer = build_tokenizer()
+    model = random_model("glm4_moe", tokenizer).eval()
+    with torch.no_grad():
+        model.model.layers[1].mlp.gate.weight.normal_()
+        model.model.layers[1].mlp.gate.e_score_correction_bias.normal_()
+    own, weights = dict(model.state_dict()), {}
+    for theirs, ours in (("word_embeddings", "embed_tokens"), ("norm", "norm")):
+        weights[f"model.{theirs}.weight"] = own[f"model.{ours}.weight"]
+    weights["lm_head.weight"] = own["lm_head.weight"]
+    for layer in range(2):
+        at = f"model.layers.{layer}."
+        for norm in ("input_layernorm", "post_attention_layernorm"):
+            weights[f"{at}{norm}.weight"] = own[f"{at}{norm}.weight"]
+        weights[f"{at}attention.query_key_value.weight"] = torch.cat(
+            [own[f"{at}self_attn.{each}_proj.weight"] for each in "qkv"]
+        )
+        for theirs, ours in (("dense", "o_proj"), ("query_layernorm", "q_norm"), ("key_layernorm", "k_norm")):
+            weights[f"{at}attention.{theirs}.weight"] = own[f"{at}self_attn.{ours}.weight"]
+        names = ("gate_proj", "up_proj", "down_proj")
+        if layer == 0:
+            for name in names:
+                weights[f"{at}mlp.{name}.weight"] = own[f"{at}mlp.{name}.weight"]
+            continue
+        weights[f"{at}mlp.gate.weight"] = own[f"{at}mlp.gate.weight"]
+        weights[f"{at}mlp.gate.expert_bias"] = own[f"{at}mlp.gate.e_score_correction_bias"]
+        for name in names:
+            weights[f"{at}mlp.shared_experts.{name}.weight"] = own[f"{at}mlp.shared_experts.{name}.weight"]
+        for expert in range(8):
+            gate, up = own[f"{at}mlp.experts.gate_up_proj"][expert].chunk(2)
+            parts = (gate, up, own[f"{at}mlp.experts.down_proj"][expert])
+            for name, part in zip(names, parts, strict=True):
+                weights[f"{at}mlp.experts.{expert}.{name}.weight"] = part
+    directory.mkdir()
+    weights = {name: weight.clone().contiguous() for name, weight in weights.items()}
+    save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
+    config = {**LLADA2, "vocab_size": len(tokenizer), **fields}
+    (directory / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    tokenizer.save_pretrained(directory)
+    return model, weights
+
+
+def test_llada2_is_a_glm4_moe_and_goes_back_bit_by_bit(tmp_path: Path) -> None:
+    theirs, weights = write_llada2(tmp_path / "theirs")
+    loaded = load_model(str(tmp_path / "theirs"))
+    assert type(loaded.model).__name__ == "Glm4MoeForCausalLM"
+    assert diffusion_settings(loaded.model) == DiffusionSettings(260, False, 32)
+    model: Any = loaded.model
+    save_model(model, tmp_path / "native", tokenizer=loaded.tokenizer)
+    save_model(model, tmp_path / "back", layout="llada2", tokenizer=loaded.tokenizer)
+    back = load_file(tmp_path / "back" / "model.safetensors")
+    assert back.keys() == weights.keys() and all(torch.equal(back[name], each) for name, each in weights.items())
+    fields = json.loads((tmp_path / "back" / "config.json").read_text(encoding="utf-8"))
+    ignored = ("sliding_window", "max_window_layers", "vocab_size")
+    assert {name: fields[name] for name in LLADA2 if name not in ignored} == {
+        name: value for name, value in LLADA2.items() if name not in ignored
+    }
+    assert fields["block_size"] == 32
+    native = load_file(tmp_path / "native" / "model.safetensors")
+    assert "model.layers.1.mlp.experts.7.gate_proj.weight" in native and "model.embed_tokens.weight" in native
+    ids = torch.tensor([[5, 6, 7, 8, 9]])
+    mask = torch.zeros(1, 1, 5, 5).masked_fill(torch.ones(5, 5).triu(1).bool(), -torch.inf)
+    with torch.no_grad():
+        wanted = theirs(input_ids=ids, attention_mask=mask).logits
+        for each in (model, *(load_model(str(tmp_path / name)).model for name in ("native", "back"))):
+            assert torch.equal(each.eval()(input_ids=ids, attention_mask=mask).logits, wanted)
+            assert diffusion_settings(each) == DiffusionSettings(260, False, 32)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"use_bias": True}, "use_bias = True"),
+        ({"use_qkv_bias": True}, "use_qkv_bias = True"),
+        ({"score_function": "softmax"}, "score_function = 'softmax'"),
+        ({"rope_scaling": {"type": "yarn", "factor": 4.0}}, "rope_type = 'yarn'"),
+        ({"rotary_dim": 8}, "rotary_dim = 8"),
+        ({"num_experts": None}, "num_experts = None; expected a whole number"),
+    ],
+)
+def test_what_a_glm4_moe_cannot_do_is_refused_by_name(tmp_path: Path, fields: dict[str, Any], said: str) -> None:
+    write_llada2(tmp_path / "odd", **fields)
+    with pytest.raises(ConfigurationError, match=said):
+        load_model(str(tmp_path / "odd"))
+
+
+def test_what_llada2_has_no_words_for_is_refused(tmp_path: Path) -> None:
+    model = to_diffusion(random_model("qwen3", build_tokenizer()), 260, shifted_logits=False, block_length=4)
+    with pytest.raises(ConfigurationError, match="cannot be saved in LLaDA2's layout: it is a qwen3, not a Glm4-MoE"):
+        save_model(model, tmp_path / "new", layout="llada2")
+    assert not (tmp_path / "new").exists()
