@@ -284,7 +284,9 @@ def build_parser() -> Parser:
     push.add_argument("repository", metavar="user/repo", help="repository; created if need be")
     push.add_argument("--private", action="store_true", help="create it private; refuse one that is public")
     push.add_argument("--merge", action="store_true", help="publish a whole model: the adapter merged into its base")
-    push.add_argument("--layout", default="native", help="names of a diffusion model's weights: native, llada, sdar or llada2")
+    push.add_argument(
+        "--layout", default="native", help="names of a diffusion model's weights: native, llada, sdar or llada2"
+    )
     push.add_argument("--base", metavar="user/base", help="Hub id of the base, if trained on a local copy of it")
     push.add_argument("--include_documents", action="store_true", help="publish questions and answers, too")
     push.add_argument("--revision", help="a branch other than main; created if need be")

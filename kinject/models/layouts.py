@@ -55,9 +55,23 @@ _LLADA2_FIXED: dict[str, Any] = {
     **{"num_nextn_predict_layers": 0, "router_dtype": "fp32"},
 }
 _LLADA2_KEPT = (
-    *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads"),
+    *(
+        "vocab_size",
+        "hidden_size",
+        "intermediate_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "num_key_value_heads",
+    ),
     *("head_dim", "max_position_embeddings", "initializer_range", "rms_norm_eps", "tie_word_embeddings"),
-    *("attention_dropout", "moe_intermediate_size", "num_experts_per_tok", "routed_scaling_factor", "n_group", "topk_group"),
+    *(
+        "attention_dropout",
+        "moe_intermediate_size",
+        "num_experts_per_tok",
+        "routed_scaling_factor",
+        "n_group",
+        "topk_group",
+    ),
     *("first_k_dense_replace", "bos_token_id", "eos_token_id", "pad_token_id", "mask_token_id", "output_router_logits"),
 )
 _LLADA2_MASK, _LLADA2_BLOCK, _LLADA2_THETA = 156895, 32, 600_000.0  # where its config.json is silent
@@ -494,7 +508,8 @@ def save_model(
         model: A whole model, not an adapter: merge one first, with `kinject.models.merge_adapter`.
         directory: Created if need be.
         layout: `native` is what transformers loads, bidirectional as it stands; `llada` has the names of weights and
-            the `config.json` of LLaDA's own code, `sdar` those of SDAR's, `llada2` those of LLaDA2's: servers take these for block diffusion.
+            the `config.json` of LLaDA's own code, `sdar` of SDAR's and `llada2` of LLaDA2's, which servers take for block
+            diffusion.
         tokenizer: Saved beside the model if given.
         state_dict: The gathered weights of a sharded model, under native names; the model's own if left out.
         max_shard_size: Of one file of weights.

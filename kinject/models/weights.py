@@ -259,6 +259,32 @@ def frozen_parameters(model: nn.Module, modules: Sequence[str], *, adapter: bool
     return [weights[name] for name in weights if name in frozen]
 
 
+def frozen_routers(model: nn.Module, train: bool, *, adapter: bool = False) -> list[nn.Parameter]:
+    """The weights by which mixtures of experts choose, what is called `gate` or `router` beside `experts`, unless they learn.
+
+    Args:
+        model: The model that learns, or that an adapter is trained on.
+        train: Whether they are to learn; a few documents would send everything to a few experts.
+        adapter: Whether an adapter is trained instead of the model.
+
+    Raises:
+        ConfigurationError: they are to learn, and there are none, or an adapter is trained.
+    """
+    found = []
+    for module in model.modules():
+        children = dict(module.named_children())
+        if "experts" in children:
+            found += [
+                weight for name in ("gate", "router") if name in children for weight in children[name].parameters()
+            ]
+    if train and (adapter or not found):
+        reason = (
+            "an adapter is trained here, beside which all else is frozen" if adapter else "the model has no experts"
+        )
+        raise ConfigurationError(f"train_routers is true, and {reason}. Leave it out.")
+    return [] if train or adapter else found
+
+
 _SHOWN = 3
 
 

@@ -23,6 +23,9 @@ class SamplingConfig:
         block_length: Blocks are filled from left to right, one after the other; None means one block.
         temperature: Of the Gumbel noise by which tokens are drawn; 0 takes the most probable.
         threshold: Also commit every token of the block whose probability is above this.
+        edit_threshold: Replace a token that is already committed in the block in work where another one has a probability above
+            this (LLaDA2.1, its public `generate`); None never does. A block is left once a step without masks has changed
+            nothing, or after 16 such steps, and an end token counts from then on.
         stop_at_end: A row is finished once it holds an end token with nothing masked before it. That never changes
             what stands before the end token.
         exact: Follow the published code where it could show: logits of every position, ties as `torch.topk` breaks
@@ -38,6 +41,7 @@ class SamplingConfig:
     block_length: int | None = None
     temperature: float = 0.0
     threshold: float | None = None
+    edit_threshold: float | None = None
     stop_at_end: bool = True
     exact: bool = False
     seed: int = 0
@@ -63,6 +67,15 @@ class SamplingConfig:
         if self.threshold is not None and not 0 < self.threshold <= 1:
             raise ConfigurationError(
                 f"threshold is {self.threshold}, expected a probability above 0 and up to 1, or None to commit by steps"
+            )
+        if self.edit_threshold is not None and not 0 <= self.edit_threshold <= 1:
+            raise ConfigurationError(
+                f"edit_threshold is {self.edit_threshold}, expected a probability from 0 to 1, or None to replace nothing"
+            )
+        if self.edit_threshold is not None and self.exact:
+            raise ConfigurationError(
+                f"edit_threshold is {self.edit_threshold}, and the published algorithm never replaces a token. Leave it out, "
+                "or take the fast one (--sampling fast)."
             )
         if not 0 <= self.seed < 2**64:
             raise ConfigurationError(f"seed is {self.seed}, expected an integer from 0 to 2**64 - 1")
@@ -136,6 +149,13 @@ class SamplingArguments:
     sampling_steps: int | None = field(
         default=None, metadata={"help": "Steps for a whole answer. Default: one for each token of the longest answer."}
     )
+    edit_threshold: float | None = field(
+        default=None,
+        metadata={
+            "help": "Replace a token of the block in work where the model holds another one for more probable than this, as "
+            "LLaDA2.1 does (.9). Default: what is written stays."
+        },
+    )
     block_length: int | None = field(
         default=None,
         metadata={
@@ -159,8 +179,10 @@ class SamplingArguments:
         steps, block_length = self.sampling_steps, self.block_length or _BLOCK
         try:
             if self.sampling == "published":
-                return SamplingConfig.published(answer_length, steps or answer_length, block_length)
-            return SamplingConfig.fast(answer_length, block_length, steps=steps)
+                return SamplingConfig.published(
+                    answer_length, steps or answer_length, block_length, edit_threshold=self.edit_threshold
+                )
+            return SamplingConfig.fast(answer_length, block_length, steps=steps, edit_threshold=self.edit_threshold)
         except ConfigurationError as error:
             raise ConfigurationError(
                 f"--max_new_tokens {answer_length}, --sampling_steps {steps}, --block_length {block_length}: {error}"

@@ -69,7 +69,9 @@ class Predictor:
         looked = torch.tensor(columns, device=rows.ids.device)
         attention = rows.visible.long() if self.padded else None
         if self.settings.block_length is not None:
-            in_work = rows.positions.masked_fill(~rows.in_work, -1).amax(dim=1, keepdim=True)  # (rows, 1)
+            in_work = rows.positions.masked_fill(~(rows.in_work | rows.written), -1).amax(
+                dim=1, keepdim=True
+            )  # (rows, 1)
             clean = rows.positions < in_work.div(self.settings.block_length, rounding_mode="floor") * (
                 self.settings.block_length
             )
@@ -169,6 +171,7 @@ def _precise(logits: torch.Tensor) -> torch.Tensor:
 
 # The rows of a batch in work: token ids, which are still masked, and how far each row has come.
 
+_REVISIONS = 16  # steps that a block takes at most when no mask is left in it (LLaDA2.1)
 NO_BLOCK = 2**62  # the block of what is not to be filled, and of a row that is filled
 
 
@@ -188,6 +191,8 @@ class Rows:
         step: (rows,) steps taken in that block.
         masks: (rows,) masks of that block when work on it began.
         taken: (rows,) steps taken in all.
+        revised: (rows,) steps taken in that block since its last mask was filled.
+        edits: (rows,) tokens replaced in all.
         together: Whether rows wait until all have filled a block, as `RowsTogether` do, or go on each for itself.
     """
 
@@ -202,6 +207,8 @@ class Rows:
     step: torch.Tensor
     masks: torch.Tensor
     taken: torch.Tensor
+    revised: torch.Tensor
+    edits: torch.Tensor
     together: ClassVar[bool] = False
 
     @property
@@ -220,6 +227,11 @@ class Rows:
         return self.open & (self.block_of <= self.block[:, None]) & self.working[:, None]
 
     @property
+    def written(self) -> torch.Tensor:
+        """(rows, width) what was filled in the block in work."""
+        return self.answer & ~self.open & (self.block_of == self.block[:, None]) & self.working[:, None]
+
+    @property
     def working(self) -> torch.Tensor:
         """(rows,) those that do not wait for others."""
         return self.block == self.block.amin() if self.together else torch.ones_like(self.block, dtype=torch.bool)
@@ -229,7 +241,7 @@ class Rows:
         ahead = self.open & (self.block_of > self.block[:, None])
         following = self.block_of.masked_fill(~ahead, NO_BLOCK).amin(dim=1)
         self.block = self.block.where(~entering, following)
-        self.step = self.step.masked_fill(entering, 0)
+        self.step, self.revised = self.step.masked_fill(entering, 0), self.revised.masked_fill(entering, 0)
         count = (self.open & (self.block_of == self.block[:, None])).sum(dim=1)
         self.masks = self.masks.where(~entering, count)
 
@@ -288,9 +300,28 @@ def batch_rows(
         step=zeros,
         masks=zeros,
         taken=zeros,
+        revised=zeros,
+        edits=zeros,
     )
     rows.enter(torch.ones_like(zeros, dtype=torch.bool))
     return rows
+
+
+@dataclass
+class Decoded:
+    """What became of a batch.
+
+    Attributes:
+        ids: The ids of every row with its padding.
+        taken: The steps of each.
+        edits: How many of its tokens were replaced after they had been committed.
+        calls: How often the model was called.
+    """
+
+    ids: list[list[int]]
+    taken: list[int]
+    edits: list[int]
+    calls: int = 0
 
 
 def decode(
@@ -302,7 +333,7 @@ def decode(
     steps_per_block: int,
     end_ids: Sequence[int],
     watch: Callable[[Rows, torch.Tensor], None] | None = None,
-) -> tuple[list[list[int]], list[int], int]:
+) -> Decoded:
     """Fill the masks of ``rows``.
 
     Args:
@@ -314,40 +345,46 @@ def decode(
         end_ids: Tokens that end an answer.
         watch: Called after every step with the rows and where, (rows, width), they were just committed.
 
-    Returns:
-        The ids of every row with its padding, the steps it took, and how often the model was called.
     """
     count, width = rows.ids.shape
-    finished: list[list[int]] = [[] for _ in range(count)]
-    taken = [0] * count
-    calls = 0
+    decoded = Decoded([[] for _ in range(count)], [0] * count, [0] * count)
     ends = torch.tensor(list(end_ids), dtype=torch.int64, device=rows.ids.device)
     predict = Predictor.of(model, rows, config, settings)
     done = rows.block == NO_BLOCK
     while True:
         # The one wait for the device in a step: who is done, and which columns the others work on.
-        columns_in_work = (rows.in_work & ~done[:, None]).any(dim=0)
+        in_work = rows.in_work if config.edit_threshold is None else rows.in_work | rows.written
+        columns_in_work = (in_work & ~done[:, None]).any(dim=0)
         flags = torch.cat([done, columns_in_work]).tolist()
         leaving = flags[: len(rows.index)]
         if any(leaving):
-            for row, index, ids, steps in zip(
-                leaving, rows.index.tolist(), rows.ids.tolist(), rows.taken.tolist(), strict=True
+            for row, index, ids, steps, edits in zip(
+                leaving,
+                rows.index.tolist(),
+                rows.ids.tolist(),
+                rows.taken.tolist(),
+                rows.edits.tolist(),
+                strict=True,
             ):
                 if row:
-                    finished[index], taken[index] = ids, steps
+                    decoded.ids[index], decoded.taken[index], decoded.edits[index] = ids, steps, edits
             kept = [row for row, leaves in enumerate(leaving) if not leaves]
             if not kept:
-                return finished, taken, calls
+                return decoded
             staying = torch.tensor(kept, device=rows.ids.device)
             rows = rows.take(staying)
             predict.keep(staying)
         places = [column for column, used in enumerate(flags[len(leaving) :]) if used]
+        block = rows.block
         committed = _step(predict, rows, range(width) if config.exact else places, steps_per_block)
-        calls += 1
+        decoded.calls += 1
         if watch is not None:
             watch(rows, committed)
         if config.stop_at_end and end_ids:
-            rows.block = rows.block.masked_fill(_ended(rows, ends), NO_BLOCK)
+            ended = _ended(rows, ends)
+            if config.edit_threshold is not None:  # until a block is left, its end may be replaced
+                ended &= rows.block != block
+            rows.block = rows.block.masked_fill(ended, NO_BLOCK)
         done = rows.block == NO_BLOCK
 
 
@@ -372,12 +409,20 @@ def _step(predict: Predictor, rows: Rows, places: Sequence[int], steps_per_block
     if config.threshold is not None:
         selected |= certainty > config.threshold
     selected &= eligible
+    left = torch.ones_like(working)
+    if config.edit_threshold is not None:
+        other = tokens != rows.ids[:, columns]
+        edited = rows.written[:, columns] & other & (certainty > config.edit_threshold)
+        rows.edits = rows.edits + edited.sum(dim=1)
+        selected |= edited
+        rows.revised = rows.revised + (working & ~eligible.any(dim=1))
+        left = ~selected.any(dim=1) | (rows.revised >= _REVISIONS)
     rows.ids[:, columns] = tokens.where(selected, rows.ids[:, columns])
     committed = torch.zeros_like(rows.open)
     committed[:, columns] = selected & (tokens != predict.settings.mask_token_id)
     rows.open &= ~committed
     rows.step, rows.taken = rows.step + working, rows.taken + working
-    rows.enter(working & (~rows.in_work.any(dim=1) | (rows.step >= steps_per_block)))
+    rows.enter(working & left & (~rows.in_work.any(dim=1) | (rows.step >= steps_per_block)))
     return committed
 
 

@@ -11,7 +11,7 @@ import torch
 from kinject.errors import ConfigurationError, DataError
 from kinject.models.diffusion import DiffusionSettings, diffusion_settings, text_config
 from kinject.sampling.config import SamplingConfig
-from kinject.sampling.decoding import Rows, batch_rows, decode
+from kinject.sampling.decoding import Decoded, Rows, batch_rows, decode
 from kinject.sampling.remasking import row_seeds
 
 
@@ -37,12 +37,14 @@ class Sampled:
         nfe: Forward evaluations that each row took part in.
         calls: How often the model was called, a batch at a time.
         history: The steps of each row; empty unless asked for.
+        edits: How many tokens that were committed were replaced, of each row.
     """
 
     ids: list[list[int]]
     nfe: list[int]
     calls: int = 0
     history: list[list[Step]] = field(default_factory=list)
+    edits: list[int] = field(default_factory=list)
 
 
 @torch.no_grad()
@@ -109,9 +111,9 @@ def sample(
         )
         shown = [(len(prompt), len(prompt) + config.answer_length) for prompt in asked]
         watch = _recorder(sampled, batch, shown) if history else None
-        ids, taken, calls = decode(model, rows, config, settings, steps_per_block=steps, end_ids=end_ids, watch=watch)
-        _add(sampled, batch, taken, calls)
-        for row, decoded, canvas, (start, end) in zip(batch, ids, canvases, shown, strict=True):
+        done = decode(model, rows, config, settings, steps_per_block=steps, end_ids=end_ids, watch=watch)
+        _add(sampled, batch, done)
+        for row, decoded, canvas, (start, end) in zip(batch, done.ids, canvases, shown, strict=True):
             sampled.ids[row] = _until_end(decoded[len(decoded) - len(canvas) :][start:end], ends)
         answered += len(batch)
         if progress is not None:
@@ -168,7 +170,7 @@ def infill(
             seeds=seeds[batch],
             device=_device(model),
         )
-        ids, taken, calls = decode(
+        done = decode(
             model,
             work,
             config,
@@ -177,8 +179,8 @@ def infill(
             end_ids=(),
             watch=_recorder(sampled, batch, [(0, len(given[number])) for number in batch]) if history else None,
         )
-        _add(sampled, batch, taken, calls)
-        for number, decoded in zip(batch, ids, strict=True):
+        _add(sampled, batch, done)
+        for number, decoded in zip(batch, done.ids, strict=True):
             sampled.ids[number] = decoded[len(decoded) - len(given[number]) :]
     return sampled
 
@@ -233,14 +235,16 @@ def _batches(numbers: Sequence[int], rows: Sequence[Sequence[int]], batch_size: 
 
 
 def _nothing_yet(rows: int, history: bool) -> Sampled:
-    return Sampled([[] for _ in range(rows)], [0] * rows, history=[[] for _ in range(rows)] if history else [])
+    shown: list[list[Step]] = [[] for _ in range(rows)] if history else []
+    return Sampled([[] for _ in range(rows)], [0] * rows, history=shown, edits=[0] * rows)
 
 
-def _add(sampled: Sampled, batch: Sequence[int], taken: Sequence[int], calls: int) -> None:
+def _add(sampled: Sampled, batch: Sequence[int], done: Decoded) -> None:
     """Count what ``batch`` took."""
-    sampled.calls += calls
-    for row, steps in zip(batch, taken, strict=True):
+    sampled.calls += done.calls
+    for row, steps, edits in zip(batch, done.taken, done.edits, strict=True):
         sampled.nfe[row] += steps
+        sampled.edits[row] += edits
 
 
 def _until_end(answer: list[int], ends: set[int]) -> list[int]:

@@ -79,6 +79,7 @@ class DocumentSFTConfig(SFTConfig):
     Args:
         system_prompt: System message of every prompt. `None` leaves the chat template's own default in place.
         frozen_modules: Modules whose weights are not learned, by name (see `kinject.models.weights`).
+        train_routers: Whether a mixture of experts also learns by which weights it chooses among them.
     """
 
     max_length: int | None = field(
@@ -135,6 +136,13 @@ class DocumentSFTConfig(SFTConfig):
         metadata={
             "help": "Modules whose weights stay as they are while all others learn, such as self_attn, embed_tokens or "
             "layers.0. Not with adapters, which freeze the whole model."
+        },
+    )
+    train_routers: bool = field(
+        default=False,
+        metadata={
+            "help": "Whether a mixture of experts also learns which experts a token goes to. By default its routers stay as "
+            "they are: a few documents would send everything to a few experts."
         },
     )
 

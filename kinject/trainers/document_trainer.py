@@ -26,6 +26,7 @@ from kinject.models.diffusion import is_diffusion, text_config
 from kinject.models.weights import (
     from_main_process,
     frozen_parameters,
+    frozen_routers,
     is_by_zero3,
     narrow_saved,
     parameter_count,
@@ -167,9 +168,12 @@ class DocumentSFTTrainer(SFTTrainer):
             require_adapter_modules(self._unwrapped(), peft_config)
         base = self._unwrapped()
         self._check_attention(base)
-        for weight in frozen_parameters(base, args.frozen_modules or (), adapter=base is not self.model):
-            weight.requires_grad_(False)
         adapted = base is not self.model
+        for weight in (
+            *frozen_parameters(base, args.frozen_modules or (), adapter=adapted),
+            *frozen_routers(base, args.train_routers, adapter=adapted),
+        ):
+            weight.requires_grad_(False)
         if adapted and (self._keeps_no_masters() or (getattr(base, "is_quantized", False) and not args.bf16)):
             # trl rounds adapters on quantized weights to bfloat16, and peft copies what `modules_to_save` names as the base has
             # it. Small updates would be lost, and what is loaded again would answer differently.

@@ -70,10 +70,8 @@ def build_trainer(folder: Path, objective: str, adapted: str, batch_size: int, *
         options |= {"to_diffusion": "block", "block_length": 8, "noise_per": "block"}
         if batch_size == 2:  # each of two processes takes in two parts its half of what one takes as a whole
             options |= {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 2}
-    if objective == "masked":
-        args = MaskedSFTConfig(**options)
-    else:
-        args = DiffusionSFTConfig(**{"to_diffusion": True, **options})
+    masked = objective == "masked"
+    args: Any = MaskedSFTConfig(**options) if masked else DiffusionSFTConfig(**{"to_diffusion": True, **options})
     torch.manual_seed(0)  # of the adapter's weights
     lora = LoraConfig(r=4, target_modules=["q_proj", "v_proj", "down_proj"], task_type="CAUSAL_LM")
     tokenizer = build_tokenizer()

@@ -141,12 +141,41 @@ def test_what_a_layout_cannot_mean_is_refused_by_name(tmp_path: Path) -> None:
 
 LLADA2 = {
     **{"vocab_size": 261, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4},
-    **{"num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 512, "rms_norm_eps": 1e-5, "hidden_act": "silu"},
+    **{
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "max_position_embeddings": 512,
+        "rms_norm_eps": 1e-5,
+        "hidden_act": "silu",
+    },
     **{"moe_intermediate_size": 16, "num_experts": 8, "num_shared_experts": 1, "num_experts_per_tok": 2, "n_group": 4},
-    **{"topk_group": 2, "routed_scaling_factor": 2.5, "first_k_dense_replace": 1, "norm_topk_prob": True, "rotary_dim": 4},
-    **{"score_function": "sigmoid", "moe_router_enable_expert_bias": True, "router_dtype": "fp32", "rope_theta": 600000},
-    **{"partial_rotary_factor": 0.5, "rope_scaling": None, "use_bias": False, "use_qkv_bias": False, "use_rmsnorm": True},
-    **{"embedding_dropout": 0.0, "output_dropout": 0.0, "sliding_window": 16, "max_window_layers": 2, "use_cache": False},
+    **{
+        "topk_group": 2,
+        "routed_scaling_factor": 2.5,
+        "first_k_dense_replace": 1,
+        "norm_topk_prob": True,
+        "rotary_dim": 4,
+    },
+    **{
+        "score_function": "sigmoid",
+        "moe_router_enable_expert_bias": True,
+        "router_dtype": "fp32",
+        "rope_theta": 600000,
+    },
+    **{
+        "partial_rotary_factor": 0.5,
+        "rope_scaling": None,
+        "use_bias": False,
+        "use_qkv_bias": False,
+        "use_rmsnorm": True,
+    },
+    **{
+        "embedding_dropout": 0.0,
+        "output_dropout": 0.0,
+        "sliding_window": 16,
+        "max_window_layers": 2,
+        "use_cache": False,
+    },
     **{"use_sliding_window": False, "tie_word_embeddings": False, "num_nextn_predict_layers": 0, "mask_token_id": 260},
     **{"architectures": ["LLaDA2MoeModelLM"], "model_type": "llada2_moe", "eos_token_id": 257, "pad_token_id": 257},
 }

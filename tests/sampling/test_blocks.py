@@ -87,6 +87,72 @@ def test_cached_batches_decode_what_a_plain_decoder_does(shifted: bool, clean: s
         assert together.nfe == [LENGTH + -(len(prompt) + LENGTH) % BLOCK for prompt in prompts]
 
 
+def revised(
+    model: Any, prompt: list[int], length: int, *, threshold: float, edit: float, ends: Sequence[int] = ()
+) -> tuple[list[int], int, int]:
+    """One answer as LLaDA2.1 writes it, with how many tokens were replaced and how many steps it took."""
+    row, edits, steps = list(prompt), 0, 0
+    while len(row) < len(prompt) + length:
+        start = len(row) // BLOCK * BLOCK
+        own = range(len(row) - start, BLOCK)
+        row += [MASK] * len(own)
+        after = 0
+        while True:
+            masked = [place for place in own if row[start + place] == MASK]
+            after += not masked
+            said = predictions(model, row, start, causal=False)
+            said[:, MASK] = -torch.inf
+            best, chosen = said.softmax(-1).max(-1)
+            sure = [place for place in masked if best[place] > threshold]
+            changes = {*sorted(masked, key=lambda place: -best[place].item())[:1], *sure}
+            wrong = {
+                place
+                for place in own
+                if place not in masked and chosen[place] != row[start + place] and best[place] > edit
+            }
+            for place in changes | wrong:
+                row[start + place] = int(chosen[place])
+            edits, steps = edits + len(wrong), steps + 1
+            if not masked and (not wrong or after == 16):
+                break
+        answer = row[len(prompt) : len(prompt) + length]
+        stop = next((place for place, token in enumerate(answer) if token in ends), len(answer))
+        if stop < len(answer):
+            return answer[: stop + 1], edits, steps
+    return row[len(prompt) : len(prompt) + length], edits, steps
+
+
+@pytest.mark.parametrize("edit", [0.0, 0.2, 0.6])
+def test_tokens_of_the_block_in_work_are_replaced_as_by_a_plain_decoder(edit: float) -> None:
+    model, prompts = build(), random_prompts(7, longest=13, seed=6)
+    config = SamplingConfig(answer_length=LENGTH, threshold=0.3, edit_threshold=edit)
+    whole = [revised(model, prompt, LENGTH, threshold=0.3, edit=edit)[0] for prompt in prompts]
+    for ends in ((), (whole[0][2], whole[4][6])):
+        expected = [revised(model, prompt, LENGTH, threshold=0.3, edit=edit, ends=ends) for prompt in prompts]
+        found = sample(model, prompts, config, end_ids=ends)
+        assert list(zip(found.ids, found.edits, found.nfe, strict=True)) == expected
+        alone = [sample(model, [prompt], config, end_ids=ends) for prompt in prompts]
+        assert [(each.ids[0], each.edits[0], each.nfe[0]) for each in alone] == expected
+    assert sum(found.edits) > 0 and found.ids != whole
+
+
+@pytest.mark.parametrize("shifted", [False, True])
+def test_replacing_needs_no_blocks_of_its_own_and_no_cache(shifted: bool) -> None:
+    model, prompts = build_diffusion(), random_prompts(5, longest=9, seed=7)
+    model.config.shifted_logits = shifted
+    config = SamplingConfig(answer_length=12, block_length=4, threshold=0.3, edit_threshold=0.2)
+    together = sample(model, prompts, config)
+    alone = [sample(model, [prompt], config) for prompt in prompts]
+    assert together.ids == [each.ids[0] for each in alone] and sum(together.edits) > 0
+    assert together.edits == [each.edits[0] for each in alone]
+    never = SamplingConfig(answer_length=12, block_length=4, threshold=0.3, edit_threshold=1.0)
+    plainly = SamplingConfig(answer_length=12, block_length=4, threshold=0.3)
+    assert sample(model, prompts, never).ids == sample(model, prompts, plainly).ids
+    row = [*prompts[0], MASK, MASK, *prompts[1]]
+    filled = infill(model, [row], SamplingConfig(edit_threshold=0.2)).ids[0]
+    assert [each for each, was in zip(filled, row, strict=True) if was != MASK] == prompts[0] + prompts[1]
+
+
 @pytest.mark.parametrize("shifted", [False, True])
 def test_rows_leave_at_their_end_and_the_others_go_on_as_before(shifted: bool) -> None:
     model, prompts = build(shifted), random_prompts(12, longest=9, seed=3)

@@ -25,6 +25,11 @@ from kinject.sampling import SamplingConfig
         ({"temperature": float("nan")}, "temperature is nan, expected a number from 0"),
         ({"threshold": 0.0}, "threshold is 0.0, expected a probability"),
         ({"threshold": 90}, "threshold is 90, expected a probability"),
+        ({"edit_threshold": 1.5}, "edit_threshold is 1.5, expected a probability from 0 to 1"),
+        (
+            {"edit_threshold": 0.9, "exact": True},
+            "edit_threshold is 0.9, and the published algorithm never replaces a token",
+        ),
         ({"seed": -1}, "seed is -1, expected an integer from 0"),
     ],
 )

@@ -41,6 +41,8 @@ def test_rows_begin_with_their_first_block_of_masks() -> None:
         "step": [0, 0],
         "masks": [1, 1],
         "taken": [0, 0],
+        "revised": [0, 0],
+        "edits": [0, 0],
     }
     assert {name: value.tolist() for name, value in vars(rows).items()} == expected
     booleans = {"visible", "answer", "open"}

@@ -14,6 +14,8 @@ from transformers import AutoModelForCausalLM
 
 from kinject.errors import ConfigurationError
 from kinject.models.weights import flops_per_token
+from tests.conftest import build_tokenizer
+from tests.models.architectures import random_model
 
 
 @pytest.mark.parametrize("modules", [["self_attn"], ["self_attn", "embed_tokens"], ["layers.0"]])
@@ -70,3 +72,21 @@ def test_modules_that_cannot_be_frozen_are_refused(
     lora = LoraConfig(r=4, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
     with pytest.raises(ConfigurationError, match=message):
         make_trainer(trainer={"peft_config": lora} if adapter else {}, frozen_modules=modules)
+
+
+@pytest.mark.parametrize("name", ["qwen3_moe", "glm4_moe"])
+def test_the_routers_of_a_mixture_of_experts_learn_only_when_told(make_trainer: Callable[..., Any], name: str) -> None:
+    tokenizer = build_tokenizer()
+    for told in (False, True):
+        trainer = make_trainer(trainer={"model": random_model(name, tokenizer)}, train_routers=told, max_steps=2)
+        before = {each: weight.detach().clone() for each, weight in trainer.model.named_parameters()}
+        trainer.train()
+        moved = {each for each, weight in trainer.model.named_parameters() if not torch.equal(weight, before[each])}
+        gates = {each for each in before if each.endswith("mlp.gate.weight")}
+        assert gates and {each for each in before if "experts" in each} <= moved
+        assert (gates <= moved) if told else not gates & moved
+
+
+def test_routers_that_are_not_there_are_not_learned(make_trainer: Callable[..., Any]) -> None:
+    with pytest.raises(ConfigurationError, match="train_routers is true, and the model has no experts"):
+        make_trainer(train_routers=True)
