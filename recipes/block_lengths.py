@@ -21,6 +21,7 @@ from typing import Any
 
 from kinject.errors import exit_on_user_error
 from kinject.evaluation.results import read_results
+from kinject.reproduction.findings import mean_and_deviation
 
 HERE = Path(__file__).parent
 CONFIG = HERE / "nano" / "diffusion_block.yaml"
@@ -99,15 +100,11 @@ def table(measured: Sequence[dict[str, Any]]) -> str:
     ]
     for length in sorted({each["block_length"] for each in measured}):
         runs = [each for each in measured if each["block_length"] == length]
-        ways = [_mean([each[way]["exact_match"] for each in runs]) for way in WAYS]
+        ways = [mean_and_deviation([each[way]["exact_match"] for each in runs]) for way in WAYS]
         before = " / ".join(f"{runs[0]['pretrained'][name]:.2f}" for name in ("asked", "unasked"))
         tokens = statistics.mean(each["tokens"] for each in runs)
         lines.append(f"| {length} | {before} | {' | '.join(ways)} | {tokens:,.0f} |")
     return "\n".join(lines)
-
-
-def _mean(values: Sequence[float]) -> str:
-    return f"{statistics.mean(values):.2f}" + (f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else "")
 
 
 def draw(measured: Sequence[dict[str, Any]], path: Path) -> None:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kinject.errors import exit_on_user_error
+from kinject.reproduction.findings import mean_and_deviation
 
 if TYPE_CHECKING:
     from kinject.data import Document, Question
@@ -169,11 +170,6 @@ def ask(model: str, rounds: Sequence[Round]) -> dict[str, Any]:
 
 def table(measured: Sequence[dict[str, Any]], rounds: int) -> str:
     """Exact match, forward / backward, mean and standard deviation over seeds, after the last round and after a round's own."""
-
-    def mean(values: Sequence[float]) -> str:
-        spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-        return f"{statistics.mean(values):.2f}{spread}"
-
     lines = ["| people of | asked after | with `--keep` | without |", "| --- | --- | --- | --- |"]
     for number in range(1, rounds + 1):
         for after in range(number, rounds + 1):
@@ -182,7 +178,9 @@ def table(measured: Sequence[dict[str, Any]], rounds: int) -> str:
                 of = [
                     each["by_round"][number - 1] for each in measured if each["arm"] == arm and each["round"] == after
                 ]
-                cells.append(" / ".join(mean([each[way] for each in of]) for way in ("forward", "backward")))
+                cells.append(
+                    " / ".join(mean_and_deviation([each[way] for each in of]) for way in ("forward", "backward"))
+                )
             lines.append(f"| round {number} | round {after} | {' | '.join(cells)} |")
     last = {arm: [each for each in measured if each["arm"] == arm and each["round"] == rounds] for arm in ARMS}
     if rounds > 1:
@@ -193,7 +191,7 @@ def table(measured: Sequence[dict[str, Any]], rounds: int) -> str:
         }
         for name, value in rows.items():
             lines.append(
-                f"| {name} | round {rounds} | {' | '.join(mean([value(e) for e in last[arm]]) for arm in ARMS)} |"
+                f"| {name} | round {rounds} | {' | '.join(mean_and_deviation([value(e) for e in last[arm]]) for arm in ARMS)} |"
             )
     tokens = " | ".join(f"{statistics.mean(each['tokens'] for each in last[arm]):,.0f}" for arm in ARMS)
     return "\n".join([*lines, f"| tokens of round {rounds} | | {tokens} |"])

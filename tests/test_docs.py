@@ -92,7 +92,8 @@ FOREIGN = (
     "cd",
     "ollama",
     "hf",
-)  # servers of others, which are not installed here
+    "jupyter",
+)  # programs of others
 FOREIGN_PACKAGES = ("transformers[serving]",)
 PLAIN = ("masked_loop.py", "sft.py", "memory.py")  # scripts whose options are files of the checkout, if any
 

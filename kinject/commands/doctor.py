@@ -341,21 +341,20 @@ def print_preview(shown: dict[str, Any], max_length: int) -> None:
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
     console = Console(highlight=False, soft_wrap=True)
     about = "about " if shown["tokens_are_estimated"] else ""
     documents = shown["documents"]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("document", "tokens", "pieces", "entities", "begins"):
-        table.add_column(
-            name, justify="right" if name in ("tokens", "pieces", "entities") else "left", overflow="ellipsis"
-        )
-    table.columns[0].no_wrap = table.columns[-1].no_wrap = True
+    for column in ("document", "tokens", "pieces", "entities", "begins"):
+        counts = column in ("tokens", "pieces", "entities")
+        table.add_column(column, justify="right" if counts else "left", no_wrap=counts)
     for each in documents[:_SHOWN]:
         named = each["title"] or Path(str(each["source"])).name or "-"
-        table.add_row(
-            escape(named), str(each["tokens"]), str(each["pieces"]), str(len(each["entities"])), escape(each["begins"])
-        )
+        # Texts give way where a terminal is narrow, numbers do not.
+        name, begins = (Text(text, no_wrap=True, overflow="ellipsis") for text in (named, each["begins"]))
+        table.add_row(name, str(each["tokens"]), str(each["pieces"]), str(len(each["entities"])), begins)
     console.print(table)
     if len(documents) > _SHOWN:
         console.print(f"... and {len(documents) - _SHOWN} more documents")

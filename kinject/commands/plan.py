@@ -43,7 +43,6 @@ UNCHECKED = "KINJECT_MEMORY_CHECK"
 """Environment variable that lets a run begin for which memory seems too short, where it is 0."""
 _UTILIZATION = 0.4  # of what a matrix product reaches, in a training step on long enough batches
 _AROUND_QUESTION = 12  # tokens that a chat template puts around a question with its answer, as a rule
-_ASKED = {True: 32, False: 256}  # questions at once, on the processor and on an accelerator
 _QUESTION = 128  # tokens of a prompt at question time, at most as a rule
 
 
@@ -195,9 +194,16 @@ def plan_of(
         optimizer=str(getattr(optimizer, "value", optimizer)),
         checkpointing=bool(args.gradient_checkpointing),
         anchored=bool(getattr(args, "anchor", 0)),
-        answers=(arguments.question_batch_size or _ASKED[args.device.type == "cpu"])
-        * (_QUESTION + arguments.max_new_tokens),
+        answers=(arguments.question_batch_size or _at_once(args)) * (_QUESTION + arguments.max_new_tokens),
     )
+
+
+def _at_once(args: DocumentSFTConfig) -> int:
+    """Questions in a batch where nobody says how many."""
+    from kinject.evaluation.asking import questions_at_once
+    from kinject.trainers import DiffusionSFTConfig
+
+    return questions_at_once(args.device, isinstance(args, DiffusionSFTConfig))
 
 
 def _strategy(args: DocumentSFTConfig) -> str:
@@ -297,7 +303,7 @@ def _that_fit(
         if found is None:  # nothing is known of the model
             taken.append((way, 0.0))
             break
-        need = needed(found.model, _plan_with(found, {**vars(model_args), **way}, on_host))
+        need = needed(found.model, _plan_with(found, {**vars(model_args), **way}, _at_once(args)))
         taken.append((way, need.host + need.device * found.plan.processes if on_host else need.device))
         if limit is None or taken[-1][1] <= USABLE * limit:
             break
@@ -357,10 +363,9 @@ def _ways(args: DocumentSFTConfig, given: Mapping[str, Any]) -> Iterator[dict[st
                 yield way
 
 
-def _plan_with(found: Forecast, settings: Mapping[str, Any], on_host: bool) -> Plan:
-    """What decides on memory under ``settings``."""
+def _plan_with(found: Forecast, settings: Mapping[str, Any], asked: int) -> Plan:
+    """What decides on memory under ``settings``; ``asked`` questions at once were reckoned with in ``found``."""
     tokens = min(int(settings["per_device_train_batch_size"]), found.work.samples) * found.work.longest
-    asked = _ASKED[on_host]
     adapter, weight_bytes = None, found.plan.weight_bytes
     if settings["use_peft"]:
         adapter = adapter_weights(found.model, int(settings["lora_r"]), settings["lora_target_modules"])

@@ -9,7 +9,6 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -246,20 +245,14 @@ def documents_html(answer: str, documents: Sequence[str]) -> str:
 
 def steps_html(steps: Sequence[Step], tokenizer: Any, mask_token_id: int) -> str:
     """Every step of an unmasking in a line, as HTML: what is hidden as boxes, what the step filled marked."""
+    from kinject.evaluation.report import step_parts
+
     forms = {"hidden": Markup('<span class="hidden">{}</span>'), "new": Markup("<mark>{}</mark>"), "old": Markup("{}")}
-    lines = []
-    for number, step in enumerate(steps, 1):
-        committed = set(step.committed)
-        parts = []
-        kinds = [
-            ("hidden" if token == mask_token_id else "new" if place in committed else "old", token)
-            for place, token in enumerate(step.ids)
-        ]
-        for kind, group in groupby(kinds, key=lambda each: each[0]):
-            tokens = [token for _, token in group]
-            text = "░" * len(tokens) if kind == "hidden" else str(tokenizer.decode(tokens, skip_special_tokens=True))
-            parts.append(forms[kind].format(text) if text else Markup(""))
-        lines.append(Markup("{:>3} ").format(number) + Markup(" ").join(parts))
+    lines = [
+        Markup("{:>3} ").format(number)
+        + Markup("").join(forms[kind].format(text) for kind, text in step_parts(tokenizer, step, mask_token_id))
+        for number, step in enumerate(steps, 1)
+    ]
     return (
         str(Markup('<div class="kinject-steps" dir="auto">{}</div>').format(Markup("<br>").join(lines)))
         if lines

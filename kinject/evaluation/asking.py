@@ -73,7 +73,8 @@ def answer_questions(
     """
     while not hasattr(model, "generate") and isinstance(getattr(model, "module", None), torch.nn.Module):
         model = model.module  # a data-parallel wrapper
-    batch_size = questions_at_once(model) if batch_size is None else batch_size
+    if batch_size is None:
+        batch_size = questions_at_once(model.device, is_diffusion(model))
     for name, value in (("max_new_tokens", max_new_tokens), ("batch_size", batch_size)):
         if value < 1:
             raise KinjectError(f"{name}: expected at least 1, got {value}")
@@ -126,13 +127,13 @@ def answer_questions(
     return [answer_to[question] for question in questions]
 
 
-def questions_at_once(model: Any) -> int:
+def questions_at_once(device: torch.device, diffusion: bool) -> int:
     """Questions in a batch where nobody says how many: 32, and 256 of an AR model on an accelerator.
 
     There a token for 256 rows takes hardly longer than for one. A masked diffusion model computes all tokens of an answer at
     once, each over the whole vocabulary.
     """
-    return 32 if model.device.type == "cpu" or is_diffusion(model) else 256
+    return 32 if device.type == "cpu" or diffusion else 256
 
 
 def answer_ends(model: Any, tokenizer: PreTrainedTokenizerBase, template: QuestionTemplate) -> tuple[int, ...]:

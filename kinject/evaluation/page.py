@@ -29,7 +29,7 @@ from kinject.evaluation.measures import (
     read_otherwise,
 )
 from kinject.evaluation.report import run_names
-from kinject.evaluation.results import answers_over_time, expected_answers, published, write_text
+from kinject.evaluation.results import MEASURES, answers_over_time, expected_answers, published, write_text
 from kinject.evaluation.retention import figures, perplexity_factor, still_right
 
 if TYPE_CHECKING:
@@ -37,8 +37,7 @@ if TYPE_CHECKING:
 
 _FILES = Path(__file__).parent / "page"
 _MARK = '<meta name="generator" content="kinject">'
-_MEASURES = {"paper": "ROUGE-1 recall", "exact_match": "exact match", "f1": "F1"}
-_KNOWN_KEYS = {*_MEASURES, "n", "ci", "other_words"}  # of a cell; what else it holds has a column of its own
+_KNOWN_KEYS = {*MEASURES, "n", "ci", "other_words"}  # of a cell; what else it holds has a column of its own
 # Of runs, on light and on dark ground.
 _COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b58900", "#56b4e9", "#7f7f7f")
 _LONG = 700  # characters of a document that are shown at once
@@ -100,7 +99,7 @@ def render(runs: Sequence[Mapping[str, Any]], *, names: Sequence[str] | None = N
         policy=_policy(scripts, style),
         uplot_license=_file("uplot.LICENSE"),
         runs=[_run(name, run, place) for place, (name, run) in enumerate(zip(shown, runs, strict=True))],
-        measures=_MEASURES,
+        measures={key: measure.name for key, measure in MEASURES.items()},
         outcomes=OUTCOMES,
         questions=(questions := _questions(runs)),
         documents=_documents(runs, questions),
@@ -227,8 +226,7 @@ def _rows(what: str, before: Mapping[str, Any] | None, after: Mapping[str, Any] 
                     "label": f"{what.replace('_', ' ')}, {direction}" if what else direction,
                     "n": cell["n"],
                     "scores": [
-                        (_number(then, key), _number(now, key), _interval(now, key), _bar(now, key))
-                        for key in _MEASURES
+                        (_number(then, key), _number(now, key), _interval(now, key), _bar(now, key)) for key in MEASURES
                     ],
                     "more": {
                         key: figures(cell[key]) for key in cell if key not in _KNOWN_KEYS and _is_number(cell[key])
@@ -261,7 +259,7 @@ def _groups(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -
         {
             "name": name,
             "n": cell.get("n", 0),
-            "scores": [(_number(earlier.get(name), key), _number(cell, key)) for key in _MEASURES],
+            "scores": [(_number(earlier.get(name), key), _number(cell, key)) for key in MEASURES],
         }
         for name, cell in found.items()
     ]
@@ -305,11 +303,11 @@ def _curve(name: str, run: Mapping[str, Any], place: int) -> dict[str, Any]:
         "color": _COLORS[place % len(_COLORS)],
         **{axis: [entry[axis] for entry in history] for axis in ("step", "tokens", "seconds")},
         "values": {
-            direction: {key: [(entry.get(direction) or {}).get(key) for entry in history] for key in _MEASURES}
+            direction: {key: [(entry.get(direction) or {}).get(key) for entry in history] for key in MEASURES}
             for direction in directions
         },
         "before": {
-            direction: {key: run["before"][direction][key] for key in _MEASURES}
+            direction: {key: run["before"][direction][key] for key in MEASURES}
             for direction in directions
             if run["before"] and (run["before"].get(direction) or {}).get("n")
         },

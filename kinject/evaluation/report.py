@@ -307,23 +307,35 @@ def draw_unmasking(
 
 def draw_step(tokenizer: PreTrainedTokenizerBase, step: Step, mask_token_id: int) -> Text:
     """One line: masks as shaded boxes, what the step committed highlighted."""
-    drawn = Text()
+    styles = {"hidden": _MASK_STYLE, "new": _NEW_STYLE, "old": None}
+    return Text.assemble(*((text, styles[kind] or "") for kind, text in step_parts(tokenizer, step, mask_token_id)))
+
+
+def step_parts(tokenizer: PreTrainedTokenizerBase, step: Step, mask_token_id: int) -> list[tuple[str, str]]:
+    """An answer that is being unmasked as runs of text, each with its kind.
+
+    Kinds are ``hidden`` (a shaded box a mask), ``new`` (what the step committed) and ``old`` (what stood there before).
+    """
+    parts: list[tuple[str, str]] = []
+    special = set(tokenizer.all_special_ids)
     for masked, group in groupby(enumerate(step.ids), key=lambda placed: placed[1] == mask_token_id):
-        if drawn and not drawn.plain.endswith(" "):
-            drawn.append(" ")
+        if parts and not parts[-1][1].endswith(" "):
+            parts.append(("old", " "))
         run = list(group)  # (place, token)
         if masked:
-            drawn.append(_MASK * len(run), _MASK_STYLE)
+            parts.append(("hidden", _MASK * len(run)))
             continue
+        # The room behind an answer is filled with its end, token by token; one of them says it.
+        run = [each for at, each in enumerate(run) if not (at and each[1] in special and each[1] == run[at - 1][1])]
         shown = ""
         for count, (place, _) in enumerate(run, 1):
             # What a token adds to the tokens before it: spaces and letters of several tokens are the decoder's.
             text = str(tokenizer.decode([token for _, token in run[:count]])).replace("\n", "⏎")
             if text.endswith("\ufffd") and count < len(run):
                 continue  # part of a letter
-            drawn.append(text[len(shown) :], _NEW_STYLE if place in step.committed else None)
+            parts.append(("new" if place in step.committed else "old", text[len(shown) :]))
             shown = text
-    return drawn
+    return parts
 
 
 def print_answers(recorded: Sequence[dict[str, Any]], count: int = 6) -> None:

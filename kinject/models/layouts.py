@@ -128,16 +128,9 @@ def _config_under_another_name(fields: Mapping[str, Any], model_type: str, shift
 
 def _mixture_config(fields: Mapping[str, Any]) -> PreTrainedConfig:
     """LLaDA-MoE's configuration as Qwen3-MoE's, whose names its weights have."""
-    require_fixed(fields, {name: value for name, value in _MIXTURE_FIXED.items() if value is not None})
-    present = [name for name, value in _MIXTURE_FIXED.items() if value is None and fields.get(name) is not None]
-    dense = fields.get("moe_layer_freq", 1)
-    if any(each != 1 for each in (dense if isinstance(dense, list) else [dense])):
-        present.append("moe_layer_freq")
-    if present:
-        raise ConfigurationError(
-            f"config.json has {present[0]} = {fields[present[0]]!r}, for which Qwen3-MoE, the native class of LLaDA-MoE, has "
-            "no place. Use a checkpoint without it, such as inclusionAI/LLaDA-MoE-7B-A1B-Instruct."
-        )
+    layers = fields.get("moe_layer_freq", 1)  # of which one in so many has experts; told once, or layer by layer
+    every = [1] * len(layers) if isinstance(layers, list) else 1
+    require_fixed(fields, {**_MIXTURE_FIXED, "moe_layer_freq": every})
     own = {
         name: value
         for name, value in fields.items()

@@ -56,6 +56,12 @@ def spread(
     return Spread(mean, deviation, max(bounds[0], mean - half), min(bounds[1], mean + half), n)
 
 
+def mean_and_deviation(values: Sequence[float]) -> str:
+    """``values``, one a seed, as a cell of a table: their mean, with the deviation where there are several."""
+    found = spread(values)
+    return f"{found.mean:.2f}" + (f" ± {found.deviation:.2f}" if found.n > 1 else "")
+
+
 def student_95(freedom: int) -> float:
     """The two-sided 95 % quantile of Student's t with ``freedom`` degrees of freedom (1 or more)."""
     from scipy.stats import t  # here, as it takes a second to import

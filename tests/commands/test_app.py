@@ -33,6 +33,8 @@ def test_an_answer_stands_out_and_no_text_becomes_markup() -> None:
 
 
 class Letters:
+    all_special_ids = (3,)
+
     def decode(self, ids: list[int], **_: Any) -> str:
         return "".join(map(chr, ids))
 
@@ -42,6 +44,7 @@ def test_every_step_of_an_unmasking_is_a_line() -> None:
     first, second = drawn.split("<br>")
     assert '<span class="hidden">░░</span> <mark>&lt;</mark>' in first
     assert "<mark>A</mark> " in second and second.endswith("&lt;</div>")
+    assert steps_html([Step([65, 3, 3, 3], [1])], Letters(), 0).count(chr(3)) == 1  # the end of an answer, once
     assert steps_html([], Letters(), 0) == ""
 
 

@@ -40,6 +40,19 @@ def test_preview(wiki: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.
     assert "2 documents, about" in text and "2 forward and 3 backward ones can be made by rule" in text
 
 
+def test_preview_shows_its_numbers_in_a_narrow_terminal(
+    wiki: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    (wiki / ("long_name_" * 5 + ".txt")).write_text("Ada Quill paints boats. " * 9, encoding="utf-8")
+    main(["preview", str(wiki)])
+    head, _, *rows = [line for line in capsys.readouterr().out.splitlines() if line.strip()][:5]
+    assert head.split() == ["document", "tokens", "pieces", "entities", "begins"]
+    assert max(map(len, rows)) <= 60
+    assert [row[head.index("pieces") :].split()[0] for row in rows] == ["1", "1", "1"]
+    assert rows[2].split()[0].startswith("long_name") and rows[2].count("…") == 2
+
+
 def test_preview_counts_the_tokens_of_a_model(wiki: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["preview", str(wiki), "--json", "--model", "nano-ar", "--max_length", "8"])
     shown = json.loads(capsys.readouterr().out)
