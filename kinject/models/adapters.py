@@ -41,6 +41,9 @@ def write_diffusion_settings(directory: str | PathLike[str], model: Any) -> Path
 
     path = Path(directory) / SETTINGS_FILE
     settings = asdict(diffusion_settings(model))
+    for name in ("expand_token_id", "delete_token_id"):
+        if settings[name] is None:
+            del settings[name]
     if settings["block_length"] is None:
         del settings["block_length"], settings["clean_attention"]
     path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
@@ -253,7 +256,13 @@ def _apply_settings(model: Any, name: str, **hub: Any) -> None:
         return
     settings = _read_settings(path)
     if not is_diffusion(model):
-        to_diffusion(model, **asdict(settings))
+        to_diffusion(
+            model,
+            settings.mask_token_id,
+            shifted_logits=settings.shifted_logits,
+            block_length=settings.block_length,
+            clean_attention=settings.clean_attention,
+        )
         return
     config = text_config(model)
     if getattr(config, "mask_token_id", None) is None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 
 _PROBE_LENGTH = 8
+_GROWING = ("expand_token_id", "delete_token_id")  # which DreamOn's generation_config.json names
 
 
 @dataclass(frozen=True)
@@ -32,16 +33,30 @@ class DiffusionSettings:
         block_length: Tokens of a block, where the model attends in blocks (SDAR, arXiv 2510.06303); None where every
             position attends to every other. Every call of a block model takes a `kinject.models.blocks.block_mask`.
         clean_attention: How what stands before the block in work attends within a block: `block`, both ways, or `causal`.
+        expand_token_id: Predicted where one mask is to become two, by models whose answers grow (DreamOn).
+        delete_token_id: Predicted where a mask is to vanish, by the same.
     """
 
     mask_token_id: int
     shifted_logits: bool = False
     block_length: int | None = None
     clean_attention: str = "block"
+    expand_token_id: int | None = None
+    delete_token_id: int | None = None
+
+    @property
+    def grows(self) -> bool:
+        """Whether answers grow and shrink while they are written."""
+        return self.expand_token_id is not None or self.delete_token_id is not None
 
     def __post_init__(self) -> None:
         """Refuse what no model can be."""
         _require_blocks(self.block_length, self.clean_attention)
+        if self.grows and self.block_length is not None:
+            raise ConfigurationError(
+                f"block_length is {self.block_length}, and the answers of this model grow and shrink (expand_token_id, "
+                "delete_token_id), which moves them from block to block. Leave it out, or take a model of fixed answers."
+            )
 
 
 def text_config(model: Any) -> Any:
@@ -79,6 +94,7 @@ def diffusion_settings(model: Any) -> DiffusionSettings:
         bool(getattr(config, "shifted_logits", False)),
         getattr(config, "block_length", None),
         str(getattr(config, "clean_attention", None) or "block"),
+        *(getattr(config, name, None) for name in _GROWING),
     )
 
 
@@ -149,6 +165,15 @@ def attend_in_blocks(
         finally:
             model.train(training)
     config.block_length, config.clean_attention = block_length, clean_attention
+
+
+def note_growing(model: Any) -> None:
+    """Note in the configuration by which tokens answers grow; DreamOn names them in its generation_config.json alone."""
+    config = text_config(model)
+    for name in _GROWING if is_diffusion(model) else ():
+        index = getattr(getattr(model, "generation_config", None), name, None)
+        if getattr(config, name, None) is None and index is not None:
+            setattr(config, name, index)
 
 
 def attend_both_ways(model: torch.nn.Module) -> None:

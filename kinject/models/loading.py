@@ -18,7 +18,7 @@ from kinject import compat
 from kinject.errors import ConfigurationError, HubError
 from kinject.models import devices
 from kinject.models.adapters import adapter_config, attach_adapter, own_tokenizer
-from kinject.models.diffusion import is_diffusion, settle_attention
+from kinject.models.diffusion import is_diffusion, note_growing, settle_attention
 from kinject.models.layouts import loading_options
 from kinject.models.weights import require_all_weights, require_finite
 
@@ -136,6 +136,7 @@ def read_checkpoint(path: str, **model_options: Any) -> tuple[PreTrainedModel, P
         misshapen=[key for key, *_ in info["mismatched_keys"]],
     )
     require_finite(model)
+    note_growing(model)
     # The names the weights came under: left here, `save_pretrained` would write them beside the native config.json.
     if "key_mapping" in translated:
         compat.keep_native_names(model)

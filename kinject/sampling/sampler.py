@@ -11,8 +11,8 @@ import torch
 from kinject.errors import ConfigurationError, DataError
 from kinject.models.diffusion import DiffusionSettings, diffusion_settings, text_config
 from kinject.sampling.config import SamplingConfig
-from kinject.sampling.decoding import Decoded, Rows, batch_rows, decode
-from kinject.sampling.remasking import row_seeds
+from kinject.sampling.decoding import Decoded, Predictor, Rows, batch_rows, decode
+from kinject.sampling.remasking import choose_tokens, row_seeds, select_best, uniform
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,9 @@ def sample(
     A block diffusion model is decoded in its own blocks, whatever ``config.block_length`` says, with the keys and values of
     what stands before a block in a cache; the end of the prompt opens the first block. `exact` does without the cache.
 
+    An answer of a model with tokens that expand and delete masks (DreamOn) begins as ``config.block_length`` masks, and grows
+    up to ``config.answer_length`` tokens.
+
     Prompts of similar length share a batch. The model is used in the mode it is in: call ``model.eval()`` first.
 
     Args:
@@ -91,6 +94,14 @@ def sample(
     sampled = _nothing_yet(len(given), history)
     ends = set(end_ids) if config.stop_at_end else set()
     answered = 0
+    if settings.grows:
+        begun = [prompt + [settings.mask_token_id] * config.block for prompt in given]
+        for batch in _batches(range(len(given)), given, batch_size):
+            _grow(model, begun, batch, config, settings, seeds, sampled, [len(each) for each in given], ends)
+            answered += len(batch)
+            if progress is not None:
+                progress(answered, len(given))
+        return sampled
     for batch in _batches(range(len(given)), given, batch_size):
         asked = [given[row] for row in batch]
         canvases = _canvases(asked, config.answer_length, settings)
@@ -138,7 +149,8 @@ def infill(
         config: How to decode; default: one block, one token a step. Blocks are counted from the beginning of the row,
             and ``steps`` are those of a block where ``block_length`` is None. Rows do not end early, whatever
             ``stop_at_end`` says. A block diffusion model has its own blocks, fills them from left to right, and sees nothing of
-            what follows the one in work.
+            what follows the one in work. A model with tokens that expand and delete masks (DreamOn) may make each row's
+            masks up to ``answer_length`` tokens, or as many as there were if these are more.
         batch_size: Rows of a batch.
         history: Keep every step.
 
@@ -160,6 +172,10 @@ def infill(
     sampled = _nothing_yet(len(given), history)
     sampled.ids = given
     masked = [number for number, row in enumerate(given) if settings.mask_token_id in row]
+    if settings.grows:
+        for batch in _batches(masked, given, batch_size):
+            _grow(model, given, batch, config, settings, seeds, sampled, [0] * len(given), set())
+        return sampled
     for batch in _batches(masked, given, batch_size):
         longest = max(len(given[number]) for number in batch)
         work = batch_rows(
@@ -183,6 +199,133 @@ def infill(
         for number, decoded in zip(batch, done.ids, strict=True):
             sampled.ids[number] = decoded[len(decoded) - len(given[number]) :]
     return sampled
+
+
+@dataclass
+class _Growing:
+    """A row whose masks may become more or fewer, and what may still be done to it.
+
+    Attributes:
+        ids: Token ids.
+        limit: Most of them.
+        budget: Expansions left.
+        taken: Steps taken.
+    """
+
+    ids: list[int]
+    limit: int
+    budget: int
+    taken: int = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether no mask may become two any more."""
+        return self.budget == 0 or len(self.ids) >= self.limit
+
+    def commit(self, chosen: dict[int, int], settings: DiffusionSettings) -> list[int]:
+        """Write the tokens ``chosen`` by place, and say where they stand now. From right to left, so that places stay valid."""
+        written: list[int] = []
+        for place in sorted(chosen, reverse=True):
+            token, added = chosen[place], 0
+            if token == settings.delete_token_id:
+                del self.ids[place]
+                added = -1
+            elif token != settings.expand_token_id:
+                self.ids[place] = token
+            elif not self.full:
+                self.ids.insert(place, settings.mask_token_id)
+                self.budget, added = self.budget - 1, 1
+            written = [each + added for each in written]
+            if token not in (settings.delete_token_id, settings.expand_token_id):
+                written.append(place)
+        return sorted(written)
+
+    def done(self, mask: int, start: int, ends: set[int]) -> bool:
+        """Whether no mask is left, or none before an end token from ``start`` on."""
+        stop = next((token for token in self.ids[start:] if token == mask or token in ends), None)
+        return stop != mask if ends else mask not in self.ids
+
+
+def _grow(
+    model: Any,
+    rows: Sequence[Sequence[int]],
+    batch: Sequence[int],
+    config: SamplingConfig,
+    settings: DiffusionSettings,
+    seeds: torch.Tensor,
+    sampled: Sampled,
+    starts: Sequence[int],
+    ends: set[int],
+) -> None:
+    """Fill the masks of ``rows`` at ``batch``, which expand and vanish where the model says so (DreamOn's public `generate`).
+
+    Every step fills the most probable mask, and all above ``config.threshold``: with a token, with a second mask beside it, or
+    with nothing. A row takes up to twice as many expansions as its masks may have tokens.
+
+    Args:
+        model, config, settings: As for `sample`.
+        rows: Token ids with masks, by number.
+        batch: The numbers of those in work.
+        seeds: Of the noise, by number.
+        sampled: What is decoded goes there: of each row all from its start on, up to its end.
+        starts: Where the answers begin, by number.
+        ends: Tokens that end an answer.
+
+    Raises:
+        ConfigurationError: a setting that presumes answers of a fixed length.
+    """
+    for name, value in (("exact", config.exact), ("steps", config.steps), ("edit_threshold", config.edit_threshold)):
+        if value:
+            raise ConfigurationError(
+                f"{name} is {value}, and the answers of this model grow and shrink (expand_token_id, delete_token_id): it "
+                "writes the most probable token a step, and all that it is sure of. Leave it out."
+            )
+    mask, device = settings.mask_token_id, _device(model)
+    working: dict[int, _Growing] = {}
+    for number in batch:
+        masks = list(rows[number]).count(mask)
+        longest = max(config.answer_length, masks)
+        working[number] = _Growing(list(rows[number]), len(rows[number]) - masks + longest, 2 * longest)
+    while working:
+        numbers = list(working)
+        width = max(len(each.ids) for each in working.values())
+        seen = batch_rows(
+            [working[number].ids for number in numbers],
+            mask,
+            block_length=width,
+            origins=[0] * len(numbers),
+            seeds=seeds[numbers],
+            device=device,
+        )
+        seen.taken = torch.tensor([working[number].taken for number in numbers], device=device)
+        columns = seen.open.any(dim=0).nonzero()[:, 0]
+        logits = Predictor.of(model, seen, config, settings)(seen, columns.tolist())  # (rows, columns, vocabulary)
+        if settings.expand_token_id is not None:
+            full = torch.tensor([working[number].full for number in numbers], device=device)
+            logits[full, :, settings.expand_token_id] = -torch.inf
+        noise = None
+        if config.temperature:
+            noise = uniform(seen.seeds, seen.taken, seen.positions[:, columns], logits.shape[-1])
+        tokens = choose_tokens(logits, config.temperature, noise)
+        certainty = logits.softmax(dim=-1).gather(-1, tokens[..., None])[..., 0]
+        eligible = seen.open[:, columns]
+        selected = select_best(certainty.masked_fill(~eligible, -torch.inf), torch.ones_like(seen.taken))
+        if config.threshold is not None:
+            selected |= certainty > config.threshold
+        places = seen.positions[:, columns].tolist()
+        sampled.calls += 1
+        for number, chosen, where, given in zip(
+            numbers, (selected & eligible).tolist(), places, tokens.tolist(), strict=True
+        ):
+            row, start = working[number], starts[number]
+            taken = {place: token for place, token, take in zip(where, given, chosen, strict=True) if take}
+            written = row.commit(taken, settings)
+            row.taken += 1
+            if sampled.history:
+                sampled.history[number].append(Step(row.ids[start:], [place - start for place in written]))
+            if row.done(mask, start, ends):
+                sampled.ids[number], sampled.nfe[number] = _until_end(row.ids[start:], ends), row.taken
+                del working[number]
 
 
 def _check_prompts(prompts: Sequence[Sequence[int]], mask_token_id: int) -> None:
