@@ -34,7 +34,7 @@ from kinject.commands.options import (
     measured_settings,
     recipe_help,
 )
-from kinject.commands.recipe import read_config, split_arguments
+from kinject.commands.recipe import check_model, read_config, split_arguments
 from kinject.compat import is_first_process, quiet_libraries
 from kinject.errors import ConfigurationError, exit_on_user_error
 from kinject.reproduction.command import DESCRIPTION, add_arguments
@@ -498,6 +498,8 @@ def run_preview(arguments: argparse.Namespace) -> None:
 
     if arguments.max_length < 2:
         raise ConfigurationError(f"max_length is {arguments.max_length}; expected 2 or more.")
+    if arguments.model is not None:
+        check_model(arguments.model)
     knowledge = load_knowledge(
         arguments.documents, arguments.questions, text_field=arguments.text_field, title_field=arguments.title_field
     )
@@ -524,6 +526,9 @@ def run_questions(arguments: argparse.Namespace) -> None:
         raise ConfigurationError(
             "--writer_url needs a --model as well: the base model, which has to answer each question with the document in view."
         )
+    for model in (arguments.model, None if arguments.writer_url else arguments.writer):
+        if model is not None:
+            check_model(model)
     if arguments.output_file is not None:  # before a model writes for minutes
         require_new_file(arguments.output_file, arguments.overwrite)
     knowledge = load_knowledge(arguments.documents, text_field=arguments.text_field, title_field=arguments.title_field)
@@ -558,10 +563,11 @@ def run_questions(arguments: argparse.Namespace) -> None:
 def run_benchmark(arguments: argparse.Namespace) -> None:
     """`kinject benchmark`: documents and questions as a data set with an `eval.yaml`."""
     from kinject.data import load_knowledge
-    from kinject.hub.card_metadata import write_benchmark
 
     world = {"size": arguments.size, "seed": arguments.world_seed}
     knowledge = load_knowledge(arguments.documents, arguments.questions, **world)
+    from kinject.hub.card_metadata import write_benchmark
+
     files = write_benchmark(knowledge, Path(arguments.output_dir))
     print(f"{arguments.output_dir} holds {', '.join(files)}")
     print(f"next: hf upload --repo-type dataset user/name {arguments.output_dir}")
@@ -577,13 +583,16 @@ def run_ask(arguments: argparse.Namespace) -> None:
     if arguments.json and arguments.show:
         raise ConfigurationError("--show draws, and --json prints nothing but JSON; leave one of them out.")
     questions = typed_questions(arguments.questions, arguments.file)
+    if arguments.max_new_tokens < 1:
+        raise ConfigurationError(f"max_new_tokens is {arguments.max_new_tokens}; expected 1 or more.")
+    names = {"answer": arguments.model}
+    if arguments.base:
+        names = {"before": base_of(arguments.model), "after": arguments.model}
+    check_model(arguments.model)
     from kinject.evaluation.asking import answer_questions
     from kinject.models.devices import described
     from kinject.models.loading import load
 
-    names = {"answer": arguments.model}
-    if arguments.base:
-        names = {"before": base_of(arguments.model), "after": arguments.model}
     console = Console(soft_wrap=True)
     answers = {}
     for label, name in names.items():
@@ -612,6 +621,7 @@ def run_ask(arguments: argparse.Namespace) -> None:
 
 def run_chat(arguments: argparse.Namespace) -> None:
     """`kinject chat`: several turns with a trained model."""
+    check_model(arguments.model)
     from kinject.commands.talk import Conversation, converse, terminal_lines
     from kinject.models.loading import load
 
@@ -627,6 +637,7 @@ def run_chat(arguments: argparse.Namespace) -> None:
 
 def run_app(arguments: argparse.Namespace) -> None:
     """`kinject app`: a page to try a model on."""
+    check_model(arguments.model)
     from kinject.commands.talk import serve_model
     from kinject.models.loading import load
 
@@ -666,6 +677,7 @@ def _drawer(console: Console, loaded: LoadedModel, label: str) -> Callable[[str,
 
 def run_eval(arguments: argparse.Namespace) -> None:
     """`kinject eval`: scores of a model on questions, in both readings."""
+    check_model(arguments.model_name_or_path)
     from kinject.commands.evaluate import MeasurementArguments, evaluate_model
 
     names = {item.name for item in fields(MeasurementArguments)}
@@ -690,6 +702,10 @@ def run_compare(arguments: argparse.Namespace) -> None:
 
 def run_push(arguments: argparse.Namespace) -> None:
     """`kinject push`: a directory onto the Hub."""
+    if not Path(arguments.directory).is_dir():
+        raise ConfigurationError(
+            f"'{arguments.directory}' is no directory; name the output_dir of a run, or a saved model."
+        )
     from kinject.hub.publishing import push, push_space
 
     given = ("private", "merge", "layout", "base", "include_documents", "benchmark", "revision")
@@ -706,6 +722,7 @@ def run_push(arguments: argparse.Namespace) -> None:
 
 def run_export(arguments: argparse.Namespace) -> None:
     """`kinject export`: a whole model on disk, for others to serve."""
+    check_model(arguments.model)
     from kinject.commands.export import export
 
     done = export(arguments.model, arguments.output_dir, layout=arguments.layout, batch_size=arguments.batch_size)

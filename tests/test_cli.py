@@ -45,7 +45,7 @@ def test_eval_reads_documents_of_several_paths_and_fields_by_name(
     monkeypatch.setattr(evaluate, "evaluate_model", asked.append)
     paths = [str(tmp_path / "a.csv"), str(tmp_path / "[b].csv")]
     fields = ["--text_field", "inhalt", "--question_field", "frage", "--answer_field", "antwort"]
-    cli.main(["eval", "m", "--documents", *paths, "--questions", str(tmp_path / "q.csv"), *fields])
+    cli.main(["eval", "nano-ar", "--documents", *paths, "--questions", str(tmp_path / "q.csv"), *fields])
     name, (question,), _ = evaluate._load_questions(asked[0])
     assert (name, question.answer, question.direction) == (f"a+{tmp_path.name}", "Tom Bell", "backward")
 
@@ -79,7 +79,7 @@ def test_all_options_are_listed_without_documents(capsys: pytest.CaptureFixture[
         (["inject", "docs", "--objective", "maskd"], "unknown objective 'maskd'; expected one of masked, random_token"),
         (["inject", "--model", "m"], "no documents; give a file"),
         (["inject", "docs", "--config", "none.yaml"], "--config none.yaml: no such file"),
-        (["eval", "m"], "nothing to ask; pass --questions"),
+        (["eval", "nano-ar"], "nothing to ask; pass --questions"),
     ],
 )
 def test_user_errors_take_one_line(capsys: pytest.CaptureFixture[str], argv: list[str], message: str) -> None:
@@ -264,6 +264,10 @@ def test_a_path_with_a_space_is_one_document(monkeypatch: pytest.MonkeyPatch, tm
         (["--config", "unknown.yaml"], "unknown option in the --config file: --sise 3; did you mean --size?"),
         (["--config", "models.yaml"], "model and model_name_or_path name two models"),
         (["--config", "on.yaml"], "save_strategy is False; YAML reads a bare yes, no, on or off as true or false"),
+        (["--fp16", "--bf16"], "fp16 and bf16 are both set"),
+        (["--push_to_hub", "--hub_model_id", "a/b/c"], "hub_model_id is 'a/b/c'; expected a repository"),
+        (["--select_on", "practice"], "select_on is 'practice', and nothing is practiced"),
+        (["--preset", "practise"], "did you mean practice?"),
         (["--hub-token", "hf_abcdefghijkl"], "--hub_token: whatever stands on a command line can be read"),
     ],
 )
@@ -315,6 +319,59 @@ json.dump({"said": said, "imported": heavy, "left": sorted(os.listdir())}, sys.s
         [sys.executable, "-c", code], cwd=folder, input=argvs, capture_output=True, text=True, check=True
     )
     return json.loads(done.stdout)
+
+
+def test_other_commands_see_early_too_what_can_be_seen(tmp_path: Path) -> None:
+    for name in ("fact.txt", "q.csv", "nothing/notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(
+            "question,answer\nWho?,Ada\n" if name == "q.csv" else "Ada maps.", encoding="utf-8"
+        )
+    expected = {
+        "preview fact.txt --model ./gone": "model './gone': no such directory",
+        "questions fact.txt --writer nano-r": "did you mean nano-ar?",
+        "ask gone Who?": "model 'gone': no such directory",
+        "ask nothing Who?": "model 'nothing': the directory holds neither config.json nor adapter_config.json",
+        "ask nano-ar Who? --max_new_tokens 0": "max_new_tokens is 0; expected 1 or more",
+        "chat ./gone": "model './gone': no such directory",
+        "app ./gone": "model './gone': no such directory",
+        "eval ./gone --questions q.csv": "model './gone': no such directory",
+        "eval nano-ar --questions gone.csv": "gone.csv: there is no such file",
+        "eval nano-ar --questions q.csv --documents gone.txt": "gone.txt: there is no such file",
+        "eval nano-ar --questions q.csv --documents fact.txt --sampling slow": "sampling",
+        "eval nano-ar --questions q.csv --documents fact.txt --output_dir q.csv": "output_dir 'q.csv' cannot be written",
+        "export ./gone --output_dir out": "model './gone': no such directory",
+        "export nano-ar --output_dir nothing": "output_dir 'nothing' is not empty",
+        "merge gone": "gone is no directory, and no Hub id",
+        "push gone user/name": "'gone' is no directory",
+        "benchmark gone --output_dir out": "gone: there is no such file or folder",
+        "table gone": "results.json: no such file",
+        "report gone": "results.json: no such file",
+        "reproduce tabel5": "table 'tabel5'",
+    }
+    code = """
+import contextlib, io, json, sys
+from kinject import cli
+said = {}
+for line in json.load(sys.stdin):
+    error = io.StringIO()
+    with contextlib.redirect_stderr(error), contextlib.suppress(SystemExit):
+        cli.main(line.split())
+    heavy = {"torch", "transformers", "trl", "peft", "datasets"} & {name.partition(".")[0] for name in sys.modules}
+    said[line] = error.getvalue() + " ".join(sorted(heavy))
+json.dump(said, sys.stdout)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        input=json.dumps([*expected]),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for line, said in json.loads(done.stdout).items():
+        assert expected[line] in said and said.startswith("error: ") and said.endswith("\n"), line
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["fact.txt", "nothing", "q.csv"]
 
 
 def test_a_file_may_name_model_objective_and_documents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -428,7 +485,7 @@ def test_tables_and_evaluations_for_machines(
         return results
 
     monkeypatch.setattr(evaluate, "evaluate_model", measure)
-    cli.main(["eval", "model", "--questions", "q.jsonl", "--json"])
+    cli.main(["eval", "nano-ar", "--questions", "q.jsonl", "--json"])
     assert json.loads(capsys.readouterr().out)["after"] == scores
-    cli.main(["eval", "model", "--questions", "q.jsonl"])
+    cli.main(["eval", "nano-ar", "--questions", "q.jsonl"])
     assert capsys.readouterr().out.startswith("much is said")

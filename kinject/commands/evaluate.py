@@ -17,7 +17,6 @@ from kinject.evaluation.examination import Examination, ExaminationArguments, as
 from kinject.evaluation.measures import asked
 from kinject.evaluation.report import print_answers
 from kinject.evaluation.results import MEASURES, SHOWN, recorded_answers
-from kinject.models.loading import is_repository, require_repository
 from kinject.sampling.config import SamplingArguments
 
 if TYPE_CHECKING:
@@ -77,6 +76,8 @@ class Claim:
         config = self.results["config"]
         if not (config.get("load_in_4bit") or config.get("load_in_8bit")):
             return {}
+        from kinject.models.loading import is_repository
+
         if not (Path(self.name).is_dir() or is_repository(self.name)) or adapter_config(self.name) is None:
             return {}
         from accelerate import PartialState
@@ -126,6 +127,8 @@ def find_claim(name: str, *, revision: str | None = None) -> Claim | None:
         ConfigurationError: there is no such repository.
         DataError: the results cannot be read.
     """
+    from kinject.models.loading import is_repository, require_repository
+
     if is_repository(name):
         require_repository(name, revision=revision)
     results = _read_results(name, revision)
@@ -252,6 +255,7 @@ def _claimed_by(entries: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 def _file(name: str, file: str, revision: str | None) -> Path | None:
     from kinject.models.adapters import model_file
+    from kinject.models.loading import is_repository
 
     if not Path(name).is_dir() and not is_repository(name):
         return None
@@ -338,6 +342,13 @@ def evaluate_model(arguments: MeasurementArguments) -> dict[str, Any]:
             model cannot be loaded.
         DataError: questions that cannot be used.
     """
+    if not arguments.model_name_or_path:
+        raise ConfigurationError("no model is named; pass --model, such as smollm2-135m.")
+    arguments.sampling_config(arguments.max_new_tokens)
+    output_dir = prepare_results(arguments.output_dir, arguments.overwrite) if arguments.output_dir else None
+    loading = _load_questions(arguments) if arguments.documents or arguments.questions else None
+    knowledge: KnowledgeSet | None = None
+    # All that can be seen without torch and transformers was seen.
     from kinject.evaluation.asking import answer_questions
     from kinject.evaluation.measures import score_answers
     from kinject.evaluation.page import write_page
@@ -349,17 +360,12 @@ def evaluate_model(arguments: MeasurementArguments) -> dict[str, Any]:
     from kinject.models.loading import load
     from kinject.models.weights import peak_memory_bytes
 
-    if not arguments.model_name_or_path:
-        raise ConfigurationError("no model is named; pass --model, such as smollm2-135m.")
-    arguments.sampling_config(arguments.max_new_tokens)
-    output_dir = prepare_results(arguments.output_dir, arguments.overwrite) if arguments.output_dir else None
     claim = find_claim(arguments.model_name_or_path, revision=arguments.revision)
-    knowledge: KnowledgeSet | None = None
-    if not (arguments.documents or arguments.questions):
+    if loading is None:
         arguments, name, questions = _asked_again(arguments, claim)
     else:
         arguments = arguments if claim is None else _as_claimed(arguments, claim, ASKED_WITH)
-        name, questions, knowledge = _load_questions(arguments)
+        name, questions, knowledge = loading
     # What examples and general questions are chosen by.
     about = arguments.documents or ("" if claim is None else claim.documents)
     examination = _examination(arguments, knowledge, about)

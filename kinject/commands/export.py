@@ -62,6 +62,9 @@ def export(
         ConfigurationError: ``output_dir`` holds something, the model cannot be loaded or saved so, or what was exported
             answers otherwise.
     """
+    target = Path(output_dir)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise ConfigurationError(f"output_dir '{target}' is not empty; name another directory with --output_dir.")
     from peft import PeftModel
 
     from kinject.commands.evaluate import find_claim
@@ -70,9 +73,6 @@ def export(
     from kinject.models.loading import load
     from kinject.prompts.encoding import pin_template
 
-    target = Path(output_dir)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ConfigurationError(f"output_dir '{target}' is not empty; name another directory with --output_dir.")
     claim = find_claim(name)
     config = {} if claim is None else (claim.recorded or claim.results)["config"]
     loaded = load(name, dtype="auto")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from kinject.commands.keeping import recorded_knowledge
+from kinject.compat import is_hub_id
 from kinject.data.knowledge import DIRECTIONS, KnowledgeSet, Question
 from kinject.errors import ConfigurationError
 
@@ -144,6 +145,8 @@ def _part(name: str) -> Part:
         file = path / "adapter_config.json"
         config = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
         shown = path.resolve().name
+    elif not is_hub_id(name):
+        config, shown = None, name
     else:
         from kinject.models.adapters import adapter_config
         from kinject.models.loading import is_repository

@@ -244,9 +244,12 @@ class Choice:
     option: str
 
 
-def epochs_for(documents: int) -> int:
-    """How often each of ``documents`` is shown (docs/settings.md has the table, `recipes/exposures.py` measures it)."""
-    return 80 if documents <= 100 else 40 if documents <= 1000 else 20
+def epochs_for(rate: float) -> int:
+    """How often a document is shown at a learning rate, whatever the number of documents: until it is answered backward, too.
+
+    Measured by `recipes/exposures.py`; docs/settings.md has the table.
+    """
+    return 80 if rate <= 3e-4 else 40 if rate <= 1e-3 else 20
 
 
 def choose(
@@ -271,17 +274,16 @@ def choose(
     found = forecast(knowledge, arguments, args, model_args, most=1_000)
     choices = _that_fit(found, args, model_args, given)
     chosen = {name: value for each in choices for name, value in each.settings.items()}
-    if not {"num_train_epochs", "max_steps"} & {*given}:
-        count = len(knowledge.documents)
-        epochs = epochs_for(count)
-        choices.append(
-            Choice({"num_train_epochs": epochs}, f"{epochs} epochs", f"{count:,} documents", "--num_train_epochs")
-        )
-    if "learning_rate" not in given and found is not None:
+    rate = given.get("learning_rate")
+    if rate is None and found is not None:
         adapter = bool(chosen.get("use_peft", model_args.use_peft))
         rate = learning_rate_for(found.model.parameters, adapter, large_rate)
         why = "an adapter" if adapter else f"{found.model.parameters / 1e6:,.0f} million weights"
         choices.append(Choice({"learning_rate": rate}, f"learning rate {rate:g}", why, "--learning_rate"))
+    if not {"num_train_epochs", "max_steps"} & {*given}:
+        epochs = epochs_for(rate or 0.0)
+        why = f"what each of {len(knowledge.documents):,} documents needs" + (f" at a rate of {rate:g}" if rate else "")
+        choices.append(Choice({"num_train_epochs": epochs}, f"{epochs} epochs", why, "--num_train_epochs"))
     positions = None if found is None else found.model.positions
     if "max_length" not in given and positions is not None and positions < _LENGTH:
         why = "the model has no more positions"

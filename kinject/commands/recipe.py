@@ -512,6 +512,10 @@ def _check_effect(given: Given, options: Mapping[str, Option], objective: str) -
                     f"{name} is {given.settings[name]!r}, and would have no effect: it says how masked diffusion models "
                     f"answer, and {objective} trains an autoregressive one, which answers greedily."
                 )
+    if given.settings.get("select_on") == "practice" and not given.settings.get("practice"):
+        raise ConfigurationError(
+            "select_on is 'practice', and nothing is practiced: set --practice 0.5, or select otherwise."
+        )
     if given.settings.get("save_strategy") == "best":
         raise ConfigurationError(
             f"save_strategy is 'best', and would have no effect: {UNUSED_IN_RUNS['eval_strategy']}"
@@ -544,6 +548,11 @@ def check_files(settings: Mapping[str, Any]) -> None:
     from kinject.evaluation.results import read_results
 
     _check_model(settings)
+    if settings.get("fp16") and settings.get("bf16"):
+        raise ConfigurationError("fp16 and bf16 are both set; a run computes in one of them.")
+    repository = settings.get("hub_model_id")
+    if settings.get("push_to_hub") and repository and repository.count("/") > 1:
+        raise ConfigurationError(f"hub_model_id is '{repository}'; expected a repository, as user/name.")
     for name in ("load_in_4bit", "load_in_8bit"):
         if settings.get(name) and not settings.get("use_peft"):
             raise ConfigurationError(
@@ -572,6 +581,20 @@ def _check_model(settings: Mapping[str, Any]) -> None:
     name = settings.get(MODEL)
     if not name:
         raise ConfigurationError("no model is named; pass --model, such as smollm2-135m.")
+    check_model(name)
+    revision = settings.get("model_revision", "main")
+    if Path(name).is_dir() and name not in OWN_MODELS and revision != "main":
+        raise ConfigurationError(
+            f"model_revision is '{revision}', and would have no effect: '{Path(name).name}' is a directory here."
+        )
+
+
+def check_model(name: str) -> None:
+    """Refuse a model that cannot be one by its name, or by what its directory holds, before anything is imported.
+
+    Raises:
+        ConfigurationError: it is neither a directory with a model or adapter, nor a Hub id, nor one of ours.
+    """
     path = Path(name)
     if name in OWN_MODELS:
         return
@@ -585,8 +608,4 @@ def _check_model(settings: Mapping[str, Any]) -> None:
     if not any((path / file).is_file() for file in ("config.json", "adapter_config.json")):
         raise ConfigurationError(
             f"model '{path.name}': the directory holds neither config.json nor adapter_config.json."
-        )
-    if settings.get("model_revision", "main") != "main":
-        raise ConfigurationError(
-            f"model_revision is '{settings['model_revision']}', and would have no effect: '{path.name}' is a directory here."
         )

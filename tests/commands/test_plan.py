@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from kinject.commands.plan import UNCHECKED, Forecast, Workload, choose, epochs_for, shown_choices
+from kinject.commands.plan import UNCHECKED, Forecast, Workload, choose, shown_choices
 from kinject.errors import ConfigurationError
 from kinject.models import devices
 from tests.conftest import run_recipe
@@ -87,7 +87,7 @@ def test_what_is_chosen_fits_the_device_and_leaves_alone_what_is_given(monkeypat
         "use_peft": False,
         "per_device_train_batch_size": 5,
         "gradient_checkpointing": False,
-        "num_train_epochs": epochs_for(200),
+        "num_train_epochs": 80,
         "learning_rate": 5e-6,
     }
     spared = chosen(monkeypatch, 170e9)
@@ -108,6 +108,8 @@ def test_what_is_chosen_fits_the_device_and_leaves_alone_what_is_given(monkeypat
         "learning_rate": 1e-4,
     }
     assert chosen(monkeypatch, 80e9, frozen_modules=["self_attn"])["use_peft"] is False  # adapters freeze all
+    rates = (1e-4, 3e-4, 1e-3, 3e-3)  # the faster, the fewer
+    assert [chosen(monkeypatch, 288e9, learning_rate=rate)["num_train_epochs"] for rate in rates] == [80, 80, 40, 20]
     two = chosen(monkeypatch, 24e9, per_device_train_batch_size=2)
     assert "gradient_accumulation_steps" not in two and two["load_in_4bit"]
 
