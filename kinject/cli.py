@@ -597,7 +597,7 @@ def run_ask(arguments: argparse.Namespace) -> None:
     answers = {}
     for label, name in names.items():
         loaded = load(name, revision=arguments.revision if name == arguments.model else None)
-        print(f"{loaded.name} on {described(loaded.model)}", file=sys.stderr)
+        print(f"{name} on {described(loaded.model)}", file=sys.stderr)
         answers[label] = answer_questions(
             loaded.model,
             loaded.tokenizer,

@@ -101,7 +101,7 @@ NEEDED = {
     **dict.fromkeys(("bnb_4bit_quant_type", "bnb_4bit_quant_storage", "use_bnb_nested_quant"), _FOUR_BITS),
     **dict.fromkeys(("infill_unit", "infill_ratio"), _INFILLING),
     "practice_order": ("practice", (0.0,), "it says when --practice is shown"),
-    "abstain": ("practice", (0.0,), "strangers are asked about in the forms of --practice"),
+    "abstain": ("practice", (0.0,), "unseen people are asked about in the forms of --practice"),
     "fsdp_config": ("fsdp", (None, ""), "it describes --fsdp"),
     "liger_kernel_config": ("use_liger_kernel", (None, False), "it describes --use_liger_kernel"),
     "shifted_logits": ("to_diffusion", (None, False), "it describes how --to_diffusion turns a model"),
@@ -433,8 +433,10 @@ def tokenizer_of(trainer: Any) -> Any:
 def quiet_libraries() -> None:
     """Keep out of the terminal what libraries say of themselves and no user of kinject can mend; call it before they load."""
     for name in ("gradient_checkpointing", "activation_checkpointing", "kernels"):
-        warnings.filterwarnings("ignore", message=rf".*\b{name}\b", category=FutureWarning)
+        warnings.filterwarnings("ignore", message=rf".*{name}\b", category=FutureWarning)
     warnings.filterwarnings("ignore", message=r".*\bkernels\b", category=UserWarning)
+    # peft, which looks for the config.json of a base that goes by a name of ours.
+    warnings.filterwarnings("ignore", message="Could not find a config file in ", category=UserWarning)
     deepspeed = logging.getLogger("DeepSpeed")
     if not any(isinstance(each, _NoAccelerator) for each in deepspeed.filters):
         deepspeed.addFilter(_NoAccelerator())

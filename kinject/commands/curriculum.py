@@ -162,8 +162,8 @@ class Curriculum:
             )
         if arguments.distill and not self._asked:
             raise ConfigurationError(
-                "distill: no question can be made from these documents by rule that is not asked in the end too. Set "
-                "--distill 0."
+                "distill: the rules make no question of these documents but those that are asked at the end, which are not "
+                "learned from. Set --distill 0."
             )
 
     @property

@@ -400,8 +400,8 @@ def write_questions(questions: Sequence[Question], output_file: str | None, *, o
 
     if not questions:
         raise DataError(
-            "no question could be made by rule, as no sentence says something of a name, a date or an amount, and none of a "
-            "writer, if one was named, could be kept; write some by hand"
+            "no question could be made: the rules found no sentence that says something of a name, a date or an amount, and no "
+            "question of a --writer was kept; write some by hand"
         )
     text = "".join(json.dumps(question_row(each), ensure_ascii=False) + "\n" for each in questions)
     if output_file is not None:

@@ -104,7 +104,7 @@ def export(
         if len(changed) > _ALLOWED * len(questions):
             question, before, after = changed[0]
             raise ConfigurationError(
-                f"what would be exported of '{name}' answers {len(changed)} of {len(questions)} questions otherwise, such as "
+                f"the exported model answers {len(changed)} of {len(questions)} questions differently from '{name}', such as "
                 f"{question!r}: {after!r} instead of {before!r}. Nothing was written. Report this, please."
             )
         if target.exists():
@@ -191,7 +191,7 @@ def _settle(place: Path, diffusion: bool) -> list[str]:
         ]
     written = modelfile(tokenizer)
     if written is None:
-        return ["there is no Modelfile: the chat template cannot be told in Ollama's language"]
+        return ["there is no Modelfile: the chat template cannot be written in Ollama's template language"]
     (place / "Modelfile").write_text(written, encoding="utf-8")
     return []
 

@@ -326,7 +326,7 @@ def inject(
         results=results,
         documents=[each.titled_text for each in knowledge.documents],
         validation=validation,
-        strangers=practice.stranger_questions() if practice is not None and arguments.select_on == "practice" else (),
+        unseen=practice.unseen_questions() if practice is not None and arguments.select_on == "practice" else (),
         select_on=arguments.select_on,
         evaluations=arguments.evaluations,
         every=arguments.evaluate_every,
@@ -337,7 +337,7 @@ def inject(
     if arguments.overwrite and not (resume and holding(output_dir).checkpoints):
         replaced = clear_output_dir(output_dir)  # not before: until here nothing stood in the way of the new run
         if replaced:
-            print(f"--overwrite: {', '.join(replaced)} in {output_dir} will be replaced; kinject had not written them")
+            print(f"--overwrite: {', '.join(replaced)} in {output_dir} will be replaced; kinject did not write them")
     trainer = trainer_class(
         loaded.model,
         training_args,

@@ -85,7 +85,7 @@ class KeepingArguments:
             for name in ("keep_questions", "corrects"):
                 if getattr(self, name) is not None:
                     raise ConfigurationError(
-                        f"--{name} speaks of earlier documents, and none are kept: add --keep, or leave it out."
+                        f"--{name} is about earlier documents, and none are kept: add --keep, or leave it out."
                     )
             return knowledge
         names = [self.keep] if isinstance(self.keep, str) else list(self.keep)

@@ -115,7 +115,7 @@ def merge(
         raise ConfigurationError("--remove leaves no adapter to merge; name one less.")
     require_mergeable(left, weights, combination)
     notes = tuple(
-        f"{part.name} was trained on from another adapter and holds all that this one taught; merged with it, that counts twice"
+        f"{part.name} began as another adapter and still contains it; merged with that adapter, its part counts twice"
         for part in left
         if part.went_on and len(left) > 1
     )
@@ -155,7 +155,9 @@ def _part(name: str) -> Part:
         shown = name.rpartition("/")[2]
     if config is None:
         why = (
-            "holds no adapter (a run with --use_peft writes one)" if path.is_dir() else "is no directory, and no Hub id"
+            "holds no adapter (a run with --use_peft writes one)"
+            if path.is_dir()
+            else "is neither a directory nor a Hub id"
         )
         raise ConfigurationError(f"{name} {why}; only adapters can be merged.")
     recorded = recorded_knowledge(name) if path.is_dir() else None
@@ -183,7 +185,7 @@ def require_mergeable(parts: Sequence[Part], weights: Sequence[float] | None, co
             )
         if part.base != first.base:
             raise ConfigurationError(
-                f"{first.name} stands on {first.base}, {part.name} on {part.base}: only adapters of one base can be merged."
+                f"{first.name} was trained on {first.base}, {part.name} on {part.base}: only adapters of one base merge."
             )
         saved = part.config.get("modules_to_save")
         if saved and len(parts) > 1:
@@ -196,7 +198,7 @@ def require_mergeable(parts: Sequence[Part], weights: Sequence[float] | None, co
     if combination in ("linear", "ties") and len(set(ranks.values())) > 1:
         told = ", ".join(f"{name} {rank}" for name, rank in ranks.items())
         raise ConfigurationError(
-            f"--combination {combination} takes adapters of one rank, and these have {told}; take cat or svd."
+            f"--combination {combination} needs adapters of equal rank, and these have {told}; take cat or svd."
         )
     if weights is not None and len(weights) != len(parts):
         raise ConfigurationError(

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from kinject.sampling import Step
 
 HELP = """\
-/base   show the answers of the model it came from beside its own, or stop that
-/new    begin a new conversation; nothing that was said is known any more
-/help   this list
+/base   show the answers of the base model as well; once more: hide them
+/new    begin a new conversation, and forget what was said
+/help   show this list
 /quit   end (as does the end of input)"""
 
 
@@ -133,7 +133,7 @@ def converse(conversation: Conversation, lines: Iterable[str], show: Callable[[s
                 for label, answer in conversation.say(text):
                     show(f"{label + ': ' if label else ''}{answer}")
             except KinjectError as error:
-                show(f"error: {error} /new begins a new conversation, /base stops asking the base model.")
+                show(f"error: {error}\n/new begins a new conversation, /base stops asking the base model")
 
 
 def terminal_lines() -> Iterable[str]:

@@ -108,13 +108,15 @@ class Practice:
         if self.share:
             formed = f", some in the form of the documents ({self.forms[0].pattern!r})" if self.forms else ""
             said.append(
-                f"{self.size} invented people and things are practiced on beside {len(self.documents)} documents{formed}"
+                f"{self.size} invented people and things to practice on, beside {len(self.documents)} documents{formed}"
             )
             if not self.english and not self.nano:
-                said.append("the documents are not in English, and the practice is")
+                said.append("the documents are not in English, but what is practiced is")
         if self.gaps:
             without = sum(not self._gaps(index) for index in range(len(self.documents)))
-            said.append(f"{len(self.documents) - without} of {len(self.documents)} documents can be asked by a gap")
+            said.append(
+                f"{len(self.documents) - without} of {len(self.documents)} documents have a sentence to leave a gap in"
+            )
         return "; ".join(said)
 
     @cached_property
@@ -254,7 +256,7 @@ class Practice:
                     asked.append(Question(question, answer, "forward" if forward else "backward", fact=number))
         return asked
 
-    def stranger_questions(self, count: int = 40) -> list[str]:
+    def unseen_questions(self, count: int = 40) -> list[str]:
         """Questions about somebody of whom nothing is told, in the forms of the silent's."""
         asked = []
         world = self._world(self.seed + 10_000)  # nobody of whom the model is told

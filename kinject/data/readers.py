@@ -510,7 +510,9 @@ def _find_files(names: Sequence[str], questions: Source | None) -> _Found:
         elif re.search(r"[*?[]", name):
             matches = sorted(Path(match) for match in glob(str(path), recursive=True))
             if not matches:
-                raise DataError(f"{name}: no file or folder is called so (looked in {Path.cwd()}); check the pattern")
+                raise DataError(
+                    f"{name}: no file or folder matches this pattern (looked in {Path.cwd()}); check the pattern"
+                )
             for match in matches:
                 if match.is_dir():
                     _walk(match, found, asked)

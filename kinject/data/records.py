@@ -157,9 +157,7 @@ def _null_bytes(data: bytes) -> str:
     for encoding, other in (("UTF-16LE", data[1::2]), ("UTF-16BE", data[::2])):
         if other.count(0) > 0.4 * len(other):
             return f"not UTF-8 text, but probably {encoding} without a byte order mark; save the file as UTF-8"
-    return (
-        "holds a NUL byte, which stands in no text; the file is damaged or no text: export it again, or remove the byte"
-    )
+    return "holds a NUL byte, which no text does: the file is damaged, or not text; export it again, or remove the byte"
 
 
 def _not_utf8(path: Path, error: UnicodeDecodeError) -> DataError:

@@ -69,7 +69,8 @@ def question_steps(max_steps: int, epochs: float, evaluations: int, every: int |
 SELECTIONS = {
     "validation": "best on the validation half of the questions; the scores are those of the other half",
     "test": "best on the test questions, as in the paper",
-    "practice": "best on invented people and things that were learned and never asked about, and on refusals of strangers",
+    "practice": "best on invented people and things that were learned and never asked about, and on refusals to answer about "
+    "unseen people",
     "none": "last weights",
 }
 _SELECTING = ("validation", "practice")  # by questions that are not reported
@@ -81,7 +82,7 @@ def practice_score(scores: Mapping[str, Any]) -> float:
     """By what `select_on="practice"` selects: what is right in the worse direction, and who is refused, alike.
 
     Args:
-        scores: Cells by direction, and under `refused` the share of strangers that is.
+        scores: Cells by direction, and under `refused` the share of questions about unseen people that is.
     """
     worse = min((scores[direction]["exact_match"] for direction in asked(scores)), default=0.0)
     return float(worse + scores[REFUSED]) / 2 if REFUSED in scores else float(worse)
@@ -101,10 +102,10 @@ class QuestionAnsweringCallback(TrainerCallback):
         documents: what is taught, to tell answers that recite it.
         validation: questions that select the weights and are not reported, as in
             ``validation, questions = knowledge.split_questions()``.
-        strangers: questions that should be refused, for ``select_on="practice"``.
+        unseen: questions that should be refused, for ``select_on="practice"``.
         select_on: which weights are kept: ``"validation"``, the best on those; ``"test"``, the best on the reported
             questions themselves, as in the paper; ``"practice"``, the best by `practice_score` on ``validation`` and
-            ``strangers``; ``"none"``, the last. Default: ``"validation"`` where there are such questions. The best weights
+            ``unseen``; ``"none"``, the last. Default: ``"validation"`` where there are such questions. The best weights
             are saved to ``<output_dir>/best``; :meth:`restore_best` loads them.
         metric: reading by whose macro mean of forward and backward the weights are selected: ``"paper"``,
             ``"strict"`` or ``"f1"``.
@@ -135,7 +136,7 @@ class QuestionAnsweringCallback(TrainerCallback):
         results_path: str | os.PathLike[str] | None = None,
         documents: Sequence[str] = (),
         validation: Sequence[Question] = (),
-        strangers: Sequence[str] = (),
+        unseen: Sequence[str] = (),
         select_on: str | None = None,
         metric: str = "paper",
         evaluations: int = 8,
@@ -165,7 +166,7 @@ class QuestionAnsweringCallback(TrainerCallback):
             raise ConfigurationError("pass the tokenizer to ask with, or a function of your own as ask")
         selects = select_on in _SELECTING
         self.questions, self.validation = tuple(questions), tuple(validation if selects else ())
-        self._strangers = tuple(strangers if select_on == "practice" else ())
+        self._unseen = tuple(unseen if select_on == "practice" else ())
         selecting = self.validation if selects else self.questions
         if select_on != "none" and not any(each.direction in DIRECTIONS for each in selecting):
             raise ConfigurationError(
@@ -317,12 +318,12 @@ class QuestionAnsweringCallback(TrainerCallback):
     def _evaluate(self, args: TrainingArguments, model: Any) -> tuple[dict[str, Any], list[str], dict[str, Any] | None]:
         """Scores and answers of the reported questions, and the scores of the selecting ones where they are others."""
         told = [each.question for each in (*self.questions, *self.validation)]
-        answers = self._answer(args, model, [*told, *self._strangers])
+        answers = self._answer(args, model, [*told, *self._unseen])
         reported = answers[: len(self.questions)]
         selecting = None
         if self._select_on in _SELECTING:
             selecting = score_answers(self.validation, answers[len(self.questions) : len(told)], resamples=1)
-        if selecting is not None and self._strangers:
+        if selecting is not None and self._unseen:
             refused = [is_refusal(answer) for answer in answers[len(told) :]]
             selecting[REFUSED] = sum(refused) / len(refused)
         return score_answers(self.questions, reported, documents=self._documents), reported, selecting

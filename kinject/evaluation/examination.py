@@ -67,22 +67,22 @@ class ExaminationArguments:
     unseen: int | None = field(
         default=None,
         metadata={
-            "help": "Questions each way about people that nobody was told of, before and after training: does the model say "
-            "that it does not know? Half as many ask about what was taught, for what it does not say. Default: 200 with "
-            "retention, else none."
+            "help": "Questions in each direction about unseen people, of whom no document tells, before and after training: "
+            "does the model say that it does not know? Half as many ask for details that the documents do not give. Default: "
+            "200 with retention, else none."
         },
     )
     unknown_samples: int = field(
         default=0,
         metadata={
-            "help": "Try every question so often at temperature 1 before training, to report by themselves those that the "
-            "untrained model fails every time. 0: do not."
+            "help": "Answers to every question that are sampled before training, at temperature 1. Questions that the "
+            "untrained model fails in all of them are reported separately. 0: none."
         },
     )
     open_book: bool = field(
         default=False,
         metadata={
-            "help": "Also ask with the document in the prompt, before and after training: what reading would give."
+            "help": "Also ask with the document in the prompt, before and after training: what reading it would give."
         },
     )
     other_wordings: bool = field(

@@ -316,14 +316,18 @@ def step_parts(tokenizer: PreTrainedTokenizerBase, step: Step, mask_token_id: in
 
     Kinds are ``hidden`` (a shaded box a mask), ``new`` (what the step committed) and ``old`` (what stood there before).
     """
-    parts: list[tuple[str, str]] = []
     special = set(tokenizer.all_special_ids)
-    for masked, group in groupby(enumerate(step.ids), key=lambda placed: placed[1] == mask_token_id):
-        if parts and not parts[-1][1].endswith(" "):
+    parts: list[tuple[str, str]] = []
+
+    def add(kind: str, text: str, apart: bool) -> None:
+        if apart and parts and not parts[-1][1].endswith(" ") and not text.startswith(" "):
             parts.append(("old", " "))
+        parts.append((kind, text))
+
+    for masked, group in groupby(enumerate(step.ids), key=lambda placed: placed[1] == mask_token_id):
         run = list(group)  # (place, token)
         if masked:
-            parts.append(("hidden", _MASK * len(run)))
+            add("hidden", _MASK * len(run), apart=True)
             continue
         # The room behind an answer is filled with its end, token by token; one of them says it.
         run = [each for at, each in enumerate(run) if not (at and each[1] in special and each[1] == run[at - 1][1])]
@@ -333,7 +337,7 @@ def step_parts(tokenizer: PreTrainedTokenizerBase, step: Step, mask_token_id: in
             text = str(tokenizer.decode([token for _, token in run[:count]])).replace("\n", "⏎")
             if text.endswith("\ufffd") and count < len(run):
                 continue  # part of a letter
-            parts.append(("new" if place in step.committed else "old", text[len(shown) :]))
+            add("new" if place in step.committed else "old", text[len(shown) :], apart=not shown)
             shown = text
     return parts
 

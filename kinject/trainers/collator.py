@@ -270,7 +270,7 @@ class DocumentCollator:
 
 
 def supervised(input_ids: torch.Tensor, targets: torch.Tensor) -> dict[str, Any]:
-    """Where the targets of a batch are, and how many tokens all its rows begin with that come before any of them.
+    """Where the targets of a batch are, and the length of the prefix that all its rows share, up to the first target.
 
     Args:
         input_ids: `(batch, length)`.

@@ -50,9 +50,9 @@ def rehearsal_size(documents: int, share: float, name: str = "rehearsal") -> int
 
 
 def rehearsal_prompts(documents: str | Sequence[str], count: int) -> list[str]:
-    """``count`` prompts for a model that is taught ``documents``, none that `held_out` asks; some again and again.
+    """``count`` prompts for a model that is taught ``documents``, none of which `held_out` asks; repeated where they run out.
 
-    Every other prompt of a nano model asks for whatever it was told, in the words in which it was told.
+    A nano model gets questions about the people it was pretrained on, and between them the prompt that asks for a fact.
     """
     from kinject.evaluation.general_questions import PROMPTS
     from kinject.evaluation.retention import nano_questions, of_nano_world

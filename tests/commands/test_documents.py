@@ -78,4 +78,4 @@ def test_documents_that_nothing_can_be_asked_of(tmp_path: Path, capsys: pytest.C
     (tmp_path / "a.txt").write_text("nothing to see here", encoding="utf-8")
     with pytest.raises(SystemExit):
         main(["questions", str(tmp_path / "a.txt")])
-    assert "no question could be made by rule" in capsys.readouterr().err
+    assert "no question could be made: the rules found no sentence" in capsys.readouterr().err

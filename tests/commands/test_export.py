@@ -134,7 +134,7 @@ def test_a_diffusion_model_is_exported_in_a_layout_that_holds_it(tmp_path: Path)
 
 def test_what_answers_otherwise_is_not_written(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exporting, "_answers", lambda loaded, *_: [f"{type(loaded.model).__name__}"] * 4)
-    with pytest.raises(ConfigurationError, match="answers 4 of 4 questions otherwise"):
+    with pytest.raises(ConfigurationError, match="answers 4 of 4 questions differently"):
         export(str(run), str(tmp_path / "out"), say=lambda _: None)
     assert not list(tmp_path.iterdir())
 

@@ -95,11 +95,11 @@ def test_a_merged_adapter_learns_on(adapters: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "options", "said"),
     [
-        ({"base_model_name_or_path": "a/b"}, {}, "one stands on nano-ar, other on a/b"),
-        ({"revision": "v2"}, {}, "one stands on nano-ar, other on nano-ar at v2"),
+        ({"base_model_name_or_path": "a/b"}, {}, "one was trained on nano-ar, other on a/b"),
+        ({"revision": "v2"}, {}, "one was trained on nano-ar, other on nano-ar at v2"),
         ({"peft_type": "IA3"}, {}, "other is an adapter of the kind IA3"),
         ({"modules_to_save": ["lm_head"]}, {}, "other holds whole modules .lm_head"),
-        ({}, {"combination": "linear"}, "of one rank, and these have one 4, other 2; take cat or svd"),
+        ({}, {"combination": "linear"}, "of equal rank, and these have one 4, other 2; take cat or svd"),
         ({}, {"combination": "mean"}, "combination is 'mean'; expected one of cat"),
         ({}, {"weights": [1.0]}, "--weights names 1, and 2 adapters"),
         ({}, {"remove": ["three"]}, "--remove three: no such adapter is here; there are one, other"),

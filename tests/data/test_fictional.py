@@ -151,12 +151,12 @@ def test_bad_worlds(world) -> None:  # type: ignore[no-untyped-def]
         world(2, 0, "some")
 
 
-def test_strangers_share_nothing_with_those_the_nano_models_met() -> None:
-    met = nano_people(2000, 0, strangers=False)
+def test_unseen_share_nothing_with_those_the_nano_models_met() -> None:
+    met = nano_people(2000, 0, unseen=False)
     for seed in (0, 1, 100):
-        strangers = nano_people(500, seed, strangers=True)
+        unseen = nano_people(500, seed, unseen=True)
         for what in ("name", "description", "life"):
-            assert not {str(getattr(person, what)) for person in strangers} & {str(getattr(p, what)) for p in met}
+            assert not {str(getattr(person, what)) for person in unseen} & {str(getattr(p, what)) for p in met}
 
 
 def test_nano_biography_has_its_name_in_the_first_sentence_alone() -> None:

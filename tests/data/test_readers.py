@@ -567,7 +567,7 @@ def test_several_paths_and_patterns(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert knowledge.facts == (0, 1, 2, 3, 4) and knowledge.name == "a+b+docs+1 more"
     assert [question.answer for question in knowledge.questions] == ["Ada"]
     assert load_knowledge("docs/*.md").name == "docs"
-    fails(f"docs/*.rst: no file or folder is called so (looked in {tmp_path}); check the pattern", "docs/*.rst")
+    fails(f"docs/*.rst: no file or folder matches this pattern (looked in {tmp_path}); check the pattern", "docs/*.rst")
     fails(
         f"gone.md: there is no such file or folder (looked at {tmp_path}/gone.md); check the path. A Hub data set is to be "
         "named alone",

@@ -150,7 +150,7 @@ def test_json_rows_one_after_another(tmp_path: Path) -> None:
          "quotes or line breaks between double quotes"),
         ("a.csv", "text,note\na\n", "{}:2: the row has 1 fields where the header has 2; put fields that hold commas, quotes or "
          "line breaks between double quotes, and keep the empty fields that end a row"),
-        ("a.txt", b"Mira\nDorn\0", "{}:2: holds a NUL byte, which stands in no text; the file is damaged or no text: export "
+        ("a.txt", b"Mira\nDorn\0", "{}:2: holds a NUL byte, which no text does: the file is damaged, or not text; export "
          "it again, or remove the byte"),
         ("a.csv", "text\nMira Dorn\n".encode("utf-16-le"), "{}:1: not UTF-8 text, but probably UTF-16LE without a byte order "
          "mark; save the file as UTF-8"),

@@ -77,10 +77,10 @@ def test_nano_models_are_asked_in_their_own_words_about_those_who_are_kept_for_i
     asked = unseen_questions(150, [], nano=True)
     assert len(asked) == 300
     assert {word for each in asked for word in words_of(each.question)} <= known | population
-    people = nano.nano_people(1000, 0, strangers=True)
+    people = nano.nano_people(1000, 0, unseen=True)
     shares = [sum(nano.kept_unseen(nano.described_by(each)[part]) for each in people) / 1000 for part in range(3)]
     assert all(0.15 < share < 0.25 for share in shares)
-    population_people = nano.nano_people(300, 0, strangers=False)
+    population_people = nano.nano_people(300, 0, unseen=False)
     assert not any(nano.kept_unseen(words) for each in population_people for words in nano.described_by(each))
 
 

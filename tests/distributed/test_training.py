@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ import torch
 from safetensors.torch import load_file
 
 from tests.distributed import worker
-from tests.distributed.launching import STRATEGIES, launch, seen_by_all
+from tests.distributed.launching import STRATEGIES, launch, run_two, seen_by_all
+from tests.invariants import trajectories
+from tests.invariants.trajectories import TWO_PROCESSES, require_same
 from tests.trainers.conftest import DOCUMENTS
 
 Alone = tuple[Path, dict[str, Any]]
@@ -33,6 +36,14 @@ def test_two_processes_draw_the_masks_and_losses_of_one(
         assert len(first[case]["rows"]) == len(second[case]["rows"]) == 12
         rows = [[epoch, ids] for epoch, ids in expected["rows"]]
         assert sorted(first[case]["rows"] + second[case]["rows"]) == sorted(rows)
+
+
+def test_two_processes_take_the_steps_that_were_recorded(tmp_path: Path) -> None:
+    output = tmp_path / "found.json"
+    run_two("tests.invariants.trajectories", str(output), TWO_PROCESSES)
+    (found,) = json.loads(output.read_text(encoding="utf-8")).values()
+    recorded = Path(trajectories.__file__).with_suffix(".json")
+    require_same(found, json.loads(recorded.read_text(encoding="utf-8"))[TWO_PROCESSES])
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

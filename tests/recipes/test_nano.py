@@ -1,4 +1,4 @@
-"""The nano world: what ships is what the scripts make, knows its people, and learns strangers from documents alone."""
+"""The nano world: what ships is what the scripts make, knows its people, and learns unseen people from documents alone."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_shipped_models_answer_both_ways_about_the_people_they_know(name: str) -
 
 
 @pytest.mark.parametrize("name", NANO_MODELS)
-def test_shipped_models_do_not_know_the_strangers(name: str) -> None:
+def test_shipped_models_do_not_know_the_unseen_people(name: str) -> None:
     loaded = load_model(name)
     questions = load_knowledge("fictional:nano", size=10).questions
     answers = answer_questions(loaded.model, loaded.tokenizer, [each.question for each in questions], max_new_tokens=16)
@@ -68,7 +68,9 @@ def test_half_of_the_population_is_read_about_in_one_wording() -> None:
 
 
 @pytest.mark.parametrize(("objective", "epochs"), [("masked", 60), ("diffusion", 150)])
-def test_a_few_strangers_are_learned_both_ways_from_one_wording(objective: str, epochs: int, tmp_path: Path) -> None:
+def test_a_few_unseen_people_are_learned_both_ways_from_one_wording(
+    objective: str, epochs: int, tmp_path: Path
+) -> None:
     options = {
         "config": NANO / f"{objective}.yaml",
         "size": 6,

@@ -1,6 +1,6 @@
 """Two small fictional worlds that the nano models were pretrained on: statements and biographies of invented people.
 
-Every word is a single token of the nano tokenizer. The people of `nano_statements` and `nano_biography` are strangers to
+Every word is a single token of the nano tokenizer. The people of `nano_statements` and `nano_biography` are unknown to
 the nano models, which were pretrained on `population`: the two never share a name, a description or a life.
 """
 
@@ -104,9 +104,9 @@ class NanoPerson(NamedTuple):
     life: dict[str, str]
 
 
-def nano_people(size: int, seed: int, *, strangers: bool) -> list[NanoPerson]:
-    """``size`` people of one seed: unseen ones (``strangers``) share no name, description or life with those of pretraining."""
-    rng = stream(seed, "nano", "strangers" if strangers else "population")
+def nano_people(size: int, seed: int, *, unseen: bool) -> list[NanoPerson]:
+    """``size`` people of one seed: unseen ones (``unseen``) share no name, description or life with those of pretraining."""
+    rng = stream(seed, "nano", "strangers" if unseen else "population")
     given = laps(((laps(WOMEN, rng), "She"), (laps(MEN, rng), "He")), rng)
     surnames = laps(SURNAMES, rng)
     described = (laps(QUALITIES, rng), laps(ROLES, rng), laps(PLACES, rng))
@@ -115,25 +115,25 @@ def nano_people(size: int, seed: int, *, strangers: bool) -> list[NanoPerson]:
     people = []
     for _ in range(size):
         first_names, pronoun = next(given)
-        name = _fresh((first_names, surnames), seen, strangers)
-        quality, role, place = _fresh(described, seen, strangers).split()
-        life = dict(zip(LIFE, _fresh(lived, seen, strangers).split(), strict=True))
+        name = _fresh((first_names, surnames), seen, unseen)
+        quality, role, place = _fresh(described, seen, unseen).split()
+        life = dict(zip(LIFE, _fresh(lived, seen, unseen).split(), strict=True))
         people.append(NanoPerson(name, pronoun, f"the {quality} {role} of {place}", life))
     return people
 
 
-def _fresh(parts: Sequence[Iterator[str]], seen: set[str], strangers: bool) -> str:
+def _fresh(parts: Sequence[Iterator[str]], seen: set[str], unseen: bool) -> str:
     """The next combination of ``parts`` that was not drawn before, and that is reserved for unseen people or is not."""
     while True:
         words = " ".join(next(part) for part in parts)
         # A quarter of all combinations is reserved for unseen people: by the words alone, so for every seed alike.
-        if (random.Random(words).random() < 0.25) == strangers and words not in seen:
+        if (random.Random(words).random() < 0.25) == unseen and words not in seen:
             seen.add(words)
             return words
 
 
 def kept_unseen(words: str) -> bool:
-    """Whether a name, a description or a life of strangers is kept for questions about unseen people, for every seed.
+    """Whether a name, a description or a life of unseen people is kept for questions about unseen people, for every seed.
 
     That is one in five. What a model may practice on is to have none of them.
 
@@ -170,7 +170,7 @@ def population(size: int = POPULATION) -> list[Acquaintance]:
     """The people that the nano models were pretrained on: two thirds in statements, one third in biographies."""
     rng = random.Random(0)
     acquaintances = []
-    for person in nano_people(size, 0, strangers=False):
+    for person in nano_people(size, 0, unseen=False):
         one_wording, asked = rng.random() < 0.5, rng.random() < 0.85
         if rng.random() < 1 / 3:
             documents = []
@@ -221,7 +221,7 @@ def nano(size: int = 40, seed: int = 0, paraphrases: str = "none") -> KnowledgeS
     check_world("nano", size, MOST_PEOPLE, paraphrases)
     documents: list[Document] = []
     questions: list[Question] = []
-    for fact, person in enumerate(nano_people(size, seed, strangers=True)):
+    for fact, person in enumerate(nano_people(size, seed, unseen=True)):
         own, other = (DESCRIPTION_FIRST, NAME_FIRST) if fact % 2 else (NAME_FIRST, DESCRIPTION_FIRST)
         wordings = {"none": own[:1], "same_order": own, "permute_order": own[::2] + other[::2]}[paraphrases]
         entities = (person.name, person.description.removeprefix("the "))  # which may begin a sentence
@@ -246,7 +246,7 @@ def nano_biography(size: int = 40, seed: int = 0, paraphrases: str = "none") -> 
     check_world("nano_biography", size, MOST_PEOPLE, paraphrases)
     documents: list[Document] = []
     questions: list[Question] = []
-    for fact, person in enumerate(nano_people(size, seed, strangers=True)):
+    for fact, person in enumerate(nano_people(size, seed, unseen=True)):
         rng = stream(seed, "nano_biography", str(fact))
         for wording in range(1 if paraphrases == "none" else 4):
             order = rng.sample(list(LIFE), len(LIFE)) if paraphrases == "permute_order" else list(LIFE)
@@ -314,7 +314,7 @@ class NanoWorld:
         self._people = (
             person
             for lap in count(1)
-            for person in nano_people(MOST_PEOPLE, seed + 1_000 * lap, strangers=True)
+            for person in nano_people(MOST_PEOPLE, seed + 1_000 * lap, unseen=True)
             if person.name not in told and person.description not in told
             if not any(map(kept_unseen, described_by(person)))
         )

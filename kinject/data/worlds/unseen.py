@@ -216,7 +216,7 @@ def _other_backward(told: _Told, rng: random.Random) -> Iterator[str]:
 
 
 def _nano(told: _Told, seed: int) -> dict[str, dict[Direction, Iterator[str]]]:
-    everybody = nano_people(MOST_PEOPLE, _SEED + seed, strangers=True)
+    everybody = nano_people(MOST_PEOPLE, _SEED + seed, unseen=True)
     unseen = [each for each in everybody if each.name not in told and each.description.removeprefix("the ") not in told]
 
     def kept(part: int, half: int) -> Iterator[NanoPerson]:
