@@ -660,8 +660,9 @@ def _drawer(console: Console, loaded: LoadedModel, label: str) -> Callable[[str,
     from rich.markup import escape
 
     from kinject.evaluation.report import draw_unmasking
-    from kinject.models.diffusion import diffusion_settings, is_diffusion
+    from kinject.models.diffusion import diffusion_settings, is_diffusion, refuse_canvases
 
+    refuse_canvases(loaded.model, "show step by step")
     if not is_diffusion(loaded.model):
         raise ConfigurationError(
             f"--show: {loaded.name} is autoregressive, it writes from left to right; only masked diffusion models unmask."

@@ -349,11 +349,12 @@ def llada2_class() -> Any:
 
 
 def as_glm4_moe(model: Any) -> None:
-    """Let a model that came as `llada2_class` be what its weights are, and be saved as such."""
+    """Let a model that came as `llada2_class` be what its weights are, and be saved as such; others stay as they are."""
     from transformers import Glm4MoeForCausalLM
 
-    model.__class__ = Glm4MoeForCausalLM
-    del model._weight_conversions
+    if type(model).__name__ == "LLaDA2MoeModelLM":
+        model.__class__ = Glm4MoeForCausalLM
+        del model._weight_conversions
 
 
 def llada2_weights(model: Any, weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

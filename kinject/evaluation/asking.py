@@ -19,7 +19,7 @@ from kinject.corruption import sample_generator
 from kinject.errors import ConfigurationError, DataError, KinjectError
 from kinject.evaluation.generating import generate_answers, until_end
 from kinject.models.blocks import Tokens, block_mask
-from kinject.models.diffusion import diffusion_settings, is_diffusion, text_config
+from kinject.models.diffusion import diffusion_settings, is_diffusion, refuse_canvases, text_config
 from kinject.models.weights import in_step
 from kinject.prompts.encoding import added_special_ids
 from kinject.prompts.templates import ANSWER, IGNORED, DocumentTemplate, QuestionTemplate, assemble
@@ -80,6 +80,8 @@ def answer_questions(
             raise KinjectError(f"{name}: expected at least 1, got {value}")
     if temperature < 0:
         raise KinjectError(f"temperature: expected 0 or more, got {temperature}")
+    if temperature or sampling is not None or watch is not None:
+        refuse_canvases(model, "draw by a temperature, a sampling or a watcher of ours")
     template = QuestionTemplate(tokenizer, system_prompt)
     asked = list(questions) if temperature else list(dict.fromkeys(questions))
     prompts = [template.encode(question, examples) for question in asked]
@@ -196,8 +198,13 @@ def evaluating(model: Any) -> Iterator[None]:
     modules: list[Any] = list(model.modules())
     training = [(module, module.training) for module in modules]
     checkpointing = [module for module in modules if getattr(module, "gradient_checkpointing", False) is True]
-    # generate() fills what our configuration leaves open from the model's, and warns about sampling settings there.
-    configured = [(each, vars(each)["generation_config"]) for each in modules if "generation_config" in vars(each)]
+    # generate() fills what our configuration leaves open from the model's, and warns about sampling settings there. A
+    # DiffusionGemma has one of another class, which says how canvases are written.
+    configured = [
+        (each, vars(each)["generation_config"])
+        for each in modules
+        if type(vars(each).get("generation_config")) is GenerationConfig
+    ]
     try:
         model.eval()
         for module in modules:

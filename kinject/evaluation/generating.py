@@ -18,7 +18,9 @@ import torch
 from transformers import GenerationConfig
 
 from kinject.compat import encode_beginning
+from kinject.models.diffusion import writes_canvases
 from kinject.models.weights import is_sharded
+from kinject.sampling.remasking import row_seeds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -45,7 +47,8 @@ def generate_answers(
     """The answer of ``model`` to every prompt, up to and without its first end id.
 
     Args:
-        model: an AR model.
+        model: an AR model, or a DiffusionGemma, which is asked by its own `generate`, one prompt at a time: what it draws
+            depends on ``seed`` and the prompt, and on none beside it.
         prompts: token ids, none empty.
         end_ids: what ends an answer.
         pad_id: token of padding, which is not attended to.
@@ -56,6 +59,8 @@ def generate_answers(
         seed: of these draws; the state of torch's own generators is left as it was.
         progress: called as ``progress(answered, total)``.
     """
+    if writes_canvases(model):
+        return _written_canvases(model, prompts, end_ids, pad_id, max_new_tokens, seed, progress)
     writer = _Writer(model, prompts, end_ids, pad_id, max_new_tokens, batch_size, temperature)
     accelerators = [] if model.device.type == "cpu" else [model.device]
     kind = "cuda" if model.device.type == "cpu" else model.device.type
@@ -67,6 +72,34 @@ def generate_answers(
             if progress is not None:
                 progress(len(writer.answers), len(prompts))
     return [writer.answers[number] for number in range(len(prompts))]
+
+
+def _written_canvases(
+    model: Any,
+    prompts: Sequence[list[int]],
+    end_ids: Sequence[int],
+    pad_id: int,
+    max_new_tokens: int,
+    seed: int,
+    progress: Callable[[int, int], None] | None,
+) -> list[list[int]]:
+    """As `generate_answers`, by the `generate` of a DiffusionGemma, which writes whole canvases."""
+    answers = []
+    accelerators = [] if model.device.type == "cpu" else [model.device]
+    for prompt, drawn in zip(prompts, row_seeds(seed, prompts).tolist(), strict=True):
+        with torch.random.fork_rng(accelerators):
+            torch.manual_seed(drawn)
+            output = model.generate(
+                input_ids=torch.tensor([prompt], device=model.device),
+                max_new_tokens=max_new_tokens,
+                eos_token_id=list(end_ids),
+                pad_token_id=pad_id,
+            )
+        written = getattr(output, "sequences", output)[0, len(prompt) :].tolist()
+        answers.append(until_end(written, end_ids)[:max_new_tokens])
+        if progress is not None:
+            progress(len(answers), len(prompts))
+    return answers
 
 
 def until_end(ids: Sequence[int], end_ids: Sequence[int]) -> list[int]:

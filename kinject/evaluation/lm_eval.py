@@ -21,7 +21,7 @@ from kinject.evaluation.asking import answer_ends, answer_log_likelihood, evalua
 from kinject.evaluation.generating import until_end
 from kinject.models import load_model
 from kinject.models.devices import device_and_dtype, place
-from kinject.models.diffusion import diffusion_settings
+from kinject.models.diffusion import diffusion_settings, refuse_canvases
 from kinject.prompts.encoding import begin_of_text_ids, pin_template
 from kinject.prompts.templates import QuestionTemplate
 from kinject.sampling import sample
@@ -69,6 +69,7 @@ class DiffusionLM(LM):
         self._device, native = device_and_dtype(device)
         options: dict[str, Any] = {"dtype": dtype or native or "float32"} | ({"revision": revision} if revision else {})
         loaded = load_model(pretrained, **options)
+        refuse_canvases(loaded.model, "ask in lm-eval")
         if not loaded.is_diffusion:
             raise ConfigurationError(
                 f"model '{loaded.name}' is autoregressive; kinject-diffusion asks masked diffusion models. Use --model hf."

@@ -257,8 +257,9 @@ def negative_log_likelihood(
     import torch
 
     from kinject.evaluation.asking import evaluating
-    from kinject.models.diffusion import is_diffusion
+    from kinject.models.diffusion import is_diffusion, refuse_canvases
 
+    refuse_canvases(model, "measure by likelihood")
     if is_diffusion(model):
         return _diffusion_negative_log_likelihood(model, tokenizer, texts, batch_size)
     encoded = sorted((tokenizer(text)["input_ids"] for text in texts), key=len)

@@ -71,6 +71,24 @@ def is_diffusion(model: Any) -> bool:
     return not getattr(text_config(model), "is_causal", True)
 
 
+def writes_canvases(model: Any) -> bool:
+    """Whether ``model`` is a DiffusionGemma, which writes canvases of random tokens anew by a `generate` of its own."""
+    return getattr(text_config(model), "model_type", None) == "diffusion_gemma_text"
+
+
+def refuse_canvases(model: Any, what: str) -> None:
+    """Refuse to do ``what`` with a DiffusionGemma, which is neither causal nor a masked diffusion model.
+
+    Raises:
+        ConfigurationError: ``model`` is one.
+    """
+    if writes_canvases(model):
+        raise ConfigurationError(
+            f"the model is a DiffusionGemma, which kinject asks by its own generate and does not {what}: it has no mask token, "
+            "and a decoder beside its encoder. Take a causal or masked diffusion model; trl has a script for DiffusionGemma."
+        )
+
+
 def diffusion_settings(model: Any) -> DiffusionSettings:
     """How to call the masked diffusion model ``model``.
 
@@ -289,6 +307,8 @@ def settle_attention(
         ConfigurationError: a setting contradicts the checkpoint, no mask token is found, or attention stays causal.
     """
     config = text_config(model)
+    if convert or mask_token is not None or shifted_logits is not None or block_length is not None:
+        refuse_canvases(model, "convert")
     if not is_diffusion(model):
         if not convert:
             if mask_token is not None or shifted_logits is not None:

@@ -86,8 +86,8 @@ def loading_options(fields: Mapping[str, Any], trust_remote_code: bool = False) 
         trust_remote_code: whether classes that come with the checkpoint may be run, where transformers has none.
 
     Returns:
-        `config`; `key_mapping` where the weights have other names, and `loader`, the class that reads them, where parts of
-        them are put together otherwise.
+        `config`; `key_mapping` where the weights have other names, and `loader`, the class that reads them, where that of
+        causal language models does not.
 
     Raises:
         ConfigurationError: no native class holds such a model.
@@ -106,6 +106,10 @@ def loading_options(fields: Mapping[str, Any], trust_remote_code: bool = False) 
         return {"config": native_config(fields), "key_mapping": KEY_MAPPING}
     if model_type in _NATIVE_WEIGHTS:
         return {"config": _config_under_another_name(fields, *_NATIVE_WEIGHTS[model_type])}
+    if model_type == "diffusion_gemma":
+        from transformers import DiffusionGemmaForBlockDiffusion
+
+        return {"loader": DiffusionGemmaForBlockDiffusion}
     if model_type == "llada2_moe":
         return {"config": _llada2_config(fields), "loader": compat.llada2_class()}
     if model_type in _BLOCK_WEIGHTS:

@@ -140,8 +140,7 @@ def read_checkpoint(path: str, **model_options: Any) -> tuple[PreTrainedModel, P
     # The names the weights came under: left here, `save_pretrained` would write them beside the native config.json.
     if "key_mapping" in translated:
         compat.keep_native_names(model)
-    if loader is not AutoModelForCausalLM:
-        compat.as_glm4_moe(model)
+    compat.as_glm4_moe(model)
     return model, tokenizer
 
 

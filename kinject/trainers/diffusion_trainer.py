@@ -13,7 +13,14 @@ from kinject.errors import ConfigurationError
 from kinject.models import load_model
 from kinject.models.adapters import write_diffusion_settings
 from kinject.models.blocks import Tokens, block_mask
-from kinject.models.diffusion import attend_in_blocks, diffusion_settings, is_diffusion, text_config, to_diffusion
+from kinject.models.diffusion import (
+    attend_in_blocks,
+    diffusion_settings,
+    is_diffusion,
+    refuse_canvases,
+    text_config,
+    to_diffusion,
+)
 from kinject.prompts.encoding import end_of_text_id
 from kinject.prompts.templates import ANSWER, FACT, IGNORED, RAW_FROM_BEGIN, Wording, resolve_mask_token
 from kinject.trainers.collator import BlockCollator, DiffusionCollator, DocumentCollator, Masking
@@ -81,6 +88,7 @@ class DiffusionSFTTrainer(DocumentSFTTrainer):
             model, args.model_init_kwargs = loaded.model, None
             processing_class = processing_class or loaded.tokenizer
         else:
+            refuse_canvases(model, "train")
             if args.to_diffusion and not is_diffusion(model):
                 if processing_class is None:
                     raise ConfigurationError(
@@ -91,6 +99,7 @@ class DiffusionSFTTrainer(DocumentSFTTrainer):
             in_blocks = args.to_diffusion == "block" or getattr(text_config(model), "block_length", None) is not None
             if in_blocks and is_diffusion(model):
                 attend_in_blocks(model, args.block_length, args.clean_attention)
+        refuse_canvases(model, "train")
         if not is_diffusion(model):
             raise ConfigurationError(
                 "the model is causal (autoregressive), not a masked diffusion model. Name a diffusion checkpoint, or turn "

@@ -22,7 +22,7 @@ from trl import SFTTrainer
 from kinject import compat
 from kinject.errors import ConfigurationError
 from kinject.models.adapters import head_refusal, require_adapter_modules
-from kinject.models.diffusion import is_diffusion, text_config
+from kinject.models.diffusion import is_diffusion, refuse_canvases, text_config
 from kinject.models.weights import (
     from_main_process,
     frozen_parameters,
@@ -261,6 +261,7 @@ class DocumentSFTTrainer(SFTTrainer):
 
     def _check_attention(self, model: PreTrainedModel) -> None:
         """Refuse a model of the other kind: causal or bidirectional."""
+        refuse_canvases(model, "train")
         if is_diffusion(model):
             raise ConfigurationError(
                 f"the model is a masked diffusion model, which {type(self).__name__} cannot train: it learns to predict "
