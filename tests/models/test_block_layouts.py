@@ -101,6 +101,9 @@ def test_llada_moe_is_a_qwen3_moe_and_is_saved_as_one(tmp_path: Path) -> None:
     loaded = load_model(str(tmp_path / "theirs"))
     assert diffusion_settings(loaded.model) == DiffusionSettings(260, False)
     save_model(loaded.model, tmp_path / "ours", tokenizer=loaded.tokenizer)  # type: ignore[arg-type]
+    read, written = (load_file(tmp_path / name / "model.safetensors") for name in ("theirs", "ours"))
+    assert "model.layers.1.mlp.experts.3.up_proj.weight" in read and read.keys() == written.keys()
+    assert all(torch.equal(written[name], each) for name, each in read.items())
     again = load_model(str(tmp_path / "ours")).model
     ids = torch.tensor([[5, 6, 7, 8]])
     mask = torch.zeros(1, 1, 4, 4).masked_fill(torch.ones(4, 4).triu(1).bool(), -torch.inf)
