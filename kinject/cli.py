@@ -535,16 +535,10 @@ def run_questions(arguments: argparse.Namespace) -> None:
     if arguments.writer is None:
         questions = make_questions(knowledge.documents, arguments.count)
     else:
-        from kinject.commands.doctor import by_address, by_model
-        from kinject.data.made_questions import checked_questions
-        from kinject.models.loading import load
+        from kinject.evaluation.asking import written_questions
 
-        base = load(arguments.model or arguments.writer)
-        if arguments.writer_url is not None:
-            writer = by_address(arguments.writer, arguments.writer_url)
-        else:
-            writer = by_model(base if arguments.model in (None, arguments.writer) else load(arguments.writer))
-        written = checked_questions(knowledge.documents, writer, by_model(base, longest=64), arguments.count)
+        asked = (arguments.writer, arguments.model, arguments.writer_url, arguments.count)
+        written = written_questions(knowledge.documents, *asked)
         print(written.summary(), file=sys.stderr)
         questions = written.questions
     text = write_questions(questions, arguments.output_file, overwrite=arguments.overwrite)

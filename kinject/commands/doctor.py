@@ -10,7 +10,6 @@ import json
 import os
 import platform
 import random
-import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,8 +31,6 @@ if TYPE_CHECKING:
 
     from kinject.data import KnowledgeSet
     from kinject.data.knowledge import Document, Question
-    from kinject.data.made_questions import Answering
-    from kinject.models import LoadedModel
 
 # What needs which extra of setup.cfg; extras that are not named here (tests, development) are no feature of a run.
 FEATURES = {
@@ -408,56 +405,3 @@ def write_questions(questions: Sequence[Question], output_file: str | None, *, o
         require_new_file(output_file, overwrite)
         write_text(output_file, text)
     return text
-
-
-# Who writes questions, and who has to read the answers out of the documents.
-
-KEY = "KINJECT_WRITER_KEY"
-"""Environment variable with the key for the writer's address; no other secret is ever sent there."""
-_LONGEST_REPLY = 320  # tokens
-
-
-def by_model(loaded: LoadedModel, longest: int = _LONGEST_REPLY) -> Answering:
-    """A loaded model as a writer or reader."""
-    from kinject.evaluation.asking import answer_questions
-
-    def answer(prompts: Sequence[str]) -> list[str]:
-        if not prompts:
-            return []
-        return answer_questions(loaded.model, loaded.tokenizer, prompts, max_new_tokens=longest, batch_size=8)
-
-    return answer
-
-
-def by_address(model: str, address: str) -> Answering:
-    """A model behind an OpenAI-compatible ``address`` as a writer; the key in `KEY` is sent there, and no token of the Hub's.
-
-    Raises:
-        ConfigurationError: the address is none.
-    """
-    import httpx
-
-    if not re.match(r"https?://[^/\s]+", address):
-        raise ConfigurationError(f"--writer_url {address}: expected an address such as http://localhost:8000/v1")
-    place = f"{address.rstrip('/')}/chat/completions"
-    # Not by huggingface_hub's client: that one is silent in its offline mode, in which a server of one's own may well run.
-    key = os.environ.get(KEY)
-    client = httpx.Client(timeout=600, headers={"Authorization": f"Bearer {key}"} if key else {})
-
-    def answer(prompts: Sequence[str]) -> list[str]:
-        replies = []
-        for prompt in prompts:
-            message = [{"role": "user", "content": prompt}]
-            asked = {"model": model, "messages": message, "max_tokens": _LONGEST_REPLY, "temperature": 0}
-            try:
-                found = client.post(place, json=asked)
-                found.raise_for_status()
-                replies.append(str(found.json()["choices"][0]["message"]["content"] or ""))
-            except (httpx.HTTPError, httpx.InvalidURL, KeyError, IndexError, TypeError, ValueError) as error:
-                said = " ".join(str(error).split())
-                raise DataError(
-                    f"--writer_url {address}: {model} did not answer ({said[:300]}); check address, name and {KEY}"
-                ) from error
-        return replies
-
-    return answer

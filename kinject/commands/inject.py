@@ -65,6 +65,13 @@ class InjectionArguments(CurriculumArguments, KeepingArguments, ExaminationArgum
             "rule. 'rule': those even so; 'none': ask nothing."
         },
     )
+    writer: str | None = field(
+        default=None,
+        metadata={
+            "help": "A language model that writes the questions instead: a directory, a Hub id, or smollm2-135m. Each is kept "
+            "only if the model that is trained answers it with the document in view."
+        },
+    )
     text_field: str = field(default="text", metadata={"help": "Field of a row that holds the document."})
     question_field: str = field(default="question", metadata={"help": "Field of a row that holds the question."})
     answer_field: str = field(default="answer", metadata={"help": "Field of a row that holds its answer, or answers."})
@@ -144,6 +151,10 @@ class InjectionArguments(CurriculumArguments, KeepingArguments, ExaminationArgum
     def __post_init__(self) -> None:
         """Refuse an unknown way of sampling, and read a list of one source as that source."""
         super().__post_init__()
+        if self.writer is not None and self.questions is not None:
+            raise ConfigurationError(
+                f"questions is '{self.questions}', and --writer {self.writer} writes other ones; leave one of them out."
+            )
         self.documents = one_or_several(self.documents)
 
     def load_knowledge(self, model: str | None = None) -> KnowledgeSet:
@@ -172,6 +183,14 @@ class InjectionArguments(CurriculumArguments, KeepingArguments, ExaminationArgum
         )
         if self.questions == "none":
             return replace(knowledge, questions=())
+        if self.writer is not None and not self.plan:
+            from kinject.evaluation.asking import written_questions
+
+            made = written_questions(knowledge.documents, self.writer, model, count=MADE_QUESTIONS)
+            print(f"writer: {made.summary()}", flush=True)
+            if made.questions:
+                return replace(knowledge, questions=made.questions)
+            return replace(knowledge, questions=make_questions(knowledge.documents, MADE_QUESTIONS))
         if self.questions == "rule" or (self.questions is None and not knowledge.questions):
             return replace(knowledge, questions=make_questions(knowledge.documents, MADE_QUESTIONS))
         return knowledge
@@ -526,6 +545,7 @@ _FREE_ARGUMENTS = (  # what is read is compared by its content; the others show,
     *(
         "documents",
         "questions",
+        "writer",
         "keep",
         "keep_questions",
         "corrects",

@@ -249,7 +249,7 @@ def epochs_for(rate: float) -> int:
 
     Measured by `recipes/exposures.py`; docs/settings.md has the table.
     """
-    return 80 if rate <= 3e-4 else 40 if rate <= 1e-3 else 20
+    return 80 if rate <= 3e-4 else 40
 
 
 def choose(

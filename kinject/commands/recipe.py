@@ -548,6 +548,8 @@ def check_files(settings: Mapping[str, Any]) -> None:
     from kinject.evaluation.results import read_results
 
     _check_model(settings)
+    if settings.get("writer"):
+        check_model(settings["writer"])
     if settings.get("fp16") and settings.get("bf16"):
         raise ConfigurationError("fp16 and bf16 are both set; a run computes in one of them.")
     repository = settings.get("hub_model_id")

@@ -1,11 +1,14 @@
 """Asks a language model questions in batches: AR models greedily by default, masked diffusion models by `kinject.sampling`.
 
 The answer is cut by token position, never by searching text for a marker. Unless it is drawn by an AR model, it depends on
-its own question alone: not on its neighbors in the batch, nor on padding.
+its own question alone: not on its neighbors in the batch, nor on padding. A model, loaded or behind an address, is also asked
+to write questions about documents.
 """
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +19,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig
 
 from kinject.corruption import sample_generator
+from kinject.data.made_questions import Written, checked_questions
 from kinject.errors import ConfigurationError, DataError, KinjectError
 from kinject.evaluation.generating import generate_answers, until_end
 from kinject.models.blocks import Tokens, block_mask
@@ -31,6 +35,9 @@ if TYPE_CHECKING:
     import numpy as np
     from transformers import PreTrainedTokenizerBase
 
+    from kinject.data import Document
+    from kinject.data.made_questions import Answering
+    from kinject.models import LoadedModel
     from kinject.models.diffusion import DiffusionSettings
     from kinject.sampling import Sampled, Step
 
@@ -401,3 +408,81 @@ def predict(
                 log_probs = log_probs.clamp(min=_IMPOSSIBLE)
                 found[place] = Predictions(kept.int().cpu().numpy(), log_probs.cpu().numpy())
     return [found[place] for place in range(len(samples))]
+
+
+# Who writes questions, and who has to read the answers out of the documents.
+
+KEY = "KINJECT_WRITER_KEY"
+"""Environment variable with the key for the writer's address; no other secret is ever sent there."""
+_LONGEST_REPLY = 320  # tokens
+
+
+def written_questions(
+    documents: Sequence[Document], writer: str, base: str | None, address: str | None = None, count: int | None = None
+) -> Written:
+    """Questions about ``documents`` that the model ``writer`` writes and ``base`` can answer with the document in view.
+
+    Args:
+        documents: What is asked about.
+        writer: A model as `load` takes it, or what one is called at ``address``.
+        base: The model that has to answer; default: the writer itself.
+        address: OpenAI-compatible, if the writer is behind one.
+        count: How many at most.
+
+    Raises:
+        ConfigurationError: a model cannot be loaded, or the address is none.
+        DataError: the writer does not answer.
+    """
+    from kinject.models.loading import load
+
+    reader = load(base or writer)
+    if address is not None:
+        writes = by_address(writer, address)
+    else:
+        writes = by_model(reader if base in (None, writer) else load(writer))
+    return checked_questions(documents, writes, by_model(reader, longest=64), count)
+
+
+def by_model(loaded: LoadedModel, longest: int = _LONGEST_REPLY) -> Answering:
+    """A loaded model as a writer or reader."""
+
+    def answer(prompts: Sequence[str]) -> list[str]:
+        if not prompts:
+            return []
+        return answer_questions(loaded.model, loaded.tokenizer, prompts, max_new_tokens=longest, batch_size=8)
+
+    return answer
+
+
+def by_address(model: str, address: str) -> Answering:
+    """A model behind an OpenAI-compatible ``address`` as a writer; the key in `KEY` is sent there, and no token of the Hub's.
+
+    Raises:
+        ConfigurationError: the address is none.
+    """
+    import httpx
+
+    if not re.match(r"https?://[^/\s]+", address):
+        raise ConfigurationError(f"--writer_url {address}: expected an address such as http://localhost:8000/v1")
+    place = f"{address.rstrip('/')}/chat/completions"
+    # Not by huggingface_hub's client: that one is silent in its offline mode, in which a server of one's own may well run.
+    key = os.environ.get(KEY)
+    client = httpx.Client(timeout=600, headers={"Authorization": f"Bearer {key}"} if key else {})
+
+    def answer(prompts: Sequence[str]) -> list[str]:
+        replies = []
+        for prompt in prompts:
+            message = [{"role": "user", "content": prompt}]
+            asked = {"model": model, "messages": message, "max_tokens": _LONGEST_REPLY, "temperature": 0}
+            try:
+                found = client.post(place, json=asked)
+                found.raise_for_status()
+                replies.append(str(found.json()["choices"][0]["message"]["content"] or ""))
+            except (httpx.HTTPError, httpx.InvalidURL, KeyError, IndexError, TypeError, ValueError) as error:
+                said = " ".join(str(error).split())
+                raise DataError(
+                    f"--writer_url {address}: {model} did not answer ({said[:300]}); check address, name and {KEY}"
+                ) from error
+        return replies
+
+    return answer

@@ -109,7 +109,7 @@ def test_what_is_chosen_fits_the_device_and_leaves_alone_what_is_given(monkeypat
     }
     assert chosen(monkeypatch, 80e9, frozen_modules=["self_attn"])["use_peft"] is False  # adapters freeze all
     rates = (1e-4, 3e-4, 1e-3, 3e-3)  # the faster, the fewer
-    assert [chosen(monkeypatch, 288e9, learning_rate=rate)["num_train_epochs"] for rate in rates] == [80, 80, 40, 20]
+    assert [chosen(monkeypatch, 288e9, learning_rate=rate)["num_train_epochs"] for rate in rates] == [80, 80, 40, 40]
     two = chosen(monkeypatch, 24e9, per_device_train_batch_size=2)
     assert "gradient_accumulation_steps" not in two and two["load_in_4bit"]
 

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from kinject.cli import main
-from kinject.commands.doctor import KEY, by_address
+from kinject.commands.inject import InjectionArguments
 from kinject.data import Document
 from kinject.data.made_questions import checked_questions, made_by, parse
 from kinject.errors import ConfigurationError, DataError
+from kinject.evaluation.asking import KEY, by_address
 
 TEXT = "Cecil Young is the blind shepherd of Quarry."
 REPLY = """Here they are:
@@ -143,6 +144,28 @@ def test_the_command_with_a_nano_model_as_the_one_that_has_to_read(
     with pytest.raises(SystemExit):
         main([*command, "--output_file", str(out)])
     assert out.read_text(encoding="utf-8") == "mine"
+
+
+def test_a_run_has_its_questions_written_before_it_trains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.md").write_text(TEXT, encoding="utf-8")
+    settings: dict[str, Any] = {"documents": str(tmp_path / "a.md"), "writer": "smollm2-135m"}
+
+    def writing(prompts: Sequence[str]) -> list[str]:
+        return [REPLY] * len(prompts)
+
+    named: list[Any] = []
+    monkeypatch.setattr("kinject.models.loading.load", lambda name: named.append(name))
+    monkeypatch.setattr("kinject.evaluation.asking.by_model", lambda _, longest=0: knowing if longest else writing)
+    made = InjectionArguments(**settings).load_knowledge("nano-ar").questions
+    assert named == ["nano-ar", "smollm2-135m"] and made_by(made) == {"model": len(made)} and len(made) > 0
+    assert capsys.readouterr().out.startswith(f"writer: kept {len(made)} of ")
+    monkeypatch.setattr("kinject.evaluation.asking.by_model", lambda *_, **__: lambda prompts: [""] * len(prompts))
+    ruled = InjectionArguments(**settings).load_knowledge("nano-ar").questions
+    assert [*made_by(ruled)] == ["rule"]  # a writer that is no good costs no run
+    with pytest.raises(ConfigurationError, match="leave one of them out"):
+        InjectionArguments(**settings, questions="rule")
 
 
 @pytest.mark.parametrize(

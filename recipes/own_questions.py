@@ -1,0 +1,128 @@
+"""Do questions that kinject makes by rule rank runs as the questions do that people or a benchmark ask?
+
+    python recipes/own_questions.py --json recipes/results/nano/own_questions.json      # twelve runs on nano, minutes
+
+Every run (objective x epochs, by the settings of `recipes/nano`) learns the same thirty statements. It is asked the questions
+of the world, which stand for the published ones, and those that `kinject questions` makes of the documents alone. Spearman's
+rank correlation over the runs says whether the two agree on which run is better, forward and backward. Rule-made questions that
+are worded as a published one would agree by nature, so they are also left out. Accuracy is the `paper` reading.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kinject.errors import exit_on_user_error
+
+if TYPE_CHECKING:
+    from kinject.data import Question
+
+HERE = Path(__file__).parent
+WAYS = ("forward", "backward")
+CONFIGS = {"masked": "masked", "random_token": "masked", "ar": "ar", "reverse": "ar"}
+SETS = ("published", "made", "made_otherwise")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The options."""
+    parser = argparse.ArgumentParser(description="Rank correlation of rule-made with published questions over runs.")
+    parser.add_argument(
+        "--objectives", nargs="+", default=[*CONFIGS], choices=[*CONFIGS], help=f"default: {' '.join(CONFIGS)}"
+    )
+    parser.add_argument("--epochs", type=int, nargs="+", default=[8, 20, 60], help="of a run (default: 8 20 60)")
+    parser.add_argument("--size", type=int, default=30, help="statements (default: 30)")
+    parser.add_argument("--seed", type=int, default=1, help="people and training (default: 1)")
+    parser.add_argument(
+        "--json", type=Path, metavar="PATH", help="write every score here, and the table beside it as .md"
+    )
+    return parser
+
+
+def question_sets(size: int, seed: int) -> tuple[list[dict[str, Any]], dict[str, list[Question]]]:
+    """The documents as rows, and the sets of questions about them."""
+    from kinject.data import load_knowledge
+    from kinject.data.made_questions import make_questions
+
+    world = load_knowledge("fictional:nano", size=size, seed=400 + seed)
+    made = make_questions(world.documents)
+    published = {each.question for each in world.questions}
+    rows = [{"text": each.text, "entities": [*each.entities]} for each in world.documents]
+    sets = (world.questions, made, [each for each in made if each.question not in published])
+    return rows, {name: list(each) for name, each in zip(SETS, sets, strict=True)}
+
+
+def run(objective: str, epochs: int, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """What one run answers of each set, forward and backward."""
+    from kinject.commands.recipe import train
+    from kinject.evaluation import score_answers
+
+    rows, sets = question_sets(options.size, options.seed)
+    asked = {each.question: each for name in SETS for each in reversed(sets[name])}
+    files = {name: folder / f"{name}.jsonl" for name in ("documents", "questions")}
+    lines = [{"question": each.question, "answer": each.answer, "direction": each.direction} for each in asked.values()]
+    for file, content in zip(files.values(), (rows, lines), strict=True):
+        file.write_text("".join(json.dumps(row) + "\n" for row in content), encoding="utf-8")
+    words = ["--config", str(HERE / "nano" / f"{CONFIGS[objective]}.yaml"), "--size", "None", "--evaluations", "0"]
+    words += ["--documents", str(files["documents"]), "--questions", str(files["questions"]), "--disable_tqdm", "true"]
+    words += ["--num_train_epochs", str(epochs), "--seed", str(options.seed)]
+    words += ["--infill_share", "0"] if objective == "random_token" else []  # what is missing cannot be random
+    results = train(objective, [*words, "--output_dir", str(folder / f"{objective}-{epochs}")])
+    answers = {each["question"]: each["answer"] for each in results["answers"]}
+    found: dict[str, Any] = {"objective": objective, "epochs": epochs}
+    for name, questions in sets.items():
+        cells = score_answers(questions, [answers[each.question] for each in questions], resamples=1)
+        found[name] = {way: {"paper": cells[way]["paper"], "n": cells[way]["n"]} for way in WAYS}
+    return found
+
+
+def correlations(measured: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Spearman's rho of each set with the published questions over runs, by direction."""
+    from scipy.stats import spearmanr
+
+    def scores(name: str, way: str) -> list[float]:
+        return [each[name][way]["paper"] for each in measured]
+
+    return {
+        name: {way: float(spearmanr(scores("published", way), scores(name, way)).statistic) for way in WAYS}
+        for name in SETS[1:]
+    }
+
+
+def table(measured: Sequence[dict[str, Any]]) -> str:
+    """Accuracy of every run by each set, and the rank correlations below."""
+    lines = [
+        "| objective | epochs | published | made by rule | of them worded otherwise |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for each in measured:
+        cells = [" / ".join(f"{each[name][way]['paper']:.2f}" for way in WAYS) for name in SETS]
+        lines.append(f"| `{each['objective']}` | {each['epochs']} | {' | '.join(cells)} |")
+    counts = [" / ".join(str(measured[0][name][way]["n"]) for way in WAYS) for name in SETS]
+    lines.append(f"| questions | | {' | '.join(counts)} |")
+    found = correlations(measured)
+    rho = [" / ".join(f"{found[name][way]:.2f}" for way in WAYS) for name in SETS[1:]]
+    return "\n".join([*lines, f"| Spearman's rho | {len(measured)} runs | | {' | '.join(rho)} |"])
+
+
+def main() -> None:
+    """Run all, print the table, and write both."""
+    options = build_parser().parse_args()
+    with exit_on_user_error(), tempfile.TemporaryDirectory() as folder:
+        measured: list[dict[str, Any]] = []
+        for name, epochs in ((name, epochs) for epochs in options.epochs for name in options.objectives):
+            measured.append(run(name, epochs, options, Path(folder)))
+            if options.json is not None:  # what is there stays, should the rest be stopped
+                settings = {key: value for key, value in vars(options).items() if key != "json"}
+                content = {"settings": settings, "runs": measured, "spearman": correlations(measured)}
+                options.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+                options.json.with_suffix(".md").write_text(table(measured) + "\n", encoding="utf-8")
+        print(table(measured))
+
+
+if __name__ == "__main__":
+    main()
