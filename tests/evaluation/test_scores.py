@@ -8,7 +8,15 @@ import pytest
 
 from kinject.data import Question
 from kinject.errors import KinjectError
-from kinject.evaluation.measures import asked, copied_share, macro, read_otherwise, recitations, score_answers
+from kinject.evaluation.measures import (
+    asked,
+    copied_share,
+    macro,
+    read_otherwise,
+    recitations,
+    score_answers,
+    share_of,
+)
 
 QUESTIONS = [
     Question("Who is Ada?", "the first programmer", "forward", group="NameIsDescription", task="N2D"),
@@ -188,7 +196,17 @@ def test_answers_that_copy_over_half_of_any_document_recite() -> None:
     assert recitations(answers[::-1], documents[::-1]) == expected[::-1]
     assert [max(copied_share(answer, each) for each in documents) > 0.5 for answer in answers] == expected
     assert recitations(["Nothing more"], documents, [["nothing more"]]) == [False]
+    assert recitations(["one two three", "one two three four"], ["one two three four five six"]) == [False, True]
     assert recitations(answers, []) == [False] * len(answers) and recitations([], documents) == []
+
+
+def test_a_share_is_over_all_questions_and_none_where_it_was_not_measured() -> None:
+    scores = {"forward": {"n": 3, "recited": 1.0}, "backward": {"n": 1, "recited": 0.0}}
+    assert share_of(scores, "recited") == 0.75
+    assert share_of({**scores, "unknown": {"n": 4, "recited": 0.5}}, "recited") == 0.625
+    assert share_of({**scores, "forward": {"n": 3}}, "recited") == 0.0
+    assert share_of(scores, "refused") is None and share_of(None, "recited") is None
+    assert share_of({"forward": {"n": 0, "recited": 0.0}, "backward": {"n": 0}}, "recited") is None
 
 
 def test_scores_say_how_answers_look() -> None:
