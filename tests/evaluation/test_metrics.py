@@ -176,6 +176,7 @@ def test_characters_that_are_scattered_over_an_answer_are_not_recall(answer: str
 def test_recall_beyond_english_counts_words_and_pairs() -> None:
     assert paper_recall("Мирон", "Мирон Дорн") == 0.5
     assert paper_recall("김서윤", "임서윤") == 0.5
+    assert paper_recall("Мирон", "Мирон of the") == 1.0  # English stop words do not count
     assert paper_recall("他叫川", "川") == 1.0
     assert paper_recall("мирон дорн", "Мирон Дорн") == 0.0  # the case is kept, as in English
     assert paper_recall("", "林若川") == paper_recall("林若川", "。") == 0.0

@@ -196,6 +196,7 @@ def test_answers_that_copy_over_half_of_any_document_recite() -> None:
     assert recitations(answers[::-1], documents[::-1]) == expected[::-1]
     assert [max(copied_share(answer, each) for each in documents) > 0.5 for answer in answers] == expected
     assert recitations(["Nothing more"], documents, [["nothing more"]]) == [False]
+    assert recitations(["Nothing"], ["Nothing"]) == [True]
     assert recitations(["one two three", "one two three four"], ["one two three four five six"]) == [False, True]
     assert recitations(answers, []) == [False] * len(answers) and recitations([], documents) == []
 
