@@ -54,7 +54,16 @@ def test_intervals_hold_the_mean_and_narrow_with_more_questions() -> None:
 
 
 def test_intervals_are_reproducible_and_independent_of_other_cells() -> None:
-    answers = ["the first programmer", "a sailor"] * 4
+    answers = [
+        "the first programmer",
+        "a sailor",
+        "first",
+        "sailor of Rome",
+        "the programmer",
+        "a",
+        "no",
+        "one sailor more",
+    ]
     alone = score_answers(QUESTIONS[:2] * 4, answers, seed=3)
     beside = score_answers([*QUESTIONS[:2] * 4, *QUESTIONS[2:]], [*answers, "Ada", "Eve"], seed=3)
     assert alone["forward"] == beside["forward"]
