@@ -7,7 +7,6 @@ Recipes and the command line only choose a trainer and parse arguments; everythi
 from __future__ import annotations
 
 import os
-import shutil
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,11 +15,13 @@ from kinject.commands.curriculum import Curriculum, CurriculumArguments
 from kinject.commands.keeping import KeepingArguments, describe, named_files, recorded_kept
 from kinject.commands.output_dir import (
     TAKE_LAST,
+    bring_along,
     clear_output_dir,
     holding,
     prepare_output_dir,
     remove_checkpoints,
     resumes,
+    unfinished_checkpoint,
 )
 from kinject.compat import check_devices, restarted, show_progress
 from kinject.data.knowledge import direction_counts
@@ -366,7 +367,7 @@ def inject(
     )
     trainer.inputs |= inputs
     if checkpoint is not None and trainer.accelerator.is_main_process:
-        _bring_along(Path(checkpoint).parent, output_dir)
+        bring_along(Path(checkpoint).parent, output_dir)
     results["config"] = changed_settings(arguments, training_args, model_args)  # as the trainer completed them
     for name in ("overwrite", "resume_from_checkpoint", "keep_checkpoints"):  # say nothing of what was trained
         results["config"].pop(name, None)
@@ -591,17 +592,6 @@ def _inputs(arguments: InjectionArguments, model_args: ModelConfig, knowledge: K
     }
 
 
-def _bring_along(former: Path, output_dir: Path) -> None:
-    """Copy what a run measured and selected in ``former`` before it goes on in another directory."""
-    if former.resolve() == output_dir.resolve() or (output_dir / "results.json").exists():
-        return
-    output_dir.mkdir(parents=True, exist_ok=True)
-    if (former / "results.json").is_file():
-        shutil.copy(former / "results.json", output_dir)
-    if (former / "best").is_dir():
-        shutil.copytree(former / "best", output_dir / "best", dirs_exist_ok=True)
-
-
 def _reads_output_dir(arguments: InjectionArguments, training_args: DocumentSFTConfig) -> list[str]:
     """The settings for which every process reads what the main one wrote."""
     from transformers.integrations import is_deepspeed_zero3_enabled
@@ -628,8 +618,5 @@ def _checkpoint(training_args: DocumentSFTConfig) -> str | None:
         found: str | None = from_main_process(last_whole_checkpoint(str(training_args.output_dir)))
         return found
     if not from_main_process(is_whole_checkpoint(Path(str(value)))):
-        raise ConfigurationError(
-            f"resume_from_checkpoint: {value} is no checkpoint that was written to its end. Name another, or pass true to "
-            "take the last whole one in output_dir."
-        )
+        raise unfinished_checkpoint(value)
     return value

@@ -189,6 +189,25 @@ def clear_output_dir(path: Path) -> list[str]:
     return [each.name for each in replaced]
 
 
+def bring_along(former: Path, output_dir: Path) -> None:
+    """Copy what a run measured and selected in ``former`` before it goes on in another directory."""
+    if former.resolve() == output_dir.resolve() or (output_dir / "results.json").exists():
+        return
+    output_dir.mkdir(parents=True, exist_ok=True)
+    if (former / "results.json").is_file():
+        shutil.copy(former / "results.json", output_dir)
+    if (former / "best").is_dir():
+        shutil.copytree(former / "best", output_dir / "best", dirs_exist_ok=True)
+
+
+def unfinished_checkpoint(named: object) -> ConfigurationError:
+    """What is said of a checkpoint to go on from that is none."""
+    return ConfigurationError(
+        f"resume_from_checkpoint: {named} is no checkpoint that was written to its end. Name another, or pass true to take the "
+        "last whole one in output_dir."
+    )
+
+
 def remove_checkpoints(path: Path) -> tuple[list[str], int]:
     """Remove what only a run that was killed needs, now that the one in ``path`` has come to its end: its checkpoints, with the
     optimizer's states, and the copy of the weights that were selected.

@@ -26,7 +26,7 @@ from kinject.commands.options import (
     recipe_help,
     training_options,
 )
-from kinject.commands.output_dir import TAKE_LAST, prepare_output_dir, resumes
+from kinject.commands.output_dir import TAKE_LAST, prepare_output_dir, resumes, unfinished_checkpoint
 from kinject.compat import NEEDED, UNUSED, UNUSED_IN_RUNS, is_first_process, quiet_libraries, restarted
 from kinject.errors import ConfigurationError, KinjectError, exit_on_user_error
 
@@ -565,10 +565,7 @@ def check_files(settings: Mapping[str, Any]) -> None:
     checkpoint = str(settings.get("resume_from_checkpoint"))
     named = resumes(checkpoint) and checkpoint.lower() not in TAKE_LAST
     if named and not (Path(checkpoint) / "trainer_state.json").is_file():
-        raise ConfigurationError(
-            f"resume_from_checkpoint: {checkpoint} is no checkpoint that was written to its end. Name another, or pass true "
-            "to take the last whole one in output_dir."
-        )
+        raise unfinished_checkpoint(checkpoint)
     if settings.get("wordings", "paper") not in ("paper", "rotating"):
         from kinject.prompts.templates import named_wordings
 
