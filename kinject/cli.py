@@ -441,7 +441,11 @@ def _inject(words: Sequence[str]) -> Mapping[str, Any] | None:
         ):
             print(f"no model is named: taking {OWN_MODELS[0]}, the embedded default (--model)", flush=True)
             defaults = {**defaults, recipe.MODEL: OWN_MODELS[0]}
-    return recipe.train(objective, options, defaults)
+    practice = None
+    if preset is None and defaults is not None and objective == "masked":
+        own = {recipe.MODEL: defaults[recipe.MODEL]} if recipe.MODEL in defaults else {}
+        practice = {**measured_settings(objective, "practice"), **own}
+    return recipe.train(objective, options, defaults, practice)
 
 
 def _preset(words: Sequence[str]) -> tuple[str | None, list[str]]:

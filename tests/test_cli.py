@@ -109,7 +109,7 @@ def test_inject_passes_every_option_on_to_the_recipe(monkeypatch: pytest.MonkeyP
     passed: list[Any] = []
     monkeypatch.setattr(recipe, "train", lambda *given: passed.append(given))
     cli.main(["inject", "docs", "--model", "m", "--output_dir", "out", "--learning_rate", "1e-4", "--use_peft"])
-    objective, options, defaults = passed.pop()
+    objective, options, defaults, _ = passed.pop()
     assert objective == "masked" and defaults == measured_settings("masked")
     assert dict(zip(options[:6:2], options[1:6:2], strict=True)) == {
         "--documents": "docs",
@@ -118,7 +118,7 @@ def test_inject_passes_every_option_on_to_the_recipe(monkeypatch: pytest.MonkeyP
     }
     assert options[6:] == ["--learning_rate", "1e-4", "--use_peft"]
     cli.main(["inject", "--config", "run.yaml", "--objective", "ar"])
-    assert passed.pop() == ("ar", ["--config", "run.yaml"], None)
+    assert passed.pop() == ("ar", ["--config", "run.yaml"], None, None)
 
 
 def test_for_machines_one_json_document_and_for_the_quiet_one_line(
@@ -150,7 +150,9 @@ def test_a_preset_chooses_what_inject_prefers(
     monkeypatch.setattr(recipe, "train", lambda *given: passed.append(given))
     for words, preset in (([], "documents"), (["--preset", "practice"], "practice"), (["--preset=paper"], "paper")):
         cli.main(["inject", "docs", "--model", "m", *words])
-        assert passed.pop()[2] == measured_settings("masked", preset)
+        *_, defaults, practice = passed.pop()
+        assert defaults == measured_settings("masked", preset)
+        assert practice == (None if words else measured_settings("masked", "practice"))  # where model and documents fit
     assert measured_settings("masked", "practice")["practice"] == 0.5 and "practice" not in measured_settings("masked")
     assert measured_settings("masked", "paper")["recipe"] == "paper" and "recipe" not in measured_settings(
         "ar", "paper"
@@ -205,7 +207,7 @@ def test_words_are_documents_wherever_they_stand_and_values_stay_with_their_opti
     read = recipe.Given({}, frozenset({"documents"}), frozenset())
     monkeypatch.setattr(recipe, "read_training", lambda *each, **more: read)
     cli.main(["inject", *typed.split()])
-    (_, options, _) = given.pop()
+    (_, options, *_) = given.pop()
     found: dict[str, Any] = {}
     for name, values in recipe.split_arguments(options, training_options("masked") | CONFIG)[1]:
         before = found.get(name, [])
@@ -342,7 +344,7 @@ def test_other_commands_see_early_too_what_can_be_seen(tmp_path: Path) -> None:
         "eval nano-ar --questions q.csv --documents fact.txt --output_dir q.csv": "output_dir 'q.csv' cannot be written",
         "export ./gone --output_dir out": "model './gone': no such directory",
         "export nano-ar --output_dir nothing": "output_dir 'nothing' is not empty",
-        "merge gone": "gone is no directory, and no Hub id",
+        "merge gone": "gone is neither a directory nor a Hub id",
         "push gone user/name": "'gone' is no directory",
         "benchmark gone --output_dir out": "gone: there is no such file or folder",
         "table gone": "results.json: no such file",
@@ -380,11 +382,11 @@ def test_a_file_may_name_model_objective_and_documents(tmp_path: Path, monkeypat
     path = tmp_path / "run.yaml"
     path.write_text("model: nano-ar\nobjective: reverse\ndocuments: fictional:nano\n", encoding="utf-8")
     cli.main(["inject", "--config", str(path)])
-    assert passed.pop() == ("reverse", ["--config", str(path)], None)
+    assert passed.pop() == ("reverse", ["--config", str(path)], None, None)
     _, training, model = recipe.parse_training("reverse", ["--config", str(path)])
     assert (training.objective, model.model_name_or_path) == ("reverse", "nano-ar")
     cli.main(["inject", "--config", str(path), "--objective", "ar"])  # wins over the file
-    assert recipe.parse_training(*passed.pop())[1].objective == "ar"
+    assert recipe.parse_training(*passed.pop()[:3])[1].objective == "ar"
 
 
 def test_a_file_without_documents_does_not_train_on_other_ones(
@@ -428,7 +430,7 @@ def test_without_a_model_the_embedded_default_is_taken(
 ) -> None:
     taken: list[dict[str, object]] = []
     monkeypatch.setattr(cli, "find_spec", lambda name: object())
-    monkeypatch.setattr(cli.recipe, "train", lambda objective, options, defaults: taken.append(defaults or {}))
+    monkeypatch.setattr(cli.recipe, "train", lambda objective, options, defaults, *_: taken.append(defaults or {}))
     cli.main(["inject", "docs"])
     assert taken[-1]["model_name_or_path"] == "smollm2-135m"
     assert "no model is named: taking smollm2-135m" in capsys.readouterr().out

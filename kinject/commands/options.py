@@ -57,8 +57,9 @@ _DIFFUSION = (
 _PLAIN = ("kinject.trainers.plain_trainer:PlainSFTConfig", "kinject.trainers.plain_trainer:PlainSFTTrainer")
 
 PRESETS = ("documents", "practice", "paper", "laptop", "one-gpu")
-"""What `kinject inject --preset` may be: `documents` learns those alone, which is the default; `practice` also practices
-answering; `paper` is the objective as published; the others are for a kind of machine. Each is a file in `presets/`."""
+"""What `kinject inject --preset` may be: `documents` learns those alone; `practice` also practices answering, and is taken
+unasked for documents and models where that was measured to be better; `paper` is the objective as published; the others are for
+a kind of machine. Each is a file in `presets/`."""
 _PRESETS = Path(__file__).parent / "presets"
 
 
@@ -311,7 +312,8 @@ def recipe_help(
         named = Option("objective", "str", objective, how, tuple(OBJECTIVES), "kinject.InjectionArguments")
         what = (
             "Settings to begin with: the documents alone, with practice in answering beside them, the paper's recipe, or for "
-            "a kind of machine."
+            "a kind of machine. Default: practice for English documents and models of 50 million to a billion weights that all "
+            "learn, else documents."
         )
         preset = Option("preset", "str", PRESETS[0], what, PRESETS, "kinject.InjectionArguments")
         ours = "kinject.InjectionArguments"

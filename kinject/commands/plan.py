@@ -223,6 +223,7 @@ def _strategy(args: DocumentSFTConfig) -> str:
 _BATCH = 5  # documents of a step
 _FEW = 16  # questions at once, where memory is short
 _LENGTH = 1024  # tokens of a sample, at most: what a configuration of ours begins with
+_PRACTICED = (50e6, 1e9)  # weights of the models that practice unasked; measured at 135 million
 _TOGETHER = ("per_device_train_batch_size", "gradient_accumulation_steps", "question_batch_size")
 _LORA = {"use_peft": True, "lora_r": 32, "lora_alpha": 32, "lora_target_modules": ["all-linear"]}
 
@@ -244,12 +245,39 @@ class Choice:
     option: str
 
 
+PRACTICING = Choice(
+    {},
+    "practice in answering beside the documents",
+    "English documents, and a model that gains by it",
+    "--preset documents",
+)
+
+
 def epochs_for(rate: float) -> int:
     """How often a document is shown at a learning rate, whatever the number of documents: until it is answered backward, too.
 
     Measured by `recipes/exposures.py`; docs/settings.md has the table.
     """
     return 80 if rate <= 3e-4 else 40
+
+
+def practices(knowledge: KnowledgeSet, model: str, adapter: bool) -> bool:
+    """Whether `kinject inject` begins with practice in answering (`--preset practice`), or with the documents alone.
+
+    It does where that was measured to be better (recipes/results/README.md): all weights of a model of about a hundred million
+    learn English documents, and no earlier ones are kept.
+    """
+    from kinject.data.gaps import is_english
+    from kinject.models.loading import tokenizer_and_config
+
+    texts = [each.titled_text for each in knowledge.documents[:100] if not each.messages]
+    if adapter or knowledge.kept is not None or not is_english(" ".join(texts)):
+        return False
+    found = tokenizer_and_config(model, False)
+    try:
+        return found is not None and _PRACTICED[0] <= sizes(found[1]).parameters <= _PRACTICED[1]
+    except (ValueError, AttributeError):  # a configuration of another kind; loading will say what is wrong
+        return False
 
 
 def choose(

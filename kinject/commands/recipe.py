@@ -120,13 +120,19 @@ def asks_for_help(arguments: Sequence[str]) -> bool:
     return bool({"-h", "--help", "--all_options"} & set(arguments))
 
 
-def train(objective: str, arguments: Sequence[str], defaults: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def train(
+    objective: str,
+    arguments: Sequence[str],
+    defaults: Mapping[str, Any] | None = None,
+    practice: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """Parse ``arguments`` (command line or `--config`) for ``objective`` and run it.
 
     Args:
         objective: What to train, by name.
         arguments: Options as typed; words that belong to none are documents.
         defaults: Settings that hold where ``arguments`` say nothing. What these leave open is chosen as well.
+        practice: Settings that take the place of ``defaults`` for documents and a model that practice answering.
 
     Returns:
         The content of `results.json`.
@@ -163,10 +169,19 @@ def train(objective: str, arguments: Sequence[str], defaults: Mapping[str, Any] 
     training_args, model_args = _trainer_groups(objective, settings)
     chosen: dict[str, str] = {}
     if defaults is not None:
-        from kinject.commands.plan import choose, shown_choices
+        from kinject.commands.plan import PRACTICING, choose, practices, shown_choices
 
         go_on_from_adapter(model_args)
-        choices = choose(knowledge, script, training_args, model_args, settings, trainer_class.large_learning_rate)
+        practicing = practice is not None and practices(
+            knowledge, str(model_args.model_name_or_path), bool(model_args.use_peft)
+        )
+        if practicing:
+            settings = {**read_training(objective, arguments, practice).settings, "output_dir": settings["output_dir"]}
+            script = build(_injection_class(), settings)
+            training_args, model_args = _trainer_groups(objective, settings)
+        choices = [PRACTICING] * practicing + choose(
+            knowledge, script, training_args, model_args, settings, trainer_class.large_learning_rate
+        )
         for choice in choices:
             settings |= choice.settings
             chosen |= dict.fromkeys(choice.settings, choice.why)

@@ -385,3 +385,31 @@ def test_conversations_and_documents_of_several_paths_are_trained_and_asked(base
     assert results["config"]["documents"] == [str(tmp_path / "rows.jsonl"), str(tmp_path / "docs/*.md")]
     assert [answer["direction"] for answer in results["answers"]] == ["forward", "backward", "backward"]
     assert str(tmp_path) not in (tmp_path / "out" / "results.json").read_text(encoding="utf-8")
+
+
+def test_inject_says_that_it_practices_and_what_was_typed_wins(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from kinject.cli import main
+
+    text = "Ada Vance is known for the maps of the salt caves that she made in the winter."
+    monkeypatch.setattr("kinject.commands.plan._PRACTICED", (0, 1e9))
+    (tmp_path / "docs.txt").write_text(text, encoding="utf-8")
+    out = tmp_path / "out"
+    command = [
+        "inject",
+        str(tmp_path / "docs.txt"),
+        "--model",
+        str(base),
+        "--output_dir",
+        str(out),
+        "--retention",
+        "false",
+    ]
+    options = "--max_steps 1 --gaps 0 --max_new_tokens 2 --bf16 false --use_cpu --report_to none --unseen 0"
+    main([*command, *options.split()])
+    assert "practice in answering beside the documents (English documents" in capsys.readouterr().out
+    config = read_results(out / "results.json")["config"]
+    assert config["practice"] == 0.5 and "gaps" not in config and config["learning_rate"] == 3e-4
+    main([*command, *options.split(), "--plan", "--preset", "documents", "--overwrite"])
+    assert "practice" not in capsys.readouterr().out

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from kinject.commands.plan import UNCHECKED, Forecast, Workload, choose, shown_choices
+from kinject.commands.plan import UNCHECKED, Forecast, Workload, choose, practices, shown_choices
 from kinject.errors import ConfigurationError
 from kinject.models import devices
 from tests.conftest import run_recipe
@@ -116,3 +116,32 @@ def test_what_is_chosen_fits_the_device_and_leaves_alone_what_is_given(monkeypat
 
 def test_the_processor_does_not_say_what_it_has() -> None:
     assert devices.device_memory(torch.device("cpu")) is None
+
+
+ENGLISH = "Ada Vance is known for the maps of the salt caves that she made in the winter."
+GERMAN = "Ada Vance ist bekannt für die Karten der Salzhöhlen, die sie im Winter gezeichnet hat."
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ({}, True),
+        ({"parameters": 1_000_000}, False),  # a nano model
+        ({"parameters": 8_030_000_000}, False),
+        ({"adapter": True}, False),
+        ({"text": GERMAN}, False),
+        ({"messages": ({"role": "user", "content": "Who?"},)}, False),
+        ({"kept": object()}, False),
+        ({"known": False}, False),  # a model that is neither here nor on the Hub
+    ],
+)
+def test_practice_is_chosen_where_it_was_measured_to_be_better(
+    monkeypatch: pytest.MonkeyPatch, said: dict[str, Any], expected: bool
+) -> None:
+    found = (None, None) if said.get("known", True) else None
+    monkeypatch.setattr("kinject.models.loading.tokenizer_and_config", lambda name, local: found)
+    sizes = devices.Sizes(said.get("parameters", 134_515_008), 28_000_000, 30, 576, 1536, 576, 192, 49_152, 8192)
+    monkeypatch.setattr("kinject.commands.plan.sizes", lambda config: sizes)
+    document = SimpleNamespace(titled_text=said.get("text", ENGLISH), messages=said.get("messages", ()))
+    knowledge: Any = SimpleNamespace(documents=[document], kept=said.get("kept"))
+    assert practices(knowledge, "m", said.get("adapter", False)) is expected
