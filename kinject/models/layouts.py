@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -297,6 +297,29 @@ def native_config(fields: Mapping[str, Any]) -> LlamaConfig:
     )
 
 
+def _require_words(layout: str, facts: Sequence[tuple[bool, str]], otherwise: str = "") -> None:
+    """Refuse a model of which one of ``facts`` does not hold, each with what the model is or has instead.
+
+    Raises:
+        ConfigurationError: ``layout`` has no words for such a model; the message ends with what to do ``otherwise``.
+    """
+    reason = next((reason for held, reason in facts if not held), None)
+    if reason is not None:
+        raise ConfigurationError(
+            f"the model cannot be saved in {layout}'s layout: it {reason}. Save it with layout='native'{otherwise}."
+        )
+
+
+def _block_facts(config: PreTrainedConfig) -> tuple[tuple[bool, str], ...]:
+    """What both layouts of block diffusion models presume."""
+    return (
+        (getattr(config, "block_length", None) is not None, "is no block diffusion model"),
+        (not getattr(config, "shifted_logits", False), "has shifted logits"),
+        (getattr(config, "clean_attention", None) in (None, "block"), "attends to clean text causally"),
+        (getattr(config, "mask_token_id", None) is not None, "names no mask token"),
+    )
+
+
 def llada_fields(config: PreTrainedConfig) -> dict[str, Any]:
     """The `config.json` in LLaDA's layout of a native masked diffusion model: the inverse of `native_config`.
 
@@ -305,7 +328,7 @@ def llada_fields(config: PreTrainedConfig) -> dict[str, Any]:
     """
     rope: Mapping[str, Any] = getattr(config, "rope_parameters", None) or {}
     heads = getattr(config, "num_attention_heads", 1)
-    for held, reason in (
+    facts = (
         (config.model_type == "llama", f"is a {config.model_type}, not a Llama"),
         (not getattr(config, "is_causal", True), "is causal"),
         (not getattr(config, "shifted_logits", False), "has shifted logits"),
@@ -314,11 +337,8 @@ def llada_fields(config: PreTrainedConfig) -> dict[str, Any]:
         (getattr(config, "hidden_act", None) == "silu", "has an activation other than silu"),
         (rope.get("rope_type") == "default", f"has {rope.get('rope_type')} rotary embeddings"),
         (getattr(config, "head_dim", 0) * heads == getattr(config, "hidden_size", 0), "has a head_dim of its own"),
-    ):
-        if not held:
-            raise ConfigurationError(
-                f"the model cannot be saved in LLaDA's layout: it {reason}. Save it with layout='native'."
-            )
+    )
+    _require_words("LLaDA", facts)
     values: Any = config
     return {
         "architectures": ["LLaDAModelLM"],
@@ -359,19 +379,12 @@ def sdar_fields(config: PreTrainedConfig) -> dict[str, Any]:
         ConfigurationError: SDAR's layout has no words for such a model.
     """
     rope: Mapping[str, Any] = getattr(config, "rope_parameters", None) or {}
-    for held, reason in (
+    facts = (
         (config.model_type == "qwen3", f"is a {config.model_type}, not a Qwen3"),
-        (getattr(config, "block_length", None) is not None, "is no block diffusion model"),
-        (not getattr(config, "shifted_logits", False), "has shifted logits"),
-        (getattr(config, "clean_attention", None) in (None, "block"), "attends to clean text causally"),
-        (getattr(config, "mask_token_id", None) is not None, "names no mask token"),
+        *_block_facts(config),
         (rope.get("rope_type") == "default", f"has {rope.get('rope_type')} rotary embeddings"),
-    ):
-        if not held:
-            raise ConfigurationError(
-                f"the model cannot be saved in SDAR's layout: it {reason}. Save it with layout='native', or train a Qwen3 "
-                "with --to_diffusion block --shifted_logits false."
-            )
+    )
+    _require_words("SDAR", facts, ", or train a Qwen3 with --to_diffusion block --shifted_logits false")
     values: Any = config
     own = ("is_causal", "shifted_logits", "block_length", "clean_attention", "rope_parameters", "layer_types")
     kept = {name: value for name, value in values.to_dict().items() if name not in (*own, *_DROPPED)}
@@ -401,21 +414,15 @@ def llada2_fields(config: PreTrainedConfig) -> dict[str, Any]:
         ConfigurationError: LLaDA2's layout has no words for such a model.
     """
     rope: Mapping[str, Any] = getattr(config, "rope_parameters", None) or {}
-    for held, reason in (
+    facts = (
         (config.model_type == "glm4_moe", f"is a {config.model_type}, not a Glm4-MoE"),
-        (getattr(config, "block_length", None) is not None, "is no block diffusion model"),
-        (not getattr(config, "shifted_logits", False), "has shifted logits"),
-        (getattr(config, "clean_attention", None) in (None, "block"), "attends to clean text causally"),
-        (getattr(config, "mask_token_id", None) is not None, "names no mask token"),
+        *_block_facts(config),
         (getattr(config, "use_qk_norm", False), "does not normalize queries and keys"),
         (not getattr(config, "attention_bias", False), "has attention biases"),
         (getattr(config, "norm_topk_prob", False), "does not normalize the weights of experts"),
         (rope.get("rope_type") == "default", f"has {rope.get('rope_type')} rotary embeddings"),
-    ):
-        if not held:
-            raise ConfigurationError(
-                f"the model cannot be saved in LLaDA2's layout: it {reason}. Save it with layout='native'."
-            )
+    )
+    _require_words("LLaDA2", facts)
     values: Any = config
     head_dim = getattr(values, "head_dim", None) or values.hidden_size // values.num_attention_heads
     rotary = rope.get("partial_rotary_factor", 0.5)
