@@ -141,7 +141,7 @@ def holding_of(directory: Path, results: Mapping[str, Any]) -> Holding:
         is_diffusion=results["objective"] == "diffusion"
         or (directory / SETTINGS_FILE).is_file()
         or config.get("is_causal") is False
-        or config.get("model_type") in ("llada", "sdar", "llada2_moe"),
+        or config.get("model_type") in ("llada", "sdar", "sdar_moe", "llada2_moe"),
         base=base,
         base_name=base or single_line(public_name(results["model"])),
         has_chat_template=template or not (directory / "tokenizer_config.json").is_file(),

@@ -353,10 +353,10 @@ def _refuse_what_does_not_fit(directory: Path, *, merge: bool, layout: str, base
 
 def _layout_of(directory: Path) -> Layout:
     fields = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-    own: dict[str, Layout] = {"sdar": "sdar", "llada2_moe": "llada2"}
-    if fields.get("model_type") in own:
-        return own[fields["model_type"]]
-    return "llada" if fields.get("model_type") == "llada" and "hidden_size" not in fields else "native"
+    own: dict[str, Layout] = {"llada": "llada", "sdar": "sdar", "sdar_moe": "sdar", "llada2_moe": "llada2"}
+    if fields.get("model_type") == "llada" and "hidden_size" in fields and not fields.get("num_experts"):
+        return "native"  # a Llama under LLaDA's name, its weights under Llama's
+    return own.get(fields.get("model_type"), "native")
 
 
 def _pinned_templates(directory: Path, staged: Path, report: Path) -> dict[str, Path]:

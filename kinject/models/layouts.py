@@ -250,7 +250,11 @@ _FIXED: dict[str, Any] = {
     "residual_dropout": 0.0,
     "embedding_dropout": 0.0,
 }
-_SDAR_CODE = "JetLM/SDAR-4B-Chat--{}"
+# By the native class: name of its own class, model_type and where that class is found.
+_SDAR = {
+    "qwen3": ("SDARForCausalLM", "sdar", "JetLM/SDAR-4B-Chat--{}_sdar.{}"),
+    "qwen3_moe": ("SDARMoeForCausalLM", "sdar_moe", "JetLM/SDAR-30B-A3B-Chat--{}_sdar_moe.{}"),
+}
 _LLADA2_CODE = "inclusionAI/LLaDA2.0-mini--{}"
 _REMOTE_CODE = "GSAI-ML/LLaDA-8B-Base--{}"  # where LLaDA's own loader finds its classes
 
@@ -321,16 +325,20 @@ def _block_facts(config: PreTrainedConfig) -> tuple[tuple[bool, str], ...]:
 
 
 def llada_fields(config: PreTrainedConfig) -> dict[str, Any]:
-    """The `config.json` in LLaDA's layout of a native masked diffusion model: the inverse of `native_config`.
+    """The `config.json` in LLaDA's layout of a native masked diffusion model, or in LLaDA-MoE's of a Qwen3-MoE.
+
+    The inverse of what reads it.
 
     Raises:
         ConfigurationError: LLaDA's layout has no words for such a model.
     """
     rope: Mapping[str, Any] = getattr(config, "rope_parameters", None) or {}
     heads = getattr(config, "num_attention_heads", 1)
+    mixture = config.model_type == "qwen3_moe"
     facts = (
-        (config.model_type == "llama", f"is a {config.model_type}, not a Llama"),
+        (config.model_type == "llama" or mixture, f"is a {config.model_type}, not a Llama or Qwen3-MoE"),
         (not getattr(config, "is_causal", True), "is causal"),
+        (getattr(config, "block_length", None) is None, "attends in blocks"),
         (not getattr(config, "shifted_logits", False), "has shifted logits"),
         (not getattr(config, "attention_bias", False), "has attention biases"),
         (not getattr(config, "mlp_bias", False), "has biases in its MLP"),
@@ -340,6 +348,8 @@ def llada_fields(config: PreTrainedConfig) -> dict[str, Any]:
     )
     _require_words("LLaDA", facts)
     values: Any = config
+    if mixture:
+        return _llada_moe_fields(values, rope)
     return {
         "architectures": ["LLaDAModelLM"],
         "auto_map": {
@@ -372,6 +382,36 @@ def llada_fields(config: PreTrainedConfig) -> dict[str, Any]:
     }
 
 
+def _llada_moe_fields(config: Any, rope: Mapping[str, Any]) -> dict[str, Any]:
+    """Without `auto_map`: what reads such a checkpoint, as llama.cpp's converter, goes by `architectures`."""
+    facts = (
+        (config.mask_token_id is not None, "names no mask token"),
+        (not config.norm_topk_prob, "normalizes the weights of experts"),
+        (config.decoder_sparse_step == 1 and not config.mlp_only_layers, "has layers without experts"),
+    )
+    _require_words("LLaDA-MoE", facts)
+    unlike = ("moe_intermediate_size", "head_dim", "rope_parameters", "mlp_only_layers", "decoder_sparse_step")
+    unsaid = ("is_causal", "shifted_logits", "layer_types", "sliding_window", "max_window_layers")
+    kept = {name: value for name, value in config.to_dict().items() if name not in (*unlike, *unsaid, *_DROPPED)}
+    return {
+        **_under_own_name(kept),
+        **_MIXTURE_FIXED,
+        "architectures": ["LLaDAMoEModelLM"],
+        "model_type": "llada",
+        "expert_intermediate_size": config.moe_intermediate_size,
+        "moe_layer_freq": [1] * config.num_hidden_layers,
+        "rope_theta": rope["rope_theta"],
+        "rope_scaling": None,
+        "use_cache": False,
+    }
+
+
+def _under_own_name(fields: dict[str, Any]) -> dict[str, Any]:
+    """The number of experts as Qwen3-MoE's own code calls it; transformers writes another name."""
+    experts = fields.pop("num_local_experts", None)
+    return fields if experts is None else {**fields, "num_experts": experts}
+
+
 def sdar_fields(config: PreTrainedConfig) -> dict[str, Any]:
     """The `config.json` of SDAR's own code for a native block diffusion model: Qwen3's, and the length of a block.
 
@@ -380,23 +420,28 @@ def sdar_fields(config: PreTrainedConfig) -> dict[str, Any]:
     """
     rope: Mapping[str, Any] = getattr(config, "rope_parameters", None) or {}
     facts = (
-        (config.model_type == "qwen3", f"is a {config.model_type}, not a Qwen3"),
+        (config.model_type in _SDAR, f"is a {config.model_type}, not a Qwen3"),
         *_block_facts(config),
+        (
+            config.model_type == "qwen3" or not config.tie_word_embeddings,
+            "is a mixture of experts with tied embeddings",
+        ),
         (rope.get("rope_type") == "default", f"has {rope.get('rope_type')} rotary embeddings"),
     )
     _require_words("SDAR", facts, ", or train a Qwen3 with --to_diffusion block --shifted_logits false")
     values: Any = config
     own = ("is_causal", "shifted_logits", "block_length", "clean_attention", "rope_parameters", "layer_types")
     kept = {name: value for name, value in values.to_dict().items() if name not in (*own, *_DROPPED)}
+    architecture, model_type, code = _SDAR[values.model_type]
     return {
-        **kept,
-        "architectures": ["SDARForCausalLM"],
+        **_under_own_name(kept),
+        "architectures": [architecture],
         "auto_map": {
-            "AutoConfig": _SDAR_CODE.format("configuration_sdar.SDARConfig"),
-            "AutoModel": _SDAR_CODE.format("modeling_sdar.SDARForCausalLM"),
-            "AutoModelForCausalLM": _SDAR_CODE.format("modeling_sdar.SDARForCausalLM"),
+            "AutoConfig": code.format("configuration", architecture.replace("ForCausalLM", "Config")),
+            "AutoModel": code.format("modeling", architecture),
+            "AutoModelForCausalLM": code.format("modeling", architecture),
         },
-        "model_type": "sdar",
+        "model_type": model_type,
         "block_size": values.block_length,
         "mask_token_id": values.mask_token_id,
         "rope_theta": rope["rope_theta"],
@@ -547,14 +592,31 @@ def _save_foreign(
     max_shard_size: str,
     layout: Literal["llada", "sdar", "llada2"],
 ) -> None:
-    from huggingface_hub import save_torch_state_dict
-
     if hasattr(model, "peft_config") or getattr(model, "is_quantized", False):
         raise ConfigurationError(
             f"the layout '{layout}' holds whole models only, not adapters or quantized weights. Merge the adapter into an "
             "unquantized base with merge_and_unload first."
         )
     fields = {"llada": llada_fields, "sdar": sdar_fields, "llada2": llada2_fields}[layout](model.config)
+    directory.mkdir(parents=True, exist_ok=True)
+    if model.config.model_type == "qwen3_moe":  # whose weights have the same names in both
+        model.save_pretrained(directory, state_dict=state_dict, max_shard_size=max_shard_size)
+    else:
+        _save_weights(model, directory, state_dict, max_shard_size, layout)
+    fields["torch_dtype"] = str(model.dtype).removeprefix("torch.")
+    (directory / "config.json").write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    model.generation_config.save_pretrained(directory)
+
+
+def _save_weights(
+    model: PreTrainedModel,
+    directory: Path,
+    state_dict: dict[str, torch.Tensor] | None,
+    max_shard_size: str,
+    layout: Literal["llada", "sdar", "llada2"],
+) -> None:
+    from huggingface_hub import save_torch_state_dict
+
     weights: dict[str, Any] = dict(model.state_dict() if state_dict is None else state_dict)
     if layout == "llada":
         if model.config.tie_word_embeddings:
@@ -566,13 +628,9 @@ def _save_foreign(
     else:  # whose head is always its own
         weights["lm_head.weight"] = weights.get("lm_head.weight", weights["model.embed_tokens.weight"]).clone()
         names = {name: name for name in weights}
-    directory.mkdir(parents=True, exist_ok=True)
     save_torch_state_dict(
         {names[name]: weight for name, weight in weights.items()},
         directory,
         max_shard_size=max_shard_size,
         metadata={"format": "pt"},
     )
-    fields["torch_dtype"] = str(model.dtype).removeprefix("torch.")
-    (directory / "config.json").write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    model.generation_config.save_pretrained(directory)

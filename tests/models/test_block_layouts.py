@@ -55,15 +55,26 @@ def test_foreign_layouts_load_and_are_saved_as_native(
         assert torch.equal(found, wanted)
 
 
-@pytest.mark.parametrize("tied", [False, True])
-def test_a_block_model_is_saved_in_the_layout_of_sdar(tmp_path: Path, tied: bool) -> None:
+@pytest.mark.parametrize(
+    ("name", "tied", "architecture", "model_type"),
+    [
+        ("qwen3", False, "SDARForCausalLM", "sdar"),
+        ("qwen3", True, "SDARForCausalLM", "sdar"),
+        ("qwen3_moe", False, "SDARMoeForCausalLM", "sdar_moe"),
+    ],
+)
+def test_a_block_model_is_saved_in_the_layout_of_sdar(
+    tmp_path: Path, name: str, tied: bool, architecture: str, model_type: str
+) -> None:
     tokenizer = build_tokenizer()
-    model = to_diffusion(random_model("qwen3", tokenizer, tied=tied), 260, shifted_logits=False, block_length=8).eval()
+    model = to_diffusion(random_model(name, tokenizer, tied=tied), 260, shifted_logits=False, block_length=8).eval()
     save_model(model, tmp_path / "sdar", layout="sdar", tokenizer=tokenizer)
     fields = json.loads((tmp_path / "sdar" / "config.json").read_text(encoding="utf-8"))
-    assert fields["architectures"] == ["SDARForCausalLM"] and fields["model_type"] == "sdar"
+    assert fields["architectures"] == [architecture] and fields["model_type"] == model_type
+    assert fields["auto_map"]["AutoModelForCausalLM"].endswith(f"modeling_{model_type}.{architecture}")
     assert (fields["block_size"], fields["mask_token_id"], fields["tie_word_embeddings"]) == (8, 260, False)
     assert fields["rope_theta"] == model.config.rope_parameters["rope_theta"] and "is_causal" not in fields
+    assert fields.get("num_experts") == getattr(model.config, "num_experts", None)
     assert "lm_head.weight" in load_file(tmp_path / "sdar" / "model.safetensors")
     loaded = load_model(str(tmp_path / "sdar")).model
     assert diffusion_settings(loaded) == DiffusionSettings(260, False, 8)
@@ -80,10 +91,11 @@ def test_a_block_model_is_saved_in_the_layout_of_sdar(tmp_path: Path, tied: bool
         ("llama", {"shifted_logits": False, "block_length": 4}, "is a llama, not a Qwen3"),
         ("qwen3", {"shifted_logits": True, "block_length": 4}, "has shifted logits"),
         ("qwen3", {"shifted_logits": False}, "is no block diffusion model"),
+        ("qwen3_moe", {"shifted_logits": False, "block_length": 4}, "is a mixture of experts with tied embeddings"),
     ],
 )
 def test_what_sdar_has_no_words_for_is_refused(tmp_path: Path, name: str, options: dict[str, Any], said: str) -> None:
-    model = to_diffusion(random_model(name, build_tokenizer()), 260, **options)
+    model = to_diffusion(random_model(name, build_tokenizer(), tied=name == "qwen3_moe"), 260, **options)
     with pytest.raises(ConfigurationError, match=f"cannot be saved in SDAR's layout: it {said}"):
         save_model(model, tmp_path, layout="sdar")
     assert not list(tmp_path.iterdir())
@@ -96,22 +108,45 @@ MIXTURE = {
 }
 
 
-def test_llada_moe_is_a_qwen3_moe_and_is_saved_as_one(tmp_path: Path) -> None:
+def test_llada_moe_is_a_qwen3_moe_and_goes_back_bit_by_bit(tmp_path: Path) -> None:
     theirs = write(tmp_path / "theirs", "qwen3_moe", "llada", **MIXTURE)
     loaded = load_model(str(tmp_path / "theirs"))
     assert diffusion_settings(loaded.model) == DiffusionSettings(260, False)
     save_model(loaded.model, tmp_path / "ours", tokenizer=loaded.tokenizer)  # type: ignore[arg-type]
-    read, written = (load_file(tmp_path / name / "model.safetensors") for name in ("theirs", "ours"))
-    assert "model.layers.1.mlp.experts.3.up_proj.weight" in read and read.keys() == written.keys()
-    assert all(torch.equal(written[name], each) for name, each in read.items())
-    again = load_model(str(tmp_path / "ours")).model
+    save_model(loaded.model, tmp_path / "back", layout="llada", tokenizer=loaded.tokenizer)  # type: ignore[arg-type]
+    read, *written = (load_file(tmp_path / name / "model.safetensors") for name in ("theirs", "ours", "back"))
+    assert "model.layers.1.mlp.experts.3.up_proj.weight" in read
+    for each in written:
+        assert each.keys() == read.keys() and all(torch.equal(each[name], weight) for name, weight in read.items())
+    fields = json.loads((tmp_path / "back" / "config.json").read_text(encoding="utf-8"))
+    assert fields["model_type"] == "llada" and fields["architectures"] == ["LLaDAMoEModelLM"]
+    own = set(MIXTURE) - {"moe_intermediate_size", "norm_topk_prob"}
+    assert {name: fields[name] for name in own} == {name: MIXTURE[name] for name in own}
     ids = torch.tensor([[5, 6, 7, 8]])
     mask = torch.zeros(1, 1, 4, 4).masked_fill(torch.ones(4, 4).triu(1).bool(), -torch.inf)
     with torch.no_grad():
-        found, kept, wanted = (
-            each.eval()(input_ids=ids, attention_mask=mask).logits for each in (loaded.model, again, theirs)
-        )
-    assert torch.equal(found, wanted) and torch.equal(kept, wanted)
+        wanted = theirs(input_ids=ids, attention_mask=mask).logits
+        for model in (loaded.model, *(load_model(str(tmp_path / name)).model for name in ("ours", "back"))):
+            assert torch.equal(model.eval()(input_ids=ids, attention_mask=mask).logits, wanted)
+            assert diffusion_settings(model) == DiffusionSettings(260, False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"norm_topk_prob": True}, "LLaDA-MoE's layout: it normalizes the weights of experts"),
+        ({"mlp_only_layers": [0]}, "LLaDA-MoE's layout: it has layers without experts"),
+        ({"mask_token_id": None}, "LLaDA-MoE's layout: it names no mask token"),
+        ({"block_length": 4}, "LLaDA's layout: it attends in blocks"),
+    ],
+)
+def test_what_llada_moe_has_no_words_for_is_refused(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    write(tmp_path / "theirs", "qwen3_moe", "llada", **MIXTURE)
+    model: Any = load_model(str(tmp_path / "theirs")).model
+    model.config.__dict__.update(changes)
+    with pytest.raises(ConfigurationError, match=f"cannot be saved in {said}"):
+        save_model(model, tmp_path / "back", layout="llada")
+    assert not (tmp_path / "back").exists()
 
 
 @pytest.mark.parametrize(

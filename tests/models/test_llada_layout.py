@@ -268,7 +268,8 @@ def test_gathered_weights_can_be_handed_in(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("field", "value", "reason"),
     [
-        ("model_type", "qwen2", "is a qwen2, not a Llama"),
+        ("model_type", "qwen2", "is a qwen2, not a Llama or Qwen3-MoE"),
+        ("block_length", 4, "attends in blocks"),
         ("is_causal", True, "is causal"),
         ("shifted_logits", True, "has shifted logits"),
         ("attention_bias", True, "has attention biases"),
