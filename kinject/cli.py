@@ -701,10 +701,6 @@ def run_compare(arguments: argparse.Namespace) -> None:
 
 def run_push(arguments: argparse.Namespace) -> None:
     """`kinject push`: a directory onto the Hub."""
-    if not Path(arguments.directory).is_dir():
-        raise ConfigurationError(
-            f"'{arguments.directory}' is no directory; name the output_dir of a run, or a saved model."
-        )
     from kinject.hub.publishing import push, push_space
 
     given = ("private", "merge", "layout", "base", "include_documents", "benchmark", "revision")
@@ -826,7 +822,7 @@ def base_of(name: str) -> str:
         path = Path(name) / file
         if path.is_file():
             return str(json.loads(path.read_text(encoding="utf-8"))[key])
-    from kinject.models.loading import is_repository
+    from kinject.models.names import is_repository
 
     if not is_repository(name):
         raise ConfigurationError(

@@ -264,6 +264,14 @@ def is_hub_id(name: str) -> bool:
     return name.count("/") == 1
 
 
+def is_cached(repository: str) -> bool:
+    """Whether the cache of the Hub holds any file of the model ``repository``."""
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    return (Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repository, repo_type="model")).is_dir()
+
+
 def cached_repository(path: str) -> str | None:
     """The Hub id of what lies at ``path``, if that is in the cache of the Hub."""
     found = _CACHED_REPOSITORY.search(path)
@@ -276,6 +284,32 @@ def cached_repository(path: str) -> str | None:
 def attention_implementation(model: Any) -> str:
     """What computes the attention of ``model``: `sdpa`, `eager`, `flash_attention_2`, ..."""
     return str(getattr(model.config.get_text_config(), "_attn_implementation", ""))
+
+
+def packing_refusal(attention: str | None) -> str:
+    """Why the documents of a row would not stay apart, and what to do.
+
+    Args:
+        attention: What computes the attention, as `attention_implementation` says; None for a masked diffusion model.
+    """
+    instead = (
+        "Leave out --packing and --padding_free; --train_sampling_strategy group_by_length saves most of the padding."
+    )
+    if attention is None:
+        return (
+            "packing is not supported for masked diffusion models: attention in both directions would reach the other "
+            f"documents of a row. {instead}"
+        )
+    reason = (
+        "flex_attention has no backward pass on the CPU"
+        if attention == "flex_attention"
+        else f"with {attention} attention documents leak into each other, or a mask over the whole row hides them from each "
+        "other at quadratic cost"
+    )
+    return (
+        f"packing needs attention that takes each document for itself: {reason}. Load the model with --attn_implementation "
+        f"flash_attention_2 (or flex_attention on a GPU). {instead}"
+    )
 
 
 def is_stateful(model: Any) -> bool:

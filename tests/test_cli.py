@@ -270,6 +270,12 @@ def test_a_path_with_a_space_is_one_document(monkeypatch: pytest.MonkeyPatch, tm
         (["--push_to_hub", "--hub_model_id", "a/b/c"], "hub_model_id is 'a/b/c'; expected a repository"),
         (["--select_on", "practice"], "select_on is 'practice', and nothing is practiced"),
         (["--preset", "practise"], "did you mean practice?"),
+        (["--report_to", "tensorbord"], "report_to is 'tensorbord'; expected none, all or one of azure_ml"),
+        (["--packing"], "packing needs attention that takes each document for itself: with sdpa attention"),
+        (["--padding_free", "--attn_implementation", "eager"], "with eager attention documents leak into each other"),
+        (["--objective", "diffusion", "--packing"], "packing is not supported for masked diffusion models"),
+        (["--use_peft", "--lora_target_modules", "lm_head"], "lora_target_modules reach the output head, lm_head"),
+        (["--use_peft", "--lora_target_modules", "q_proj", "lm_head"], "or all-linear, which leaves the head out"),
         (["--hub-token", "hf_abcdefghijkl"], "--hub_token: whatever stands on a command line can be read"),
     ],
 )
@@ -324,11 +330,18 @@ json.dump({"said": said, "imported": heavy, "left": sorted(os.listdir())}, sys.s
 
 
 def test_other_commands_see_early_too_what_can_be_seen(tmp_path: Path) -> None:
-    for name in ("fact.txt", "q.csv", "nothing/notes.txt"):
+    files = {
+        "fact.txt": "Ada maps.",
+        "nothing/notes.txt": "Ada maps.",
+        "q.csv": "question,answer\nWho?,Ada\n",
+        "adapter/adapter_config.json": "{}",
+        "adapter/adapter_model.safetensors": "",
+        "whole/config.json": "{}",
+        "whole/model.safetensors": "",
+    }
+    for name, text in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(
-            "question,answer\nWho?,Ada\n" if name == "q.csv" else "Ada maps.", encoding="utf-8"
-        )
+        (tmp_path / name).write_text(text, encoding="utf-8")
     expected = {
         "preview fact.txt --model ./gone": "model './gone': no such directory",
         "questions fact.txt --writer nano-r": "did you mean nano-ar?",
@@ -346,6 +359,14 @@ def test_other_commands_see_early_too_what_can_be_seen(tmp_path: Path) -> None:
         "export nano-ar --output_dir nothing": "output_dir 'nothing' is not empty",
         "merge gone": "gone is neither a directory nor a Hub id",
         "push gone user/name": "'gone' is no directory",
+        "push nothing name": "'name' names no repository; expected user/name",
+        "push nothing user/name": "'nothing' holds neither adapter_config.json nor config.json",
+        "push adapter user/name --layout lada": "layout is 'lada'; expected one of native, llada",
+        "push adapter user/name --layout llada": "an adapter has no key layout. Add --merge",
+        "push whole user/name --merge": "'whole' holds a whole model: there is nothing to merge",
+        "compare gone": "'gone' has no eval card of kinject",
+        "compare nothing": "'nothing' has no eval card of kinject",
+        "compare user/gone": "model 'user/gone' is not in the local cache of the Hub",
         "benchmark gone --output_dir out": "gone: there is no such file or folder",
         "table gone": "results.json: no such file",
         "report gone": "results.json: no such file",
@@ -373,7 +394,7 @@ json.dump(said, sys.stdout)
     )
     for line, said in json.loads(done.stdout).items():
         assert expected[line] in said and said.startswith("error: ") and said.endswith("\n"), line
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["fact.txt", "nothing", "q.csv"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "fact.txt", "nothing", "q.csv", "whole"]
 
 
 def test_a_file_may_name_model_objective_and_documents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

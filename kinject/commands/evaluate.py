@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from kinject.commands.inject import one_or_several
 from kinject.commands.output_dir import prepare_results
+from kinject.compat import is_cached
 from kinject.data.knowledge import DIRECTIONS
 from kinject.errors import ConfigurationError, DataError, KinjectError
 from kinject.evaluation.examination import Examination, ExaminationArguments, asker
@@ -76,7 +77,7 @@ class Claim:
         config = self.results["config"]
         if not (config.get("load_in_4bit") or config.get("load_in_8bit")):
             return {}
-        from kinject.models.loading import is_repository
+        from kinject.models.names import is_repository
 
         if not (Path(self.name).is_dir() or is_repository(self.name)) or adapter_config(self.name) is None:
             return {}
@@ -124,13 +125,20 @@ def find_claim(name: str, *, revision: str | None = None) -> Claim | None:
     """The claim of a directory or Hub repository, or None where it has no eval card.
 
     Raises:
-        ConfigurationError: there is no such repository.
+        ConfigurationError: there is no such repository, or it is not here and the Hub is not to be asked.
         DataError: the results cannot be read.
     """
-    from kinject.models.loading import is_repository, require_repository
+    from huggingface_hub import constants
+
+    from kinject.models.names import is_repository, require_repository
 
     if is_repository(name):
         require_repository(name, revision=revision)
+        if constants.HF_HUB_OFFLINE and not is_cached(name):
+            raise ConfigurationError(
+                f"model '{name}' is not in the local cache of the Hub, and HF_HUB_OFFLINE is set, so it is not fetched. Unset "
+                f"it, or run hf download {name} where there is a network."
+            )
     results = _read_results(name, revision)
     card = _read_card(name, revision)
     entries = _read_entries(name, revision)
@@ -255,7 +263,7 @@ def _claimed_by(entries: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 def _file(name: str, file: str, revision: str | None) -> Path | None:
     from kinject.models.adapters import model_file
-    from kinject.models.loading import is_repository
+    from kinject.models.names import is_repository
 
     if not Path(name).is_dir() and not is_repository(name):
         return None

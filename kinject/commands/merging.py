@@ -149,7 +149,7 @@ def _part(name: str) -> Part:
         config, shown = None, name
     else:
         from kinject.models.adapters import adapter_config
-        from kinject.models.loading import is_repository
+        from kinject.models.names import is_repository
 
         config = adapter_config(name) if is_repository(name) else None
         shown = name.rpartition("/")[2]

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from kinject.errors import ConfigurationError, KinjectError
+from kinject.models.names import OWN_MODELS
 
 if TYPE_CHECKING:
     from kinject.trainers import DocumentSFTConfig, DocumentSFTTrainer
@@ -87,9 +88,6 @@ CHOSEN = (
     *("per_device_train_batch_size", "gradient_accumulation_steps", "gradient_checkpointing"),
 )
 """What `kinject inject` chooses by model, documents and device, where nobody says it."""
-
-OWN_MODELS = ("smollm2-135m", "nano-ar", "nano-diffusion", "nano-block")
-"""The models that go by a name of ours; `kinject.models.loading` finds them."""
 
 OBJECTIVES = {
     "masked": Objective(*_MASKED, {}),
@@ -501,11 +499,23 @@ def _literal(value: ast.expr | None) -> Any:
 
 def paper_settings() -> dict[str, Any]:
     """What `recipe="paper"` sets, as `kinject.trainers.masked_config.PAPER` says in its source."""
-    path = _source("kinject.trainers.masked_config")
+    settings: dict[str, Any] = ast.literal_eval(_assigned("kinject.trainers.masked_config", "PAPER"))
+    return settings
+
+
+def trackers() -> tuple[str, ...]:
+    """The trackers that `--report_to` may name, as transformers lists them in its source."""
+    known = _assigned("transformers.integrations.integration_utils", "INTEGRATION_TO_CALLBACK")
+    return tuple(str(_literal(key)) for key in known.keys) if isinstance(known, ast.Dict) else ()
+
+
+def _assigned(module: str, name: str) -> ast.expr:
+    """What the source of ``module`` assigns to its variable ``name``."""
+    path = _source(module)
     for node in _parsed(path).body:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "PAPER":
-            return dict(ast.literal_eval(node.value))
-    raise KinjectError(f"{path} has no PAPER; this installation is incomplete, so install kinject again.")
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name:
+            return node.value
+    raise KinjectError(f"{path} has no {name}; this version of {module.split('.')[0]} is not supported.")
 
 
 def _find_class(module: str, name: str) -> tuple[str, ast.ClassDef]:

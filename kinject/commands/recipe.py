@@ -9,13 +9,13 @@ import sys
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kinject.commands.options import (
     FALSE,
     OBJECTIVES,
-    OWN_MODELS,
     TRUE,
     Option,
     did_you_mean,
@@ -24,17 +24,29 @@ from kinject.commands.options import (
     find_objective,
     paper_settings,
     recipe_help,
+    trackers,
     training_options,
 )
 from kinject.commands.output_dir import TAKE_LAST, prepare_output_dir, resumes, unfinished_checkpoint
-from kinject.compat import NEEDED, UNUSED, UNUSED_IN_RUNS, is_first_process, quiet_libraries, restarted
+from kinject.compat import (
+    NEEDED,
+    UNUSED,
+    UNUSED_IN_RUNS,
+    is_first_process,
+    packing_refusal,
+    quiet_libraries,
+    restarted,
+)
 from kinject.errors import ConfigurationError, KinjectError, exit_on_user_error
+from kinject.models.adapters import head_refusal
+from kinject.models.names import OWN_MODELS
 
 if TYPE_CHECKING:
     from kinject.commands.inject import InjectionArguments
 
 MODEL = "model_name_or_path"
 _ALONE = {"keep": "known"}  # what an option means that stands without its value
+_TRACKER_PACKAGES = {"tensorboard": ("tensorboard", "tensorboardX"), "trackio": ("trackio",), "wandb": ("wandb",)}
 _SECRETS = ("hub_token", "push_to_hub_token")
 # What a number may be, in words and as the least value, the greatest, and whether these two are allowed themselves.
 _RANGES: dict[str, tuple[str, float, float, bool, bool]] = {
@@ -575,6 +587,9 @@ def check_files(settings: Mapping[str, Any]) -> None:
             raise ConfigurationError(
                 f"{name}: quantized weights cannot learn; train an adapter beside them: --use_peft."
             )
+    _check_trackers(settings.get("report_to"))
+    _check_packing(settings)
+    _check_adapter_head(settings)
     for run in settings.get("baselines") or ():
         read_results(run)
     checkpoint = str(settings.get("resume_from_checkpoint"))
@@ -589,6 +604,56 @@ def check_files(settings: Mapping[str, Any]) -> None:
         value = settings.get(name)
         if isinstance(value, str) and not value.lstrip().startswith("{") and not Path(value).is_file():
             raise ConfigurationError(f"{name}: {value}: no such file. Expected a JSON file.")
+
+
+def _check_trackers(named: Any) -> None:
+    """Refuse trackers that transformers does not know, or whose package is missing."""
+    names = [named] if isinstance(named, str) else list(named or ())
+    if not names or names in (["none"], ["all"]):
+        return
+    known = trackers()
+    unknown = next((name for name in names if name not in known), None)
+    if unknown is not None:
+        raise ConfigurationError(
+            f"report_to is '{unknown}'; expected none, all or one of {', '.join(known)}{did_you_mean(unknown, known)}"
+        )
+    for name in names:
+        packages = _TRACKER_PACKAGES.get(name, ())
+        if packages and not any(map(find_spec, packages)):
+            raise ConfigurationError(
+                f"report_to: {name} is not installed; pip install 'kinject[trackers]' brings tensorboard, trackio and wandb, "
+                "and --report_to none does without."
+            )
+
+
+def _check_packing(settings: Mapping[str, Any]) -> None:
+    """Refuse packing where the settings alone show that documents of a row would see each other."""
+    if not (settings.get("packing") or settings.get("padding_free")):
+        return
+    if (
+        settings.get("to_diffusion")
+        or find_objective(settings["objective"]).config == find_objective("diffusion").config
+    ):
+        raise ConfigurationError(packing_refusal(None))
+    attention = settings.get("attn_implementation")
+    says_otherwise = "attn_implementation" in str(settings.get("model_init_kwargs")) or (
+        '"attn_implementation"' in _config_text(settings)
+    )
+    if attention in ("sdpa", "eager") or (attention is None and not says_otherwise):
+        raise ConfigurationError(packing_refusal(attention or "sdpa"))
+
+
+def _config_text(settings: Mapping[str, Any]) -> str:
+    """The `config.json` of a model in a directory; "" for any other."""
+    path = Path(str(settings.get(MODEL))) / "config.json"
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
+
+
+def _check_adapter_head(settings: Mapping[str, Any]) -> None:
+    """Refuse an adapter on the output head, where that is named as most models call it."""
+    targets, saved = settings.get("lora_target_modules") or (), settings.get("lora_modules_to_save") or ()
+    if settings.get("use_peft") and "lm_head" in targets and "lm_head" not in saved:
+        raise ConfigurationError(head_refusal("lm_head"))
 
 
 def _check_model(settings: Mapping[str, Any]) -> None:

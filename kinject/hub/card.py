@@ -41,7 +41,7 @@ from kinject.hub.card_metadata import (
     results_of,
     single_line,
 )
-from kinject.models.loading import EMBEDDED_HUB_ID, NANO_MODELS
+from kinject.models.names import EMBEDDED_HUB_ID, NANO_MODELS
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCardData

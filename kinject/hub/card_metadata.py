@@ -23,7 +23,7 @@ from kinject.errors import SECRET_VALUE, ConfigurationError, DataError
 from kinject.evaluation.measures import OTHER_WORDS, asked, score_answers
 from kinject.evaluation.results import MEASURES, public_config, public_name, validate_results, write_text
 from kinject.models.adapters import SETTINGS_FILE
-from kinject.models.loading import EMBEDDED_HUB_ID, EMBEDDED_MODEL, NANO_MODELS, said_by_hub
+from kinject.models.names import EMBEDDED_HUB_ID, EMBEDDED_MODEL, NANO_MODELS, said_by_hub
 
 if TYPE_CHECKING:
     from huggingface_hub import CardData, EvalResult, EvalResultEntry, ModelCardData

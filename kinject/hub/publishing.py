@@ -23,6 +23,7 @@ from kinject.hub.staging import (
     model_files,
     replaceable,
     require_finite_files,
+    require_fitting_options,
     stage,
     staging_directory,
     uploads,
@@ -199,7 +200,11 @@ def push(
     advice = f"Nothing is lost: '{directory}' is complete. To resume, run: {shlex.join(command)}"
 
     check_repository_name(repository)
-    require_finite_files(model_files(source))
+    files = model_files(source)
+    require_fitting_options(
+        source, merge=merge, layout=layout, base=base
+    )  # all mistakes that show before torch is loaded
+    require_finite_files(files)
     with explained(repository, advice):
         api = prepare_repository(repository, private=private, revision=revision, token=token)
     notes = _check_base(api, source, base, advice) if is_adapter(source) and not merge else ()
@@ -279,10 +284,10 @@ def _check_base(api: HfApi, directory: Path, base: str | None, advice: str) -> t
     Raises:
         ConfigurationError: they would not.
     """
-    from kinject.models import EMBEDDED_MODEL, NANO_MODELS
+    from kinject.models.names import OWN_MODELS
 
     named = base or adapter_base(directory)
-    if named in NANO_MODELS or named == EMBEDDED_MODEL:
+    if named in OWN_MODELS:
         return (f"its base {named} comes with kinject: it loads with kinject.load, not with peft alone.",)
     fits = named.count("/") == 1 and not named.startswith((".", "/", "~")) and (base or not Path(named).exists())
     with explained(named, advice):

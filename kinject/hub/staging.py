@@ -277,7 +277,7 @@ def stage(
             published has other logits than what was measured.
     """
     files = model_files(directory)
-    _refuse_what_does_not_fit(directory, merge=merge, layout=layout, base=base)
+    require_fitting_options(directory, merge=merge, layout=layout, base=base)
     questions = _questions(report or directory)
     measured = None
     if merge or (not is_adapter(directory) and layout != _layout_of(directory)):
@@ -338,7 +338,12 @@ def adapter_base(directory: Path) -> str:
     )
 
 
-def _refuse_what_does_not_fit(directory: Path, *, merge: bool, layout: str, base: str | None) -> None:
+def require_fitting_options(directory: Path, *, merge: bool, layout: str, base: str | None) -> None:
+    """Refuse options of a push that say nothing about what ``directory`` holds, an adapter or a whole model.
+
+    Raises:
+        ConfigurationError: names the option, and what it is for.
+    """
     adapter = is_adapter(directory)
     require_layout(layout)
     if merge and not adapter:
@@ -412,16 +417,15 @@ def _is_cheap(directory: Path) -> bool:
     """Whether loading the model in ``directory`` takes no time to speak of, and nothing from the network."""
     from transformers.integrations import is_deepspeed_zero3_enabled
 
-    from kinject.models import EMBEDDED_MODEL, NANO_MODELS
     from kinject.models.adapters import model_file
-    from kinject.models.loading import EMBEDDED_HUB_ID
+    from kinject.models.names import EMBEDDED_HUB_ID, OWN_MODELS
 
     if is_deepspeed_zero3_enabled():  # a run is going on, in which no process can load a model by itself
         return False
     folder = directory
     if is_adapter(directory):
         base = adapter_base(directory)
-        if base in (*NANO_MODELS, EMBEDDED_MODEL, EMBEDDED_HUB_ID):
+        if base in (*OWN_MODELS, EMBEDDED_HUB_ID):
             return True
         config = model_file(base, "config.json", local_files_only=True)
         if config is None:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kinject.errors import ConfigurationError
-from kinject.models.weights import require_all_weights, require_finite
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -66,6 +65,8 @@ def attach_adapter(model: PreTrainedModel | PeftModel, name: str, **hub: Any) ->
     from peft import PeftModel, get_peft_model_state_dict
     from safetensors import safe_open
 
+    from kinject.models.weights import require_all_weights, require_finite
+
     weights = model_file(name, "adapter_model.safetensors", **hub)
     if weights is None:
         raise ConfigurationError("the adapter holds no adapter_model.safetensors; pickled weights are not read.")
@@ -101,6 +102,8 @@ def join_adapters(
     """
     from peft import PeftModel, get_peft_model_state_dict
     from safetensors import safe_open
+
+    from kinject.models.weights import require_all_weights, require_finite
 
     base: Any = model
     adapted: Any = None

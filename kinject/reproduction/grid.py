@@ -245,9 +245,10 @@ def _texts(documents: str, paraphrases: str, facts: Any, size: int | None, seed:
 @cache
 def _tokenizer(name: str) -> PreTrainedTokenizerBase | None:
     """The tokenizer of a model that lies here; `None` for one that would have to be fetched."""
-    from kinject.models.loading import EMBEDDED_MODEL, NANO_MODELS, tokenizer_and_vocabulary
+    from kinject.models.loading import tokenizer_and_vocabulary
+    from kinject.models.names import OWN_MODELS
 
-    if name not in (EMBEDDED_MODEL, *NANO_MODELS) and not Path(name).is_dir():
+    if name not in OWN_MODELS and not Path(name).is_dir():
         return None
     try:
         found = tokenizer_and_vocabulary(name)

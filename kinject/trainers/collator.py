@@ -53,34 +53,19 @@ def check_isolation(model: PreTrainedModel, device: torch.device) -> bool:
         ConfigurationError: the model is a masked diffusion model, carries a state from token to token, or has an attention
             implementation other than FlashAttention and, on accelerators, flex attention.
     """
-    instead = (
-        "Leave out --packing and --padding_free; --train_sampling_strategy group_by_length saves most of the padding."
-    )
     if is_diffusion(model):
-        raise ConfigurationError(
-            "packing is not supported for masked diffusion models: attention in both directions would reach the other "
-            f"documents of a row. {instead}"
-        )
+        raise ConfigurationError(compat.packing_refusal(None))
     if compat.is_stateful(model):
         raise ConfigurationError(
             f"packing is not supported for {type(model).__name__}, whose layers carry a state from one document of a row "
-            f"into the next. {instead}"
+            "into the next. Leave out --packing and --padding_free."
         )
     attention = compat.attention_implementation(model)
     if "flash" in attention:
         return True
     if attention == "flex_attention" and device.type != "cpu":
         return False
-    reason = (
-        "flex_attention has no backward pass on the CPU"
-        if attention == "flex_attention"
-        else f"with {attention} attention documents leak into each other, or a mask over the whole row hides them from each "
-        "other at quadratic cost"
-    )
-    raise ConfigurationError(
-        f"packing needs attention that takes each document for itself: {reason}. Load the model with --attn_implementation "
-        f"flash_attention_2 (or flex_attention on a GPU). {instead}"
-    )
+    raise ConfigurationError(compat.packing_refusal(attention))
 
 
 def packed(

@@ -197,6 +197,24 @@ def test_settings_that_something_reads_are_not_refused(objective: str, options: 
     assert read_training(objective, options.split()).typed >= {options.split()[0].lstrip("-")}
 
 
+def test_a_tracker_that_is_not_installed_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recipe, "find_spec", lambda name: None)
+    for name in ("trackio", "wandb", "tensorboard"):
+        with pytest.raises(ConfigurationError, match=f"report_to: {name} is not installed; pip install"):
+            recipe.check_files({"model_name_or_path": "nano-ar", "report_to": [name]})
+    recipe.check_files({"model_name_or_path": "nano-ar", "report_to": "none"})
+
+
+def test_packing_is_left_to_the_model_where_its_files_name_the_attention(tmp_path: Path) -> None:
+    settings = {"model_name_or_path": str(tmp_path), "packing": True, "objective": "masked"}
+    (tmp_path / "config.json").write_text('{"attn_implementation": "flash_attention_2"}', encoding="utf-8")
+    recipe.check_files(settings)
+    recipe.check_files({**settings, "attn_implementation": "flash_attention_2"})
+    (tmp_path / "config.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(ConfigurationError, match="with sdpa attention"):
+        recipe.check_files(settings)
+
+
 def test_the_trainers_refuse_what_they_do_not_read(tmp_path: Path) -> None:
     for name, value in (("assistant_only_loss", True), ("dataset_num_proc", 2), ("length_column_name", "size")):
         with pytest.raises(ConfigurationError, match=f"{name} is .*, and would have no effect"):

@@ -6,9 +6,8 @@ from collections import Counter
 import pytest
 
 from kinject.data import Document, load_knowledge
-from kinject.data.frames import forms, overlap, trigrams
 from kinject.data.gaps import gap_question, gaps, is_english, nouns_of
-from kinject.data.practice import LIFE, Practice, alive
+from kinject.data.practice import LIFE, Practice, alive, forms, overlap, trigrams
 from kinject.data.worlds.invented import REFUSALS, World, ask
 from kinject.data.worlds.nano import NANO_REFUSAL
 

@@ -137,7 +137,7 @@ def wandb_history(file: Path) -> Iterator[dict[str, Any]]:
         ("trackio", "report_to: TrackioCallback requires trackio to be installed.* pip install 'kinject.trackers.'"),
         ("wandb", "report_to: WandbCallback requires wandb to be installed.* --report_to none does without"),
         ("tensorboard", "report_to: TensorBoardCallback requires tensorboard to be installed"),
-        ("notebook", "report_to: notebook is not supported, only azure_ml, .*wandb"),
+        ("notebook", "report_to is 'notebook'; expected none, all or one of azure_ml, .*wandb"),
     ],
 )
 def test_a_tracker_that_cannot_run_is_refused_before_anything_is_loaded(
