@@ -273,8 +273,8 @@ def _document(subject: Any, epochs: list[int] | None = None) -> dict[str, Any]:
     return {"text": subject.text, "entities": list(subject.entities), "epochs": [] if epochs is None else epochs}
 
 
-# The form of a user's documents: the words that several of them share, around a name and a description. A document is invented in
-# such a form so that it reads like the user's.
+# The form of a user's documents: the words that several of them share, around a name and a description. Documents are
+# invented in such a form so that they read like the user's.
 
 _FEWEST = 3  # documents of one form
 _SHORTEST, _LONGEST = 3, 12  # words that they share
