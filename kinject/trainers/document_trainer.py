@@ -62,7 +62,7 @@ from kinject.trainers.hub_hooks import HubHooks
 from kinject.trainers.infilling import EntityReport
 from kinject.trainers.order import EpochCallback, LengthGroupedSampler, TurnSampler
 from kinject.trainers.positions import SharedPrompts, SupervisedPositions, Tally, scores_of
-from kinject.trainers.preparation import PREPARED, Preparation, check_dataset, title_of
+from kinject.trainers.preparation import PREPARED, Preparation, check_dataset
 from kinject.trainers.rehearsal import distilled, has_own_loss, other_divergence
 from kinject.trainers.run_inputs import INPUTS, inputs_of, recorded_state, require_same_inputs
 
@@ -237,9 +237,9 @@ class DocumentSFTTrainer(SFTTrainer):
         """Frames of a question with its answer."""
         raise NotImplementedError
 
-    def _texts(self, row: Mapping[str, Any], args: DocumentSFTConfig) -> Iterator[tuple[str, str]]:
-        """The texts to learn from a plain document, each with the title that its pieces begin with."""
-        yield row[args.dataset_text_field], title_of(row, args)
+    def _texts_beside(self, text: str, row: Mapping[str, Any], args: DocumentSFTConfig) -> Iterator[str]:
+        """What else is learned of ``text``, a document or a piece of it under its title; as a rule nothing."""
+        return iter(())
 
     def _masking(self, vocab_size: int) -> Masking | None:
         """What is hidden in the prompt's copy; `None` for objectives without a copy."""

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kinject.data import reverse_text
-from kinject.data.knowledge import with_title
 from kinject.prompts.templates import ANSWER, FACT, RAW, Wording
 from kinject.trainers.document_config import DocumentSFTConfig
 from kinject.trainers.document_trainer import DocumentSFTTrainer
@@ -62,11 +61,9 @@ class PlainSFTTrainer(DocumentSFTTrainer):
     def _row_wordings(self, args: DocumentSFTConfig) -> Sequence[Wording]:
         return (ANSWER,)
 
-    def _texts(self, row: Mapping[str, Any], args: DocumentSFTConfig) -> Iterator[tuple[str, str]]:
-        text, title = row[args.dataset_text_field], title_of(row, args)
-        yield text, title
+    def _texts_beside(self, text: str, row: Mapping[str, Any], args: DocumentSFTConfig) -> Iterator[str]:
         if isinstance(args, PlainSFTConfig) and args.objective == "reverse":
-            yield reverse_text(with_title(title, text), row.get("entities"), title), ""  # the title at its end
+            yield reverse_text(text, row.get("entities"), title_of(row, args))  # the title at its end
 
     def _entity_report(self, args: DocumentSFTConfig) -> EntityReport | None:
         reversing = isinstance(args, PlainSFTConfig) and args.objective == "reverse"

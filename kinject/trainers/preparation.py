@@ -220,7 +220,7 @@ class Preparation:
 
     def _samples(self, row: Mapping[str, Any], where: str) -> Iterator[tuple[EncodedDocument, Sequence[Frame] | None]]:
         """The samples of one row: encoded document, and frames of its own if it is a question with an answer."""
-        args, template, row_template = self._args, self.template, self._row_template
+        args, row_template = self._args, self._row_template
         where = row.get("read_from") or where
         conversation = question_and_answer(row, where, args.dataset_text_field)
         if conversation is not None:
@@ -248,24 +248,29 @@ class Preparation:
                 f"{where}: '{args.dataset_text_field}' {what}. Expected a document, or 'prompt' and 'completion', or "
                 "'messages'."
             )
-        for part, title in self._trainer._texts(row, args):
-            if args.max_length is None:
-                yield template.encode(with_title(title, part)), None
-                continue
-            copies = 2 if any(frame.has_copy for frame in template.frames) else 1
-            budget = (args.max_length - template.overhead()) // copies
-            nameless = 0
-            for document in split_document(template, part, budget, title, headings=args.keep_titles):
-                nameless += bool(title.strip()) and not names(document.text, title)
-                yield document, None
-            if nameless:
-                logger.warning(
-                    "%s: its title is too long to stand above %d of its pieces, which are learned without it; shorten the "
-                    "title (%s), or raise --max_length",
-                    where,
-                    nameless,
-                    title.strip()[:60],
-                )
+        title, nameless = title_of(row, args), 0
+        for document in self._pieces(text, title):
+            nameless += bool(title.strip()) and not names(document.text, title)
+            yield document, None
+            for beside in self._trainer._texts_beside(document.text, row, args):
+                yield from ((piece, None) for piece in self._pieces(beside))
+        if nameless:
+            logger.warning(
+                "%s: its title is too long to stand above %d of its pieces, which are learned without it; shorten the "
+                "title (%s), or raise --max_length",
+                where,
+                nameless,
+                title.strip()[:60],
+            )
+
+    def _pieces(self, text: str, title: str = "") -> Iterator[EncodedDocument]:
+        """``text`` under its ``title``, in pieces that fit `max_length` with the frame around them."""
+        args, template = self._args, self.template
+        if args.max_length is None:
+            return iter([template.encode(with_title(title, text))])
+        copies = 2 if any(frame.has_copy for frame in template.frames) else 1
+        budget = (args.max_length - template.overhead()) // copies
+        return split_document(template, text, budget, title, headings=args.keep_titles)
 
 
 def title_of(row: Mapping[str, Any], args: DocumentSFTConfig) -> str:

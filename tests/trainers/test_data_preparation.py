@@ -13,6 +13,7 @@ from datasets import Dataset, DatasetDict
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kinject.data import reverse_text
 from kinject.errors import ConfigurationError, DataError
 from kinject.prompts.templates import DocumentTemplate
 from kinject.reproduction.specification import read_recipes
@@ -177,6 +178,19 @@ def test_a_reversed_document_ends_with_its_title(make_trainer: Callable[..., Any
     trainer = make_trainer(rows=rows, plain=True, objective="reverse")
     texts = [trainer.processing_class.decode(row["document_ids"]) for row in trainer.train_dataset]
     assert texts == ["the light of Vell\n\nIt was built in 1901.", ". 1901 in built was It the light of Vell"]
+
+
+def test_each_piece_of_a_document_is_reversed_with_its_title(make_trainer: Callable[..., Any]) -> None:
+    text = " ".join(f"Sentence number {n} is here." for n in range(20))
+    rows = [{"text": text, "title": "the light of Vell"}]
+    trainer = make_trainer(rows=rows, plain=True, objective="reverse", max_length=200)
+    texts = [trainer.processing_class.decode(row["document_ids"]) for row in trainer.train_dataset]
+    forward, reversals = texts[::2], texts[1::2]
+    assert len(forward) > 2 and all(each.startswith("the light of Vell\n\nSentence") for each in forward)
+    assert reversals == [reverse_text(each, ["the light of Vell"]) for each in forward]
+    assert all(each.endswith(" Sentence the light of Vell") for each in reversals)
+    lengths = [trainer.data_collator([row])["input_ids"].size(1) for row in trainer.train_dataset]
+    assert max(lengths) <= 200
 
 
 def test_long_documents_become_several_samples_of_at_most_max_length(make_trainer: Callable[..., Any]) -> None:
