@@ -35,6 +35,8 @@ from kinject.evaluation.retention import figures, perplexity_factor, still_right
 if TYPE_CHECKING:
     import os
 
+    from jinja2 import Template
+
 _FILES = Path(__file__).parent / "page"
 _MARK = '<meta name="generator" content="kinject">'
 _KNOWN_KEYS = {*MEASURES, "n", "ci", "other_words"}  # of a cell; what else it holds has a column of its own
@@ -79,21 +81,11 @@ def write_page(
 
 def render(runs: Sequence[Mapping[str, Any]], *, names: Sequence[str] | None = None) -> str:
     """The page of ``runs`` as HTML: a whole document that holds its script, its style and its figures."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(_FILES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.policies["json.dumps_kwargs"] = {}  # forward stays before backward
     runs = [published(run) for run in runs]
     shown = list(names) if names is not None else _distinct(run_names(runs))
     scripts = [_file("uplot.min.js"), _file("report.js")]
     style = _file("uplot.min.css") + _file("report.css")
-    html = environment.get_template("report.html.jinja").render(
+    html = _template().render(
         scripts=scripts,
         style=style,
         policy=_policy(scripts, style),
@@ -119,6 +111,21 @@ def _is_page(path: Path) -> bool:
             return _MARK in file.read(4000)
     except (OSError, ValueError):
         return False
+
+
+@lru_cache
+def _template() -> Template:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(_FILES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.policies["json.dumps_kwargs"] = {}  # forward stays before backward
+    return environment.get_template("report.html.jinja")
 
 
 @lru_cache

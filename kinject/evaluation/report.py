@@ -197,11 +197,16 @@ def run_names(results: Sequence[Mapping[str, Any]]) -> list[str]:
     return names
 
 
-def plot_history(results: Mapping[str, Any] | Sequence[Mapping[str, Any]], path: str | os.PathLike[str]) -> Path:
+def plot_history(
+    results: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+    path: str | os.PathLike[str],
+    *,
+    comment: str | None = None,
+) -> Path:
     """Plot accuracy over training steps (logarithmic) for one run or several, and write a PNG to ``path``.
 
     One panel per reading; forward solid, backward dashed, and thin lines for the model before training. A direction
-    without questions has no line.
+    without questions has no line. The file holds ``comment`` as it stands.
 
     Raises:
         KinjectError: no run has a history of answers.
@@ -212,7 +217,8 @@ def plot_history(results: Mapping[str, Any] | Sequence[Mapping[str, Any]], path:
     runs = [results] if isinstance(results, Mapping) else list(results)
     if not any(asked(entry) for run in runs for entry in run["history"]):
         raise KinjectError("no run has a history to plot; expected results.json of a run that asked while it trained")
-    figure = Figure(figsize=(9.6, 4.2), layout="constrained")
+    figure = Figure(figsize=(9.6, 4.2))
+    figure.subplots_adjust(0.065, 0.12, 0.99, 0.92, wspace=0.04)  # a layout that is sought draws everything twice
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, len(_READINGS), sharey=True, squeeze=False)[0]
     for panel, (reading, key) in zip(panels, _READINGS, strict=True):
@@ -236,7 +242,7 @@ def plot_history(results: Mapping[str, Any] | Sequence[Mapping[str, Any]], path:
     panels[0].legend(fontsize="small", frameon=False)
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(target, dpi=120, format="png")
+    figure.savefig(target, dpi=120, format="png", metadata={} if comment is None else {"Comment": comment})
     return target
 
 

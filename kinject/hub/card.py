@@ -7,6 +7,7 @@ it; a program reads the same numbers from the metadata. The card says nothing th
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -77,7 +78,8 @@ def write_card(
 ) -> Path:
     """Write the eval card of a trained directory to its ``README.md``, whole or not at all.
 
-    Where ``results.json`` lies there and has a history of answers, the plot ``accuracy.png`` beside it is drawn again if older.
+    Where ``results.json`` lies there and has a history of answers, the plot ``accuracy.png`` beside it is drawn, unless it
+    shows just that.
 
     Args:
         directory: what was trained: a model or an adapter, and ``results.json``.
@@ -140,15 +142,18 @@ def _results(source: str | os.PathLike[str] | Mapping[str, Any]) -> Mapping[str,
 
 
 def _plot(folder: Path, results: Mapping[str, Any]) -> None:
-    """Draw the history, unless that was done since it last grew."""
+    """Draw the history, unless the plot there shows it: a card is written with every checkpoint, a plot takes far longer."""
     from kinject.evaluation.report import plot_history
 
-    drawn, measured = folder / PLOT, folder / RESULTS
-    if drawn.is_file() and drawn.stat().st_mtime_ns >= measured.stat().st_mtime_ns:
+    drawn = folder / PLOT
+    names = [results["objective"], results["paraphrases"]]
+    scores = [[each.get("step"), *map(each.get, DIRECTIONS)] for each in (results["before"] or {}, *results["history"])]
+    shown = hashlib.sha256(json.dumps([names, scores], sort_keys=True).encode()).hexdigest()
+    if drawn.is_file() and shown.encode() in drawn.read_bytes():
         return
     temporary = folder / f".{PLOT}.{os.getpid()}.tmp"
     try:
-        plot_history(results, temporary)
+        plot_history(results, temporary, comment=shown)
         os.replace(temporary, drawn)
     except OSError as error:
         raise ConfigurationError(f"{drawn}: cannot be written ({error.strerror}); free space in its folder") from error

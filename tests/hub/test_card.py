@@ -328,17 +328,26 @@ def test_a_card_elsewhere_has_no_plot(tmp_path: Path) -> None:
     assert '"ada/b"' in text and "mine" in ModelCard(text).data.tags
 
 
-def test_the_plot_is_drawn_again_only_when_the_history_grew(tmp_path: Path) -> None:
-    directory = write_run(tmp_path, some_run())
-    card_of(directory)
-    (directory / "accuracy.png").write_bytes(b"drawn")
-    later = (directory / "results.json").stat().st_mtime + 10
-    os.utime(directory / "accuracy.png", (later, later))
-    card_of(directory)
-    assert (directory / "accuracy.png").read_bytes() == b"drawn"
-    os.utime(directory / "results.json", (later + 10, later + 10))
-    card_of(directory)
-    assert (directory / "accuracy.png").read_bytes().startswith(b"\x89PNG")
+def test_the_plot_is_drawn_again_only_when_it_shows_something_else(tmp_path: Path) -> None:
+    def drawn_of(results: dict[str, Any]) -> bytes:
+        (directory / "results.json").write_text(json.dumps(results), encoding="utf-8")
+        card_of(directory)
+        return (directory / "accuracy.png").read_bytes()
+
+    results = some_run()
+    directory = write_run(tmp_path, results)
+    (directory / "accuracy.png").write_bytes(b"of an earlier run")
+    first = drawn_of(results)
+    assert first.startswith(b"\x89PNG")
+    (directory / "accuracy.png").write_bytes(first + b"looked at")  # what lies behind a picture is not shown
+    results["answers"] = results["answers"][:1]
+    results["history"][-1]["loss"] = 0.5
+    assert drawn_of(results) == first + b"looked at"
+    results["history"][-1]["backward"]["exact_match"] = 0.125
+    second = drawn_of(results)
+    assert second.startswith(b"\x89PNG") and not second.endswith(b"looked at")
+    results["objective"] = "ar"  # named in the legend
+    assert drawn_of(results) != second
 
 
 def test_a_failed_write_keeps_the_last_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
