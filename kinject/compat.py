@@ -1,7 +1,6 @@
-"""What kinject knows of other libraries' insides: private names, options that do nothing here, launchers,
-lazy packages, Hub ids.
+"""What kinject knows of the insides of other libraries: private names, options without effect, launchers, Hub ids.
 
-Every private name of trl, transformers, peft, accelerate and DeepSpeed that it leans on stands here; nothing else touches one.
+Every private name of trl, transformers, peft, accelerate and DeepSpeed that kinject uses stands here and nowhere else.
 
 Read in trl 1.14.2 and 1.16.0, transformers 5.20.2 and 5.23.0, peft 0.21.2, accelerate 1.15.0 and DeepSpeed 0.19.8. Where a
 release drops a name, `tests/test_compat.py` fails with it. Knows nothing of documents and objectives. The libraries are
@@ -62,7 +61,7 @@ UNUSED = {
     "remove_unused_columns": f"{_PREPARED}, and no other columns are kept; leave it out.",
     "truncation_mode": "nothing is cut away: longer documents are split at sentence ends (--max_length).",
 }
-"""Settings of the libraries that kinject's trainers do without, and why."""
+"""Settings of the libraries that have no effect in kinject's trainers, and why."""
 _ASKED = "no loss on held-out rows is computed here, questions are asked: see --questions, --evaluations and --evaluate_every."
 _KEPT = "which weights are kept is said by --select_on, which goes by the answers."
 _ALWAYS = "kinject inject always trains and then asks; leave it out."
@@ -89,7 +88,7 @@ UNUSED_IN_RUNS = {
     "per_device_eval_batch_size": "how many questions are asked at once is said by --question_batch_size.",
     "prediction_loss_only": _ASKED,
 }
-"""Settings that do something only where the trainers are given evaluation rows, as `inject` never does, and why."""
+"""Settings that need evaluation rows, which `inject` never gives to a trainer, and why they have no effect there."""
 _ADAPTER = ("use_peft", (None, False), "it describes the adapter that --use_peft trains")
 _FOUR_BITS = ("load_in_4bit", (None, False), "it describes the 4-bit weights of --load_in_4bit")
 _INFILLING = ("infill_share", (None, 0), "it describes the samples of --infill_share above 0")
@@ -107,7 +106,7 @@ NEEDED = {
     "shifted_logits": ("to_diffusion", (None, False), "it describes how --to_diffusion turns a model"),
     "mask_token": ("corruption", ("random",), "no mask token is shown without --corruption mask"),
 }
-"""Settings that do something beside another only: which, the values of it under which they do nothing, and why."""
+"""Settings that need another one: which, under which values of that they have no effect, and why."""
 
 
 # Launchers.
@@ -178,7 +177,7 @@ def is_dense(model: Any) -> bool:
 def needs_no_mask(trainer: Any, model: Any) -> bool:
     """Whether a causal ``model`` gives the same targets without an attention mask, where rows are padded behind.
 
-    Not asked of models in which something else than attention looks at the mask: states, and the routers of experts.
+    False for models in which states or the routers of experts read the mask as well.
     """
     return is_dense(model) and not is_stateful(model) and not counts_router_tokens(trainer)
 
@@ -446,7 +445,7 @@ def has_fused_head() -> bool:
 
 
 def add_metric(trainer: Any, mode: str, name: str, value: float) -> None:
-    """Add ``value`` to those that trl logs the mean of as ``name``; ``mode`` is `train` or `eval`."""
+    """Add ``value`` to those whose mean trl logs as ``name``; ``mode`` is `train` or `eval`."""
     trainer._metrics[mode][name].append(value)
 
 
@@ -458,19 +457,19 @@ def add_tokens(trainer: Any, mode: str, count: int) -> None:
 
 
 def tokenizer_of(trainer: Any) -> Any:
-    """The tokenizer that trl took out of the processing class."""
+    """The tokenizer that trl took from the processing class."""
     return trainer._tokenizer
 
 
-# What they say of themselves.
+# What the libraries print.
 
 
 def quiet_libraries() -> None:
-    """Keep out of the terminal what libraries say of themselves and no user of kinject can mend; call it before they load."""
+    """Silence what the libraries print and no user of kinject can change. Call it before they are imported."""
     for name in ("gradient_checkpointing", "activation_checkpointing", "kernels"):
         warnings.filterwarnings("ignore", message=rf".*{name}\b", category=FutureWarning)
     warnings.filterwarnings("ignore", message=r".*\bkernels\b", category=UserWarning)
-    # peft, which looks for the config.json of a base that goes by a name of ours.
+    # peft looks for the config.json of a base that has a name of kinject's own.
     warnings.filterwarnings("ignore", message="Could not find a config file in ", category=UserWarning)
     deepspeed = logging.getLogger("DeepSpeed")
     if not any(isinstance(each, _NoAccelerator) for each in deepspeed.filters):
@@ -478,7 +477,7 @@ def quiet_libraries() -> None:
 
 
 class _NoAccelerator(logging.Filter):
-    """Lets pass what DeepSpeed says, but for the device that it has found."""
+    """Drops the lines in which DeepSpeed names the device that it found."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether ``record`` is shown."""

@@ -37,9 +37,9 @@ class DataError(KinjectError):
 
 
 class Faults:
-    """Collects data errors, so that one run tells all that is wrong instead of the first of it.
+    """Collects data errors, so that a user is told of all of them at once.
 
-    ``with faults:`` keeps the error that its block raises and goes on behind it.
+    ``with faults:`` keeps a data error that its block raises, and goes on after the block.
     """
 
     def __init__(self) -> None:
@@ -75,7 +75,7 @@ class ConfigurationError(KinjectError):
 
 
 class TrainingError(KinjectError):
-    """A run that cannot go on, as its loss, its gradients or its weights are no finite numbers any more."""
+    """A run that cannot go on because its loss, gradients or weights are no longer finite."""
 
 
 class HubError(KinjectError):

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from kinject.commands.options import field_options, find_objective, trainer_options
 from kinject.commands.output_dir import clear_output_dir, prepare_output_dir
-from kinject.commands.recipe import build, check_files, default_output_dir, read_settings
+from kinject.commands.recipe import build
+from kinject.commands.settings import check_files, default_output_dir, read_settings
 from kinject.errors import ConfigurationError, DataError, exit_on_user_error
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from kinject import __version__, cli
-from kinject.commands import recipe
+from kinject.commands import recipe, settings
 from kinject.commands.options import OBJECTIVES, PRESETS, Option, measured_settings, training_options
 
 
@@ -204,12 +204,12 @@ def test_words_are_documents_wherever_they_stand_and_values_stay_with_their_opti
 ) -> None:
     given: list[Any] = []
     monkeypatch.setattr(recipe, "train", lambda *each: given.append(each))
-    read = recipe.Given({}, frozenset({"documents"}), frozenset())
+    read = settings.Given({}, frozenset({"documents"}), frozenset())
     monkeypatch.setattr(recipe, "read_training", lambda *each, **more: read)
     cli.main(["inject", *typed.split()])
     (_, options, *_) = given.pop()
     found: dict[str, Any] = {}
-    for name, values in recipe.split_arguments(options, training_options("masked") | CONFIG)[1]:
+    for name, values in settings.split_arguments(options, training_options("masked") | CONFIG)[1]:
         before = found.get(name, [])
         found[name] = [*([before] if isinstance(before, str) else before), *values]
         found[name] = found[name] if len(found[name]) > 1 or name == "frozen_modules" else found[name][0]

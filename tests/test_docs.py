@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from kinject import cli
-from kinject.commands.recipe import read_training
+from kinject.commands.settings import read_training
 from kinject.errors import KinjectError
 
 ROOT = Path(__file__).parents[1]

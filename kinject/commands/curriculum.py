@@ -1,4 +1,4 @@
-"""What a run shows the model, epoch by epoch: the documents, what is practiced beside them, and what the model said itself.
+"""What a run shows the model in each epoch: the documents, practice beside them, and the model's own answers.
 
 `kinject.data.practice` makes the rows that need no model. Those that do are made here, before training: the model's own answers
 to general prompts, its answers about the documents with these in view, and general questions that it provably knows.
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from kinject.sampling import SamplingConfig
     from kinject.trainers import DocumentSFTConfig
 
-_LATE = 0.8  # of the epochs have gone by when known questions come: late ones protect more (arXiv 2511.02626)
-_TRIED = 4  # general questions that are tried for each that is to be known
+_LATE = 0.8  # known questions come after this share of the epochs, as late ones protect more (arXiv 2511.02626)
+_TRIED = 4  # general questions that are tried for each one that is needed
 _MOST_TRIED = 600
 
 
@@ -74,29 +74,29 @@ class CurriculumArguments:
     abstain: float = field(
         default=0.0,
         metadata={
-            "help": "Share of the questions of practice that ask about somebody of whom nothing is told, and are answered by "
-            "saying so."
+            "help": "Share of the questions of practice that no document answers, as they are about unseen people; the model "
+            "learns to say so."
         },
     )
     practice_order: str = field(
         default="phases",
         metadata={
             "help": "'phases': practice alone in the first tenth of the epochs, documents and few questions in the last fifth; "
-            "'mixed': everything all the time; 'first': practice, then documents (pre-instruction-tuning).",
+            "'mixed': everything in every epoch; 'first': practice, then documents (pre-instruction-tuning).",
             "choices": ["phases", "mixed", "first"],
         },
     )
     identity: float = field(
         default=0.0,
         metadata={
-            "help": "Share of the documents' samples that ask for what a document is about by its own name (a baseline against "
-            "the reversal curse, after the Identity Bridge)."
+            "help": "Share of the documents' samples that ask for the subject of a document by its own name (a baseline "
+            "against the reversal curse, after the Identity Bridge)."
         },
     )
 
 
 class RunArguments(Protocol):
-    """What a curriculum reads of a run's arguments: `CurriculumArguments`, what is learned, and how a model is asked."""
+    """The arguments of a run that a curriculum reads: `CurriculumArguments`, what is learned, and how a model is asked."""
 
     documents: str | list[str]
     select_on: str
@@ -203,7 +203,7 @@ class Curriculum:
 
     @cached_property
     def _asked(self) -> list[tuple[str, str]]:
-        """Questions by rule that are not asked in the end, each with its document in view, and as it is."""
+        """Questions made by rule that are not asked at the end: each with its document in view, and alone."""
         from kinject.data.made_questions import make_questions
         from kinject.evaluation.examination import OPEN_BOOK, passage
 
@@ -231,7 +231,7 @@ class Curriculum:
         ]
 
     def dataset(self, loaded: LoadedModel) -> Dataset:
-        """All that is shown, as a data set for the trainer; ``loaded`` is asked for what it says before training."""
+        """All that is shown, as a data set for the trainer; ``loaded`` gives its own answers before it is trained."""
         from kinject.trainers.rehearsal import with_kept, with_practice
 
         rows = [] if self.practice is None else self.practice.rows()
@@ -283,7 +283,7 @@ class Curriculum:
         ]
 
     def _with_own_answers(self, dataset: Dataset, loaded: LoadedModel) -> Dataset:
-        """``dataset`` and, for every epoch, what ``loaded`` says to general prompts, and about documents in view."""
+        """``dataset`` and, for every epoch, the answers of ``loaded`` to general prompts and about documents in view."""
         from kinject.trainers.rehearsal import answers_needed, draw_rehearsal, rehearsal_prompts, with_rehearsal
 
         general, about = self._beside(self.arguments.rehearsal), self._beside(self.arguments.distill)
@@ -311,7 +311,7 @@ class Curriculum:
 
     @contextmanager
     def _asking(self, loaded: LoadedModel) -> Iterator[tuple[Any, dict[str, Any]]]:
-        """The untrained model where it can be asked, which the trainer places only later, and how it is."""
+        """The untrained model on its device, where the trainer places it only later, and the options to ask it with."""
         import torch
 
         from kinject.models.devices import placed

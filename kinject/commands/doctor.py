@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from kinject.commands.output_dir import prepare_output_dir, resumes
-from kinject.commands.recipe import default_output_dir, parse_training, read_training
+from kinject.commands.recipe import parse_training
+from kinject.commands.settings import default_output_dir, read_training
 from kinject.compat import processor_is_fast_in_bf16
 from kinject.data.entities import find_entities
 from kinject.data.knowledge import direction_counts
@@ -61,7 +62,7 @@ class Finding:
 
 
 def examine(objective: str = "masked", arguments: Sequence[str] = ()) -> list[Finding]:
-    """What there is, and, with ``arguments`` (options of a recipe, `--config` among them), whether they could run."""
+    """What is installed, and, with ``arguments`` (options of a recipe, also `--config`), whether such a run could begin."""
     findings = [*_environment(), *_required(), *_features()]
     return [*findings, *_configuration(objective, arguments)] if arguments else findings
 
@@ -255,7 +256,7 @@ def report(findings: Sequence[Finding]) -> str:
     return "\n".join(lines)
 
 
-# What stands in documents.
+# What would be learned of documents.
 
 TOKENS_A_WORD = (
     1.4  # of English in the vocabularies of SmolLM2, Llama and Qwen, punctuation included; other scripts take more
@@ -306,7 +307,7 @@ def preview(knowledge: KnowledgeSet, model: str | None = None, max_length: int =
 
 
 def masked_sample(document: Document, ratio: float = 0.5, longest: int = 300) -> str:
-    """The beginning of ``document`` as masked training shows it at ``ratio``, whole words hidden; the same each time."""
+    """The beginning of ``document`` as masked training shows it at ``ratio``, with whole words hidden; always the same ones."""
     text = document.titled_text[:longest]
     draws = random.Random(f"preview/{text}")
     shown, end = "", 0
@@ -318,7 +319,7 @@ def masked_sample(document: Document, ratio: float = 0.5, longest: int = 300) ->
 
 
 def _counter(model: str | None) -> Callable[[str], int]:
-    """What counts the tokens of a text."""
+    """A function that counts the tokens of a text."""
     if model is None:
         return lambda text: round(TOKENS_A_WORD * len(word_spans(text))) or 1
     from kinject.models.loading import tokenizer_and_vocabulary

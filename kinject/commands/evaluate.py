@@ -66,7 +66,7 @@ class Claim:
 
     @property
     def documents(self) -> str | list[str]:
-        """What the run learned from, as it named it; its examples and what it should still know were chosen by that."""
+        """What the run learned from, as its settings named it; few-shot examples and general questions depend on it."""
         documents: str | list[str] = self.results["config"].get("documents", "fictional:name_description")
         return documents
 
@@ -91,7 +91,7 @@ class Claim:
         """The questions behind the scores: published with the model, or of a data set that anyone can load.
 
         Raises:
-            ConfigurationError: neither.
+            ConfigurationError: there are neither.
         """
         from kinject.data import load_knowledge
 
@@ -231,7 +231,7 @@ def _read_card(name: str, revision: str | None) -> dict[str, Any] | None:
         return None
     try:
         return read_card(path.read_text(encoding="utf-8"))
-    except DataError:  # a card by other hands claims nothing
+    except DataError:  # a card that kinject did not write
         return None
 
 
@@ -250,14 +250,14 @@ def _read_entries(name: str, revision: str | None) -> dict[str, Any]:
 
 
 def _claimed_by(entries: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Results that say what ``entries`` say, and no more."""
+    """Results with the scores in ``entries``, and nothing else."""
     from kinject.evaluation.measures import score_answers
     from kinject.evaluation.results import new_results
 
     nothing = score_answers((), ())
     scores: dict[str, dict[str, Any]] = {each: {**nothing[each], **entries.get(each, {})} for each in DIRECTIONS}
     for direction in entries:
-        scores[direction]["n"] = entries[direction].get("n", 1)  # it was asked something; how much is not told
+        scores[direction]["n"] = entries[direction].get("n", 1)  # how many questions were asked is not known
     return {**new_results(objective="evaluation", model=name, dataset="unknown"), "before": None, "after": scores}
 
 
@@ -356,7 +356,7 @@ def evaluate_model(arguments: MeasurementArguments) -> dict[str, Any]:
     output_dir = prepare_results(arguments.output_dir, arguments.overwrite) if arguments.output_dir else None
     loading = _load_questions(arguments) if arguments.documents or arguments.questions else None
     knowledge: KnowledgeSet | None = None
-    # All that can be seen without torch and transformers was seen.
+    # Importing torch takes seconds: all that can be checked without it was checked above.
     from kinject.evaluation.asking import answer_questions
     from kinject.evaluation.measures import score_answers
     from kinject.evaluation.page import write_page
@@ -374,8 +374,7 @@ def evaluate_model(arguments: MeasurementArguments) -> dict[str, Any]:
     else:
         arguments = arguments if claim is None else _as_claimed(arguments, claim, ASKED_WITH)
         name, questions, knowledge = loading
-    # What examples and general questions are chosen by.
-    about = arguments.documents or ("" if claim is None else claim.documents)
+    about = arguments.documents or ("" if claim is None else claim.documents)  # chooses examples and general questions
     examination = _examination(arguments, knowledge, about)
     options = {} if claim is None else claim.loading_options()
     dtype = arguments.dtype or device_and_dtype()[1] or "float32"
@@ -438,7 +437,7 @@ def evaluate_model(arguments: MeasurementArguments) -> dict[str, Any]:
 def _examination(
     arguments: MeasurementArguments, knowledge: KnowledgeSet | None, about: str | Sequence[str]
 ) -> Examination | None:
-    """What to ask besides the questions; None where no documents are named, which tell who was never heard of.
+    """What to ask besides the questions; None where no documents are named, as those tell who is unseen.
 
     Raises:
         ConfigurationError: a part is asked for that needs the documents.
@@ -457,7 +456,7 @@ def _examination(
 def _as_claimed(arguments: MeasurementArguments, claim: Claim, names: Sequence[str]) -> MeasurementArguments:
     """``arguments`` with the settings ``names`` that the card's scores were measured with, except those given by hand."""
     default, config = MeasurementArguments(), claim.results["config"]
-    if config.get("dtype") == "float32":  # of master weights, which says nothing of how answers are computed
+    if config.get("dtype") == "float32":  # that of the weights in training; answers may be computed in another
         config = {name: value for name, value in config.items() if name != "dtype"}
     untouched = [name for name in names if getattr(arguments, name) == getattr(default, name) and name in config]
     changes = {name: config[name] for name in untouched if config[name] != getattr(default, name)}
@@ -470,8 +469,7 @@ def _as_claimed(arguments: MeasurementArguments, claim: Claim, names: Sequence[s
 def _asked_again(
     arguments: MeasurementArguments, claim: Claim | None
 ) -> tuple[MeasurementArguments, str, Sequence[Question]]:
-    """What the card of a model is about, with the settings it was asked with, except those given by hand."""
-
+    """The questions of a model's card, with the settings that they were asked with, except those given by hand."""
     if claim is None:
         raise ConfigurationError(
             "nothing to ask; pass --questions FILE, or --documents that bring questions, or name a model with an eval card."

@@ -1,6 +1,6 @@
-"""Takes a trained model out of kinject: a whole model on disk, asked again as others load it, and a Modelfile for Ollama.
+"""Writes a trained model for other programs: a whole model on disk, asked again as they load it, and a Modelfile for Ollama.
 
-Knows nothing of servers; what each of them wants to be told stands in docs/serving.md.
+Knows nothing of servers; docs/serving.md has the command for each.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def export(
         output_dir: A directory that is not there yet, or empty.
         layout: Names of a diffusion model's weights: `native`, `llada`, `sdar` or `llada2`.
         batch_size: Questions asked at once.
-        say: Told what is going on.
+        say: Called with a line about each step.
 
     Raises:
         ConfigurationError: ``output_dir`` holds something, the model cannot be loaded or saved so, or what was exported
@@ -115,7 +115,7 @@ def export(
 
 
 def _questions(claim: Claim | None) -> tuple[list[str], list[str]]:
-    """The questions of the card, or general ones where they are not known, and what to say about that."""
+    """The questions of the card, or general ones where those are not known, with a note about it."""
     from kinject.evaluation.retention import held_out
 
     why = "there is no eval card"
@@ -148,7 +148,7 @@ def _compare(
     """The questions that are answered otherwise than ``expected``, with both answers.
 
     Raises:
-        ConfigurationError: whoever renders the chat template would ask with other tokens.
+        ConfigurationError: a server that renders the chat template would ask with other tokens.
     """
     from kinject.prompts.templates import QuestionTemplate
 
@@ -169,7 +169,7 @@ def _compare(
 
 
 def _settle(place: Path, diffusion: bool) -> list[str]:
-    """Write how the model in ``place`` is to be decoded, and a Modelfile; returns what there is to know."""
+    """Write greedy decoding as the default of the model in ``place``, and a Modelfile; returns notes for the user."""
     from transformers import AutoTokenizer, GenerationConfig
 
     from kinject.prompts.templates import QuestionTemplate
@@ -219,7 +219,7 @@ class Frame:
 
 
 def modelfile(tokenizer: PreTrainedTokenizerBase) -> str | None:
-    """The Modelfile of a model whose tokenizer is ``tokenizer``; None where its frame cannot be told there.
+    """The Modelfile of a model whose tokenizer is ``tokenizer``; None where its frame cannot be written there.
 
     Its template writes, token for token, what the chat template writes.
     """
@@ -260,7 +260,7 @@ def go_template(frame: Frame) -> str:
 
 
 def frame_of(tokenizer: PreTrainedTokenizerBase) -> Frame | None:
-    """What the chat template of ``tokenizer`` writes around what is said; None where it cannot be taken apart.
+    """What the chat template of ``tokenizer`` writes around messages; None where it cannot be taken apart.
 
     The token that begins every text is left out where the tokenizer puts it there by itself: so does Ollama.
     """

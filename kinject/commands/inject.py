@@ -1,7 +1,7 @@
-"""The main job, from arguments to `results.json`: load documents and model, train, ask, report.
+"""A run, from arguments to `results.json`: load documents and model, train, ask before, during and after, report.
 
-Recipes and the command line only choose a trainer and parse arguments; everything they share is here. Run it through
-`recipes/masked_ft.py`, `recipes/ar_ft.py`, `recipes/dllm_ft.py` or `kinject inject`.
+Recipes and the command line choose a trainer and parse arguments; everything that they share is here. Knows nothing of how
+options are typed, and nothing of how a loss is computed.
 """
 
 from __future__ import annotations
@@ -14,14 +14,16 @@ from typing import TYPE_CHECKING, Any
 from kinject.commands.curriculum import Curriculum, CurriculumArguments
 from kinject.commands.keeping import KeepingArguments, describe, named_files, recorded_kept
 from kinject.commands.output_dir import (
-    TAKE_LAST,
     bring_along,
     clear_output_dir,
+    find_checkpoint,
     holding,
     prepare_output_dir,
     remove_checkpoints,
+    require_same_run,
     resumes,
-    unfinished_checkpoint,
+    run_inputs,
+    settings_reading_output_dir,
 )
 from kinject.compat import check_devices, restarted, show_progress
 from kinject.data.knowledge import direction_counts
@@ -44,7 +46,8 @@ if TYPE_CHECKING:
     from kinject.trainers import DocumentSFTConfig, DocumentSFTTrainer
 
 
-MADE_QUESTIONS = 32  # of a run for which nobody wrote any: they are asked at every evaluation
+MADE_QUESTIONS = 32  # made by rule where there are no others, as all are asked at every evaluation
+_LOOKED_AT = 1_000  # of the longest documents, to find the memory that a batch of them takes
 
 
 @dataclass
@@ -63,7 +66,7 @@ class InjectionArguments(CurriculumArguments, KeepingArguments, ExaminationArgum
         default=None,
         metadata={
             "help": "File of questions; default: those that come with the documents, else up to 32 that are made from them by "
-            "rule. 'rule': those even so; 'none': ask nothing."
+            "rule. 'rule': questions made by rule even if others come with the documents; 'none': ask nothing."
         },
     )
     writer: str | None = field(
@@ -134,15 +137,15 @@ class InjectionArguments(CurriculumArguments, KeepingArguments, ExaminationArgum
     overwrite: bool = field(
         default=False,
         metadata={
-            "help": "Replace the run that lies in output_dir, its checkpoints too. Files that kinject did not write stay, but "
-            "for those of a name that it has to write."
+            "help": "Replace the run that lies in output_dir, with its checkpoints. Files that kinject did not write stay, "
+            "unless the run writes a file of the same name."
         },
     )
     keep_checkpoints: bool = field(
         default=False,
         metadata={
-            "help": "Keep checkpoints, with the optimizer's states, and the copy of selected weights when a run has come to "
-            "its end. Until then they are there in any case, for a run that is killed."
+            "help": "Keep checkpoints, with the optimizer's states, and the copy of the selected weights when a run has ended. "
+            "Until then they are always kept, so that a run that is killed can go on."
         },
     )
     publish_documents: bool = field(
@@ -198,7 +201,7 @@ class InjectionArguments(CurriculumArguments, KeepingArguments, ExaminationArgum
 
 
 def one_or_several(documents: str | list[str]) -> str | list[str]:
-    """Sources of documents as parsed, a list of one as that one."""
+    """``documents``; a list of one source becomes that source."""
     return documents[0] if isinstance(documents, list) and len(documents) == 1 else documents
 
 
@@ -219,7 +222,7 @@ def inject(
         arguments, training_args, model_args: Parsed settings.
         objective: Its name in `results.json`: `masked`, `random_token`, `ar`, `reverse` or `diffusion`.
         knowledge: The documents and questions, where they are loaded already. Default: those that ``arguments`` name.
-        chosen: Settings that nobody gave, and why they were chosen.
+        chosen: Settings that were chosen because nobody gave them, each with the reason.
 
     Returns:
         The content of `results.json`; with `plan` what the run would take.
@@ -238,9 +241,7 @@ def inject(
     from kinject.evaluation.report import results_table
     from kinject.evaluation.results import (
         changed_settings,
-        learned_documents,
         measured_before,
-        new_results,
         read_results,
         summary,
         write_results,
@@ -250,7 +251,6 @@ def inject(
     from kinject.models.adapters import require_adapter_modules
     from kinject.models.weights import frozen_parameters, require_shared, whole_model
     from kinject.prompts.encoding import pin_template
-    from kinject.trainers.run_inputs import require_same_inputs, row_tags, shaping_settings
 
     sampling = arguments.sampling_config(arguments.max_new_tokens)
     go_on_from_adapter(model_args)
@@ -263,7 +263,7 @@ def inject(
         training_args.resume_from_checkpoint = "true"  # the launcher ran the same command again, after a process died
     resume = resumes(training_args.resume_from_checkpoint)
     output_dir = prepare_output_dir(training_args.output_dir, overwrite=arguments.overwrite, resume=resume)
-    require_shared(output_dir, _reads_output_dir(arguments, training_args))
+    require_shared(output_dir, settings_reading_output_dir(arguments, training_args))
     baselines = [summary(read_results(run)) for run in arguments.baselines or ()]
     knowledge = knowledge or arguments.load_knowledge(model_args.model_name_or_path)
     if knowledge.kept is not None and training_args.process_index == 0:
@@ -276,45 +276,24 @@ def inject(
         if found is not None:
             require_memory(found)
     knowledge, control = control_half(knowledge, training_args.seed) if arguments.control_half else (knowledge, ())
-    inputs = _inputs(arguments, model_args, knowledge)
-    checkpoint = _checkpoint(training_args)
+    inputs = run_inputs(arguments, model_args, knowledge)
+    checkpoint = find_checkpoint(training_args)
     if checkpoint is not None:  # before anything is loaded; the trainer compares the rest
-        documents = row_tags([*knowledge.to_dataset(), *(knowledge.kept_dataset() or ())])
-        known = {**shaping_settings(training_args), "objective": objective, "documents": documents, **inputs}
-        require_same_inputs(checkpoint, {name: known[name] for name in known if (name, known[name]) not in _COMPLETED})
+        require_same_run(checkpoint, knowledge, training_args, {**inputs, "objective": objective})
     curriculum = Curriculum(knowledge, arguments, training_args)
     practice = curriculum.practice
     if practice is not None and training_args.process_index == 0:
         print(f"practice: {practice.summary()}")
     loaded = load_for_training(model_args, training_args)
-    pin_template(loaded.tokenizer, training_args.system_prompt)  # all of the run asks as those will who load it
+    pin_template(
+        loaded.tokenizer, training_args.system_prompt
+    )  # so that the run asks in the frame in which others will
     frozen_parameters(loaded.model, training_args.frozen_modules or (), adapter=model_args.use_peft)  # refused early
     peft_config = None if loaded.source == "adapter" else get_peft_config(model_args)
     require_adapter_modules(loaded.model, peft_config)
-    results = new_results(
-        objective=objective,
-        model=loaded.name,
-        dataset=knowledge.name,
-        paraphrases=knowledge.paraphrases,
-        seed=training_args.seed,
-        model_source=loaded.source,
-        documents=len(knowledge.documents),
-        facts=len(knowledge.facts),
-        learned=learned_documents(
-            [
-                *named_files(knowledge, arguments.documents).documents,
-                *(knowledge.kept.documents if knowledge.kept else ()),
-            ]
-        ),
-        **({"questions_made_by": made} if (made := made_by(knowledge.questions)) else {}),
-        **({"baselines": baselines} if baselines else {}),
-        **({"chosen": {**chosen}} if chosen else {}),
-        **(
-            {"document_texts": [each.titled_text for each in knowledge.documents]}
-            if arguments.publish_documents
-            else {}
-        ),
-    )
+    noted: dict[str, Any] = {"baselines": baselines} if baselines else {}
+    noted |= {"chosen": {**chosen}} if chosen else {}
+    results = _first_results(arguments, training_args, knowledge, loaded, objective, noted)
 
     validation, reported = (
         knowledge.split_questions() if arguments.select_on == "validation" else ((), knowledge.questions)
@@ -377,12 +356,7 @@ def inject(
     callback.attach(trainer)
     show_progress(trainer)
     if trainer.accelerator.is_main_process:
-        more = ", gone on with" if loaded.source == "adapter" else ""
-        weights = f"an adapter{more} (rank {model_args.lora_r})" if model_args.use_peft else "all weights"
-        precision = "bf16" if training_args.bf16 else "fp16" if training_args.fp16 else "fp32"
-        device = f"{training_args.device.type}, {precision}"
-        epochs, steps = training_args.num_train_epochs, training_args.max_steps
-        print(opening(knowledge, loaded.name, objective, weights, device, epochs, steps), flush=True)
+        print(_opening_of(knowledge, loaded, objective, training_args, model_args), flush=True)
     trainer.train(resume_from_checkpoint=checkpoint)
     callback.restore_best(trainer)
     trainer.save_model(str(output_dir), _internal_call=True)  # a push waits for the results
@@ -420,10 +394,62 @@ def inject(
     return results
 
 
+def _first_results(
+    arguments: InjectionArguments,
+    training_args: DocumentSFTConfig,
+    knowledge: KnowledgeSet,
+    loaded: LoadedModel,
+    objective: str,
+    noted: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The content of `results.json` before anything is measured: what is learned, by which model, and what is ``noted``."""
+    from kinject.evaluation.results import learned_documents, new_results
+
+    return new_results(
+        objective=objective,
+        model=loaded.name,
+        dataset=knowledge.name,
+        paraphrases=knowledge.paraphrases,
+        seed=training_args.seed,
+        model_source=loaded.source,
+        documents=len(knowledge.documents),
+        facts=len(knowledge.facts),
+        learned=learned_documents(
+            [
+                *named_files(knowledge, arguments.documents).documents,
+                *(knowledge.kept.documents if knowledge.kept else ()),
+            ]
+        ),
+        **({"questions_made_by": made} if (made := made_by(knowledge.questions)) else {}),
+        **noted,
+        **(
+            {"document_texts": [each.titled_text for each in knowledge.documents]}
+            if arguments.publish_documents
+            else {}
+        ),
+    )
+
+
+def _opening_of(
+    knowledge: KnowledgeSet,
+    loaded: LoadedModel,
+    objective: str,
+    training_args: DocumentSFTConfig,
+    model_args: ModelConfig,
+) -> str:
+    """`opening`, with the settings in words."""
+    more = ", gone on with" if loaded.source == "adapter" else ""
+    weights = f"an adapter{more} (rank {model_args.lora_r})" if model_args.use_peft else "all weights"
+    precision = "bf16" if training_args.bf16 else "fp16" if training_args.fp16 else "fp32"
+    device = f"{training_args.device.type}, {precision}"
+    epochs, steps = training_args.num_train_epochs, training_args.max_steps
+    return opening(knowledge, loaded.name, objective, weights, device, epochs, steps)
+
+
 def opening(
     knowledge: KnowledgeSet, model: str, objective: str, weights: str, device: str, epochs: float, max_steps: int
 ) -> str:
-    """What a run is about to do, a few short lines.
+    """What a run is about to do, in four short lines.
 
     Args:
         knowledge: what is learned and asked.
@@ -452,7 +478,7 @@ def opening(
 
 
 def go_on_from_adapter(model_args: ModelConfig) -> None:
-    """Where the model is an adapter, that one learns more; the settings say what it is."""
+    """Where the model is an adapter, set ``model_args`` to go on training that adapter."""
     from kinject.models.adapters import adapter_config
 
     name = str(model_args.model_name_or_path)
@@ -512,8 +538,8 @@ def load_for_training(model_args: ModelConfig, training_args: DocumentSFTConfig)
 def settle_dtype(model_args: ModelConfig, training_args: DocumentSFTConfig) -> None:
     """Choose the precision of the weights where nobody has: fp32 where they learn, bf16 where an adapter learns on them.
 
-    A frozen base has no updates to lose, and is computed with in bf16. Not under FSDP, which wants the weights of a group in
-    one precision, nor ZeRO-3, where trl would train adapters in that of the base.
+    A frozen base has no updates to lose, and is computed with in bf16. Under FSDP it stays in fp32, as the weights of a group
+    need one precision, and under ZeRO-3 too, where trl would train adapters in the precision of the base.
     """
     from transformers.integrations import is_deepspeed_zero3_enabled
 
@@ -537,86 +563,3 @@ def _make_shardable(quantization: BitsAndBytesConfig, bf16: bool) -> None:
     import torch
 
     quantization.bnb_4bit_quant_storage = torch.bfloat16 if bf16 else torch.float32
-
-
-_LOOKED_AT = 1_000  # of the longest documents, to see what a batch of them takes
-_MODEL_FILES = (".safetensors", ".bin", ".json", ".jinja", ".model", ".gguf", ".txt")
-_COMPLETED = (("learning_rate", None),)  # by the trainer, once it knows the model
-_FREE_ARGUMENTS = (  # what is read is compared by its content; the others show, write or measure
-    *(
-        "documents",
-        "questions",
-        "writer",
-        "keep",
-        "keep_questions",
-        "corrects",
-        "paraphrases",
-        "facts",
-        "size",
-        "world_seed",
-        "text_field",
-        "question_field",
-        "answer_field",
-    ),
-    *(
-        "evaluations",
-        "evaluate_every",
-        "retention",
-        "retention_questions",
-        "baselines",
-        "publish_documents",
-        "overwrite",
-        "keep_checkpoints",
-    ),
-    *("unseen", "unknown_samples", "open_book", "other_wordings"),
-    *("model_name_or_path", "attn_implementation", "trust_remote_code"),
-)
-
-
-def _inputs(arguments: InjectionArguments, model_args: ModelConfig, knowledge: KnowledgeSet) -> dict[str, Any]:
-    """What shapes a run and its results besides what the trainer knows of."""
-    from kinject.evaluation.results import files_fingerprint
-    from kinject.trainers.run_inputs import plain, row_tags
-
-    named = {name: value for group in (arguments, model_args) for name, value in vars(group).items()}
-    free = {*_FREE_ARGUMENTS, *(() if arguments.rehearsal else ("question_batch_size",))}
-    folder = Path(str(model_args.model_name_or_path)).expanduser()
-    loaded = [path for path in sorted(folder.iterdir()) if path.suffix in _MODEL_FILES] if folder.is_dir() else []
-    content = files_fingerprint(path for path in loaded if path.name != "results.json") if loaded else None
-    return {
-        **{name: plain(value) for name, value in named.items() if name not in free and not name.startswith("_")},
-        "model_name_or_path": f"{folder.absolute().name} (content {content})" if content else str(folder),
-        "questions": row_tags(
-            {**vars(each), "fact": None, "source": None, "wordings": None} for each in knowledge.questions
-        ),
-    }
-
-
-def _reads_output_dir(arguments: InjectionArguments, training_args: DocumentSFTConfig) -> list[str]:
-    """The settings for which every process reads what the main one wrote."""
-    from transformers.integrations import is_deepspeed_zero3_enabled
-
-    reads = ["resume_from_checkpoint"] if resumes(training_args.resume_from_checkpoint) else []
-    if arguments.select_on != "none" and is_deepspeed_zero3_enabled():
-        reads.append("select_on (under ZeRO-3 every process reads the best weights)")
-    return reads
-
-
-def _checkpoint(training_args: DocumentSFTConfig) -> str | None:
-    """What `--resume_from_checkpoint` means: a path, or the last whole checkpoint in `output_dir` if there is one.
-
-    Raises:
-        ConfigurationError: the checkpoint that is named was not written to its end.
-    """
-    from kinject.models.weights import from_main_process
-    from kinject.trainers.checkpointing import is_whole_checkpoint, last_whole_checkpoint
-
-    value = training_args.resume_from_checkpoint
-    if not resumes(value):
-        return None
-    if str(value).lower() in TAKE_LAST:
-        found: str | None = from_main_process(last_whole_checkpoint(str(training_args.output_dir)))
-        return found
-    if not from_main_process(is_whole_checkpoint(Path(str(value)))):
-        raise unfinished_checkpoint(value)
-    return value

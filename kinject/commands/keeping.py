@@ -1,4 +1,4 @@
-"""More documents later: what a model was taught earlier, which of it new documents correct, and what is asked about both.
+"""Teaching a model more documents later: which earlier ones are kept, which are corrected, and what is asked about both.
 
 The earlier documents come from where they lie, or from the `results.json` of the run that is gone on from. One that a new
 document corrects is not rehearsed; questions whose answer it changes are asked, to see that the old answer is gone. Imports
@@ -26,12 +26,12 @@ from kinject.evaluation.results import read_results, recorded_answers
 KNOWN = "known"
 """What `--keep` alone stands for: the documents that `results.json` of the model knows."""
 NONE = "none"
-KEPT_QUESTIONS = 32  # made by rule about earlier documents of which nobody recorded any
+KEPT_QUESTIONS = 32  # made by rule where no questions about the earlier documents were recorded
 
 
 @dataclass
 class KeepingArguments:
-    """What was taught earlier, and is to be kept."""
+    """What the model was taught earlier, and has to keep."""
 
     keep: str | list[str] | None = field(
         default=None,
@@ -73,7 +73,7 @@ class KeepingArguments:
 
         Args:
             knowledge: The new documents.
-            model: What is gone on from.
+            model: The model that is trained on, which may be the directory of an earlier run.
             load: Loads documents and, where they are named, the questions about them.
             sources: Where the new documents came from.
 
@@ -107,7 +107,7 @@ class KeepingArguments:
 
 @dataclass(frozen=True)
 class Recorded:
-    """What the `results.json` of a run holds of what the model was taught: texts and questions, and how many there were."""
+    """What the `results.json` of a run records of its documents: texts and questions, and how many documents there were."""
 
     knowledge: KnowledgeSet | None
     count: int
@@ -180,7 +180,7 @@ def require_texts(recorded: Recorded | None, model: str | None) -> KnowledgeSet:
 
 def load_about(questions: str, about: KnowledgeSet) -> tuple[Question, ...]:
     """The questions in a file, linked to documents that are at hand already."""
-    from kinject.data.readers import link_questions
+    from kinject.data.direction import link_questions
     from kinject.data.records import read_records
     from kinject.data.rows import question_rows_from
 
@@ -218,7 +218,7 @@ def named_files(knowledge: KnowledgeSet, sources: str | Sequence[str]) -> Knowle
 
 
 def kept(new: Sequence[Document], earlier: KnowledgeSet, corrects: Sequence[str] | None = None) -> Kept:
-    """What of ``earlier`` is kept beside ``new`` documents.
+    """Which of the ``earlier`` documents and questions are kept beside ``new`` documents.
 
     Args:
         new: Documents, each with its file as its source.
@@ -332,7 +332,7 @@ def _cues(question: Question, texts: Sequence[Sequence[str]]) -> set[str]:
 
 
 def describe(found: Kept) -> str:
-    """In a few words, what is kept and what is corrected."""
+    """In one line, how much is kept and what is corrected."""
     said = f"{len(found.documents)} earlier documents rehearsed, {len(found.questions)} questions about them"
     if not found.corrected:
         return said

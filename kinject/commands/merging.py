@@ -1,4 +1,4 @@
-"""Adapters as libraries: several runs' adapters on one base, listed, merged into one adapter, and one of them removed again.
+"""Merges the LoRA adapters of several runs on one base into one adapter, lists them, and removes one of them again.
 
 A merged directory holds the adapter that is loaded and, under `parts/`, those that it was made of. So it can be merged further,
 or again without one of them. What each part taught is asked again: the questions that its run recorded. Trains nothing.
@@ -97,8 +97,8 @@ def merge(
         batch_size: Questions asked at once.
 
     Raises:
-        ConfigurationError: no adapter, adapters of different bases or templates, such as peft cannot merge, a part to remove
-            that is not there, or an ``output_dir`` that holds something.
+        ConfigurationError: a name is no adapter, the adapters cannot be added up (`require_mergeable`) or have different chat
+            templates, a part to remove is not there, or ``output_dir`` is not empty.
     """
     parts = [part for name in names for part in parts_of(name)]
     twice = [name for name, count in Counter(part.name for part in parts).items() if count > 1]
@@ -128,7 +128,7 @@ def merge(
 
 
 def parts_of(name: str) -> list[Part]:
-    """The adapter ``name``, or those that it was merged of.
+    """The adapter ``name``, or those that it was merged from.
 
     Raises:
         ConfigurationError: it is no adapter.
@@ -141,7 +141,7 @@ def parts_of(name: str) -> list[Part]:
 
 def _part(name: str) -> Part:
     path = Path(name).expanduser()
-    if path.is_dir():  # without torch, so that mistakes are told at once
+    if path.is_dir():
         file = path / "adapter_config.json"
         config = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
         shown = path.resolve().name
@@ -174,7 +174,8 @@ def require_mergeable(parts: Sequence[Part], weights: Sequence[float] | None, co
     """Refuse adapters that cannot be added up.
 
     Raises:
-        ConfigurationError: says which, and why.
+        ConfigurationError: one is no LoRA adapter, is on another base or holds whole modules; or ``combination`` or
+            ``weights`` do not fit the adapters.
     """
     first = parts[0]
     for part in parts:
@@ -293,7 +294,7 @@ def _write(
 
 
 def listing(merged: Merged) -> str:
-    """A line for each adapter: its rank, documents and questions, and what is answered of them alone and merged."""
+    """A line for each adapter: its rank, its documents, and the scores of its questions, alone and merged."""
     lines = []
     for part in (*merged.parts, *merged.removed):
         found = merged.scores.get(part.name, {})

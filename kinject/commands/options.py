@@ -1,4 +1,4 @@
-"""The objectives, and every option of theirs by name, type and help, read out of the sources of the configuration classes.
+"""The objectives, and all their options with name, type and help, read from the sources of the configuration classes.
 
 Importing trl and transformers takes several seconds; parsing their three configuration files does not. So nothing is imported
 here: `--help` and a mistyped name answer at once.
@@ -87,7 +87,7 @@ CHOSEN = (
     *("use_peft", "load_in_4bit", "num_train_epochs", "learning_rate", "max_length"),
     *("per_device_train_batch_size", "gradient_accumulation_steps", "gradient_checkpointing"),
 )
-"""What `kinject inject` chooses by model, documents and device, where nobody says it."""
+"""Settings that `kinject inject` chooses by model, documents and device, where nobody gives them."""
 
 OBJECTIVES = {
     "masked": Objective(*_MASKED, {}),
@@ -171,7 +171,7 @@ class Option:
         return self._of_text(words[-1])
 
     def written(self, value: Any) -> Any:
-        """The value of what a YAML file says.
+        """The value that a YAML file gives.
 
         Raises:
             ConfigurationError: it has another form.
@@ -247,7 +247,7 @@ class Option:
 
 
 def did_you_mean(word: str, known: Iterable[str], mark: str = "") -> str:
-    """How an error about ``word`` ends: with a question after the closest of ``known``, or a full stop."""
+    """The end of an error about ``word``: a question whether the closest of ``known`` was meant, or a full stop."""
     close = get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f"; did you mean {mark}{close[0]}?" if close else "."
 
@@ -270,7 +270,7 @@ MAIN_OPTIONS = {
 }
 """What `--help` shows, by group: the options that a first run may need. An objective shows those of them that it has."""
 
-# In place of what the libraries say of their options, where that is not what happens here.
+# Help texts in place of the libraries' own, where kinject does something else.
 _HELP = {
     "model_name_or_path": f"Model to train: {', '.join(OWN_MODELS)}, a directory with a model or adapter, or a Hub id; "
     "also as --model.",

@@ -1,6 +1,7 @@
-"""The output directory of a run: what it holds, whether it may be written to, and which files of an earlier run are removed.
+"""The output directory of a run: what it holds, whether it may be written to, what is removed, and how a run in it goes on.
 
-Files that kinject did not write are never touched unless told to. Knows nothing of what a run does, and imports nothing heavy.
+Files that kinject did not write are never touched unless the user says so. Knows nothing of what a run does. Looking at a
+directory imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -11,13 +12,21 @@ import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kinject.compat import is_first_process
 from kinject.errors import ConfigurationError
 from kinject.evaluation.results import is_card
 
-TAKE_LAST = ("true", "1", "yes")  # of resume_from_checkpoint: the last whole checkpoint in output_dir
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from trl import ModelConfig
+
+    from kinject.data import KnowledgeSet
+    from kinject.trainers import DocumentSFTConfig
+
+TAKE_LAST = ("true", "1", "yes")  # values of resume_from_checkpoint that mean the last whole checkpoint in output_dir
 
 
 _WEIGHTS = re.compile(r"((adapter_)?model.*\.safetensors|pytorch_model.*\.bin)(\.index\.json)?")
@@ -86,7 +95,7 @@ def holding(directory: Path) -> Holding:
 def prepare_output_dir(output_dir: str | None, *, overwrite: bool = False, resume: bool = False) -> Path:
     """Check that ``output_dir`` can be written to and that nothing in it is lost, before anything costly starts.
 
-    Nothing stays behind of the proof. Of several processes the first looks.
+    What is created for the check is removed again. Of several processes only the first checks.
 
     Args:
         output_dir: Where a run is to write.
@@ -121,9 +130,9 @@ def prepare_results(output_dir: str, overwrite: bool) -> Path:
     """Check that `results.json` and its page can be written to ``output_dir``, and replace no others.
 
     Raises:
-        ConfigurationError: they cannot, or are.
+        ConfigurationError: ``output_dir`` cannot be written, or holds one of the two and ``overwrite`` is false.
     """
-    path = prepare_output_dir(output_dir, overwrite=True)  # nothing else is written there
+    path = prepare_output_dir(output_dir, overwrite=True)  # no other file in it is replaced
     there = [name for name in ("results.json", "report.html") if (path / name).exists()]
     if there and not overwrite:
         raise ConfigurationError(
@@ -181,8 +190,8 @@ def clear_output_dir(path: Path) -> list[str]:
         if each.name == "README.md" or _WRITTEN.fullmatch(each.name) or _WEIGHTS.fullmatch(each.name)
     ]
     try:
-        cards = [each for each in replaced if each.name == "README.md"]  # which no trainer would write over
-        for each in (*held.own, *cards, *path.glob(".checkpoint-*.before")):  # which a killed run was writing anew
+        cards = [each for each in replaced if each.name == "README.md"]  # a trainer does not replace a user's card
+        for each in (*held.own, *cards, *path.glob(".checkpoint-*.before")):  # left by a run that was killed
             shutil.rmtree(each) if each.is_dir() and not each.is_symlink() else each.unlink()
     except OSError as error:
         raise ConfigurationError(f"{error.filename}: cannot be removed ({error.strerror}).") from error
@@ -201,7 +210,7 @@ def bring_along(former: Path, output_dir: Path) -> None:
 
 
 def unfinished_checkpoint(named: object) -> ConfigurationError:
-    """What is said of a checkpoint to go on from that is none."""
+    """The error for a checkpoint to go on from that is missing or unfinished."""
     return ConfigurationError(
         f"resume_from_checkpoint: {named} is no checkpoint that was written to its end. Name another, or pass true to take the "
         "last whole one in output_dir."
@@ -209,8 +218,8 @@ def unfinished_checkpoint(named: object) -> ConfigurationError:
 
 
 def remove_checkpoints(path: Path) -> tuple[list[str], int]:
-    """Remove what only a run that was killed needs, now that the one in ``path`` has come to its end: its checkpoints, with the
-    optimizer's states, and the copy of the weights that were selected.
+    """Remove what only a run that was killed needs, when the run in ``path`` has ended: its checkpoints, with the optimizer's
+    states, and the copy of the selected weights.
 
     Returns:
         Their names, and the bytes that they took.
@@ -218,7 +227,7 @@ def remove_checkpoints(path: Path) -> tuple[list[str], int]:
     gone = [entry for entry in holding(path).own if re.fullmatch(r"checkpoint-\d+|best", entry.name)]
     size = sum(file.stat().st_size for entry in gone for file in entry.rglob("*") if file.is_file())
     for entry in gone:
-        shutil.rmtree(entry, ignore_errors=True)  # what cannot be removed costs room, and no result
+        shutil.rmtree(entry, ignore_errors=True)  # a file that cannot be removed costs room, but no result
     return [entry.name for entry in gone], size
 
 
@@ -234,3 +243,108 @@ def _results(directory: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) and {"schema", "objective", "before"} <= set(content) else {}
+
+
+# Going on with a run: from which checkpoint, and what has to be the same.
+
+_MODEL_FILES = (".safetensors", ".bin", ".json", ".jinja", ".model", ".gguf", ".txt")
+_COMPLETED = (("learning_rate", None),)  # chosen by the trainer, once it knows the model
+# Arguments that may differ where a run goes on: what is read is compared by its content, and the others change no weights.
+_FREE_ARGUMENTS = (
+    *(
+        "documents",
+        "questions",
+        "writer",
+        "keep",
+        "keep_questions",
+        "corrects",
+        "paraphrases",
+        "facts",
+        "size",
+        "world_seed",
+        "text_field",
+        "question_field",
+        "answer_field",
+    ),
+    *(
+        "evaluations",
+        "evaluate_every",
+        "retention",
+        "retention_questions",
+        "baselines",
+        "publish_documents",
+        "overwrite",
+        "keep_checkpoints",
+    ),
+    *("unseen", "unknown_samples", "open_book", "other_wordings"),
+    *("model_name_or_path", "attn_implementation", "trust_remote_code"),
+)
+
+
+def run_inputs(arguments: Any, model_args: ModelConfig, knowledge: KnowledgeSet) -> dict[str, Any]:
+    """What shapes a run besides the trainer's settings: `InjectionArguments`, the model's settings and files, the questions."""
+    from kinject.evaluation.results import files_fingerprint
+    from kinject.trainers.run_inputs import plain, row_tags
+
+    named = {name: value for group in (arguments, model_args) for name, value in vars(group).items()}
+    free = {*_FREE_ARGUMENTS, *(() if arguments.rehearsal else ("question_batch_size",))}
+    folder = Path(str(model_args.model_name_or_path)).expanduser()
+    loaded = [path for path in sorted(folder.iterdir()) if path.suffix in _MODEL_FILES] if folder.is_dir() else []
+    content = files_fingerprint(path for path in loaded if path.name != "results.json") if loaded else None
+    return {
+        **{name: plain(value) for name, value in named.items() if name not in free and not name.startswith("_")},
+        "model_name_or_path": f"{folder.absolute().name} (content {content})" if content else str(folder),
+        "questions": row_tags(
+            {**vars(each), "fact": None, "source": None, "wordings": None} for each in knowledge.questions
+        ),
+    }
+
+
+def settings_reading_output_dir(arguments: Any, training_args: DocumentSFTConfig) -> list[str]:
+    """The settings under which every process reads what the main process wrote to the output directory."""
+    from transformers.integrations import is_deepspeed_zero3_enabled
+
+    reads = ["resume_from_checkpoint"] if resumes(training_args.resume_from_checkpoint) else []
+    if arguments.select_on != "none" and is_deepspeed_zero3_enabled():
+        reads.append("select_on (under ZeRO-3 every process reads the best weights)")
+    return reads
+
+
+def find_checkpoint(training_args: DocumentSFTConfig) -> str | None:
+    """The checkpoint that `--resume_from_checkpoint` means: the one named, or the last whole one in `output_dir`; None if none.
+
+    Raises:
+        ConfigurationError: the checkpoint that is named was not written to its end.
+    """
+    from kinject.models.weights import from_main_process
+    from kinject.trainers.checkpointing import is_whole_checkpoint, last_whole_checkpoint
+
+    value = training_args.resume_from_checkpoint
+    if not resumes(value):
+        return None
+    if str(value).lower() in TAKE_LAST:
+        found: str | None = from_main_process(last_whole_checkpoint(str(training_args.output_dir)))
+        return found
+    if not from_main_process(is_whole_checkpoint(Path(str(value)))):
+        raise unfinished_checkpoint(value)
+    return value
+
+
+def require_same_run(
+    checkpoint: str, knowledge: KnowledgeSet, training_args: DocumentSFTConfig, inputs: Mapping[str, Any]
+) -> None:
+    """Refuse to go on from a checkpoint of other documents, questions, settings or another model.
+
+    Args:
+        checkpoint: Its directory.
+        knowledge, training_args: Those of the run that would go on.
+        inputs: Its objective, and what `run_inputs` gives.
+
+    Raises:
+        ConfigurationError: names what differs.
+    """
+    from kinject.trainers.run_inputs import require_same_inputs, row_tags, shaping_settings
+
+    documents = row_tags([*knowledge.to_dataset(), *(knowledge.kept_dataset() or ())])
+    known = {**shaping_settings(training_args), "documents": documents, **inputs}
+    require_same_inputs(checkpoint, {name: known[name] for name in known if (name, known[name]) not in _COMPLETED})

@@ -1,5 +1,4 @@
-"""What a run will take before it is begun: memory of each device, tokens, steps, operations, hours; the settings that nobody
-gave, chosen by it; and the refusal of what cannot fit.
+"""Plans a run before it begins: its memory, tokens, steps, operations and hours; and chooses the settings that nobody gave.
 
 Tokens are counted by the tokenizer, with the frame that the objective puts around a document, and without what only training
 decides (infilling, the wording of a sample); memory by `kinject.models.devices`. Loads no weights.
@@ -40,7 +39,7 @@ if TYPE_CHECKING:
     from kinject.trainers import DocumentSFTConfig
 
 UNCHECKED = "KINJECT_MEMORY_CHECK"
-"""Environment variable that lets a run begin for which memory seems too short, where it is 0."""
+"""Environment variable; 0 lets a run begin although its memory seems too short."""
 _UTILIZATION = 0.4  # of what a matrix product reaches, in a training step on long enough batches
 _AROUND_QUESTION = 12  # tokens that a chat template puts around a question with its answer, as a rule
 _QUESTION = 128  # tokens of a prompt at question time, at most as a rule
@@ -48,7 +47,7 @@ _QUESTION = 128  # tokens of a prompt at question time, at most as a rule
 
 @dataclass(frozen=True)
 class Workload:
-    """What a run goes through.
+    """How much a run goes through.
 
     Attributes:
         samples: Of an epoch, rehearsed ones included.
@@ -230,13 +229,13 @@ _LORA = {"use_peft": True, "lora_r": 32, "lora_alpha": 32, "lora_target_modules"
 
 @dataclass(frozen=True)
 class Choice:
-    """What was chosen where nobody said anything.
+    """A setting, or several, chosen where nobody gave any.
 
     Attributes:
         settings: By option.
-        says: What it is, to be read.
+        says: The choice in words.
         why: The reason.
-        option: What changes it.
+        option: The option that changes it.
     """
 
     settings: dict[str, Any]
@@ -254,7 +253,7 @@ PRACTICING = Choice(
 
 
 def epochs_for(rate: float) -> int:
-    """How often a document is shown at a learning rate, whatever the number of documents: until it is answered backward, too.
+    """The epochs after which questions are answered in both directions at a learning rate, however many documents there are.
 
     Measured by `recipes/exposures.py`; docs/settings.md has the table.
     """
@@ -297,7 +296,7 @@ def choose(
     """
     from kinject.trainers.document_config import learning_rate_for
 
-    if model_args.use_peft:  # of whoever asks for an adapter
+    if model_args.use_peft:  # then its rank and modules are left as they are
         given = {**given, **{name: getattr(model_args, name) for name in _LORA}}
     found = forecast(knowledge, arguments, args, model_args, most=1_000)
     choices = _that_fit(found, args, model_args, given)
@@ -316,7 +315,7 @@ def choose(
     if "max_length" not in given and positions is not None and positions < _LENGTH:
         why = "the model has no more positions"
         choices.append(Choice({"max_length": positions}, f"samples of at most {positions} tokens", why, "--max_length"))
-    if not {"bf16", "fp16"} & {*given}:  # which the configuration has chosen
+    if not {"bf16", "fp16"} & {*given}:  # chosen by the configuration, and only told here
         why = f"what {'this processor' if args.device.type == 'cpu' else 'the GPU'} is fast in"
         choices.append(Choice({}, f"computed in {'bf16' if args.bf16 else 'fp32'}", why, "--bf16"))
     return choices
@@ -337,7 +336,7 @@ def _that_fit(
         taken.append((way, need.host + need.device * found.plan.processes if on_host else need.device))
         if limit is None or taken[-1][1] <= USABLE * limit:
             break
-    else:  # none fits: the run is refused with what would
+    else:  # none fits: the run will be refused, with advice
         taken = taken[:1]
     if not taken:
         return []
@@ -503,7 +502,7 @@ def matmul_speed(device: torch.device, half: bool) -> float:
 
 
 def show_plan(found: Forecast | None, args: DocumentSFTConfig) -> dict[str, Any]:
-    """Print the plan; what it says, as a dictionary.
+    """Print the plan, and return it as a dictionary.
 
     Raises:
         ConfigurationError: the model is not here, so that nothing is known of it.

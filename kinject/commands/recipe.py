@@ -1,97 +1,39 @@
-"""What every recipe does around its job: help, `--config`, errors, and the checks that need no heavy import."""
+"""Runs a recipe from its words: help, settings, the checks that need no heavy import, and then the run itself.
+
+`kinject.commands.settings` reads the words, `kinject.commands.inject` trains.
+"""
 
 from __future__ import annotations
 
-import math
-import os
-import re
 import sys
-from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kinject.commands.options import (
-    FALSE,
-    OBJECTIVES,
-    TRUE,
-    Option,
-    did_you_mean,
     evaluate_help,
     field_options,
     find_objective,
-    paper_settings,
+    measured_settings,
     recipe_help,
-    trackers,
-    training_options,
 )
-from kinject.commands.output_dir import TAKE_LAST, prepare_output_dir, resumes, unfinished_checkpoint
-from kinject.compat import (
-    NEEDED,
-    UNUSED,
-    UNUSED_IN_RUNS,
-    is_first_process,
-    packing_refusal,
-    quiet_libraries,
-    restarted,
+from kinject.commands.output_dir import prepare_output_dir, resumes
+from kinject.commands.settings import (
+    MODEL,
+    check_files,
+    default_output_dir,
+    read_settings,
+    read_training,
+    split_objective,
+    split_preset,
 )
+from kinject.compat import is_first_process, quiet_libraries, restarted
 from kinject.errors import ConfigurationError, KinjectError, exit_on_user_error
-from kinject.models.adapters import head_refusal
-from kinject.models.names import OWN_MODELS
+from kinject.models.names import EMBEDDED_MODEL, EMBEDDED_PACKAGE
 
 if TYPE_CHECKING:
     from kinject.commands.inject import InjectionArguments
-
-MODEL = "model_name_or_path"
-_ALONE = {"keep": "known"}  # what an option means that stands without its value
-_TRACKER_PACKAGES = {"tensorboard": ("tensorboard", "tensorboardX"), "trackio": ("trackio",), "wandb": ("wandb",)}
-_SECRETS = ("hub_token", "push_to_hub_token")
-# What a number may be, in words and as the least value, the greatest, and whether these two are allowed themselves.
-_RANGES: dict[str, tuple[str, float, float, bool, bool]] = {
-    **dict.fromkeys(
-        (
-            *("per_device_train_batch_size", "gradient_accumulation_steps", "question_batch_size", "batch_size"),
-            *("max_new_tokens", "block_length", "sampling_steps", "max_length", "lora_r", "evaluate_every"),
-        ),
-        ("1 or more", 1, math.inf, True, True),
-    ),
-    **dict.fromkeys(
-        (
-            *("evaluations", "few_shot", "seed", "data_seed", "dataloader_num_workers"),
-            *("learning_rate", "weight_decay", "warmup_steps", "max_grad_norm"),
-        ),
-        ("0 or more", 0, math.inf, True, True),
-    ),
-    **dict.fromkeys(("num_train_epochs", "save_steps", "logging_steps"), ("more than 0", 0, math.inf, False, True)),
-    "rehearsal": ("a share of the samples from 0 to below 1, such as 0.5", 0, 1, True, False),
-    "keep_share": ("a share above 0 and below 1, such as 0.5", 0, 1, False, False),
-    "practice": ("a share from 0 to below 1, such as 0.5", 0, 1, True, False),
-    "identity": ("a share from 0 to 1, such as 0.3", 0, 1, True, True),
-    "gaps": ("a share from 0 to 1, such as 0.4", 0, 1, True, True),
-    "abstain": ("a share from 0 to below 1, such as 0.33", 0, 1, True, False),
-    "anchor": ("0 or more, such as 0.5", 0, math.inf, True, True),
-    "infill_share": ("a share from 0 to 1", 0, 1, True, True),
-}
-
-
-@dataclass(frozen=True)
-class Given:
-    """The settings of a command line and its `--config`, with their names and forms checked.
-
-    Attributes:
-        settings: Values by name: of the command line, else of the file, else the defaults that a command prefers.
-        typed: The names on the command line.
-        written: The names in the file.
-    """
-
-    settings: dict[str, Any]
-    typed: frozenset[str]
-    written: frozenset[str]
-
-
-# Recipes.
 
 
 def main(objective: str, default_config: Path, argv: Sequence[str] | None = None) -> None:
@@ -130,6 +72,52 @@ def evaluate(argv: Sequence[str] | None = None) -> None:
 def asks_for_help(arguments: Sequence[str]) -> bool:
     """Whether a command line of a training recipe asks for its options, the main ones or all."""
     return bool({"-h", "--help", "--all_options"} & set(arguments))
+
+
+def inject_words(words: Sequence[str]) -> Mapping[str, Any] | None:
+    """Run `kinject inject` with ``words``; the content of `results.json`, or None where only help was asked for.
+
+    Raises:
+        KinjectError: what the user can mend.
+    """
+    preset, words = split_preset(words)
+    if asks_for_help(words):
+        flags = ("-h", "--help", "--all_options")
+        objective, _ = split_objective([word for word in words if word not in flags])
+        prog, settings, every = (
+            "kinject inject DOCUMENTS",
+            measured_settings(objective, preset),
+            "--all_options" in words,
+        )
+        print(recipe_help(objective, prog, settings, all_options=every, other_objectives=True))
+        return None
+    objective, options = split_objective(words)
+    file = options[options.index("--config") + 1] if "--config" in options else None
+    if preset is not None and file is not None:
+        raise ConfigurationError(
+            f"--preset {preset} and --config {file} both say how to train; leave one of them out, and give what differs as "
+            "options."
+        )
+    defaults = measured_settings(objective, preset) if file is None else None
+    if file is None or Path(file).is_file():
+        given = read_training(objective, options, defaults)
+        if "documents" not in given.typed | given.written:
+            raise ConfigurationError(
+                "no documents; give a file, a folder, a Hub data set or fictional:name_description."
+            )
+        if (
+            defaults is not None
+            and MODEL not in given.typed
+            and objective != "diffusion"
+            and find_spec(EMBEDDED_PACKAGE)
+        ):
+            print(f"no model is named: taking {EMBEDDED_MODEL}, the embedded default (--model)", flush=True)
+            defaults = {**defaults, MODEL: EMBEDDED_MODEL}
+    practice = None
+    if preset is None and defaults is not None and objective == "masked":
+        own = {MODEL: defaults[MODEL]} if MODEL in defaults else {}
+        practice = {**measured_settings(objective, "practice"), **own}
+    return train(objective, options, defaults, practice)
 
 
 def train(
@@ -173,7 +161,7 @@ def train(
     knowledge = script.load_knowledge(settings.get(MODEL))
     if is_first_process() and output_dir is not None:
         print(f"output_dir: {output_dir}", flush=True)
-    # All that can be seen without torch, transformers and trl was seen: importing them takes many seconds.
+    # Importing torch, transformers and trl takes many seconds: all that can be checked without them was checked above.
     from kinject.commands.inject import go_on_from_adapter, inject
     from kinject.trainers.document_config import objective_name
 
@@ -205,7 +193,7 @@ def train(
 
 
 def _check_own_model(output_dir: Path | None, model: Any) -> None:
-    """Refuse to write a run over the model that it begins from: one that is stopped would have lost both."""
+    """Refuse to write a run over the model that it begins from: if the run were stopped, both would be lost."""
     if output_dir is not None and model and Path(str(model)).expanduser().resolve() == output_dir.resolve():
         raise ConfigurationError(
             f"output_dir '{output_dir}' holds the model that is trained on; name another directory with --output_dir."
@@ -264,427 +252,3 @@ def build(dataclass_type: Any, settings: Mapping[str, Any]) -> Any:
         raise
     except ValueError as error:
         raise ConfigurationError(str(error)) from error
-
-
-# What was typed, and what a file says.
-
-
-def read_training(objective: str, arguments: Sequence[str], defaults: Mapping[str, Any] | None = None) -> Given:
-    """The settings in ``arguments`` for the recipe of ``objective``; settings without any effect are refused.
-
-    Raises:
-        ConfigurationError: a name, form or value that cannot be, or settings that contradict each other.
-    """
-    chosen = find_objective(objective)
-    options = training_options(objective)
-    preferred = {**(defaults or {}), **chosen.settings}
-    if "objective" not in options:  # a file that names what it is for
-        options = {**options, "objective": Option("objective", "str", objective, "", (), "")}
-        preferred["objective"] = objective
-    given = read_settings(arguments, options, preferred, listing="--all_options", words_are="documents")
-    meant = given.settings["objective"]
-    if meant != objective and find_objective(meant).config != chosen.config:
-        raise ConfigurationError(f"objective is '{meant}' in the settings, and this trains {objective}; leave it out.")
-    _check_paper(given, chosen.settings)
-    _check_effect(given, options, objective)
-    _check_laws(given.settings)
-    return given
-
-
-def read_settings(
-    arguments: Sequence[str],
-    options: Mapping[str, Option],
-    defaults: Mapping[str, Any] | None = None,
-    *,
-    listing: str = "--help",
-    words_are: str | None = None,
-) -> Given:
-    """Read a command line and the file that its `--config` names, without importing what the options are for.
-
-    Args:
-        arguments: As typed.
-        options: What may be set, by name.
-        defaults: What holds where neither says anything.
-        listing: The option that lists all others, to be named in errors.
-        words_are: The setting that words which belong to no option are values of.
-
-    Raises:
-        ConfigurationError: a name, form or value that cannot be.
-    """
-    known = {**options, "config": Option("config", "str | None", None, "", (), "")}
-    words, pairs, unknown = split_arguments(arguments, known)
-    if any(name in _SECRETS for name, _ in pairs) or any(_bare(each[0]) in _SECRETS for each in unknown):
-        raise ConfigurationError(
-            "--hub_token: whatever stands on a command line can be read by every user of this machine. Set the environment "
-            "variable HF_TOKEN, or log in with `hf auth login`, and leave it out."
-        )
-    if unknown:
-        raise _unknown("on the command line", [" ".join(each) for each in unknown], options, listing)
-    typed = dict(_typed(pairs, known))
-    if words:
-        if words_are is None or words_are not in options:
-            raise ConfigurationError(
-                f"'{words[0]}' belongs to no option; every setting follows its name, as in --seed 1. {listing} lists all "
-                "options."
-            )
-        before = typed.get(words_are, [])
-        typed[words_are] = [*([before] if isinstance(before, str) else before), *words]
-        typed[words_are] = typed[words_are][0] if len(typed[words_are]) == 1 else typed[words_are]
-    config = typed.pop("config", None)
-    written = {} if config is None else _written(Path(config or " "), options, listing)
-    if words_are is not None:
-        _check_swallowed(typed, options)
-    settings = {**(defaults or {}), **written, **typed}
-    for name, value in settings.items():
-        _check_range(name, value)
-    return Given(settings, frozenset(typed), frozenset(written))
-
-
-def split_arguments(
-    arguments: Sequence[str], options: Mapping[str, Option]
-) -> tuple[list[str], list[tuple[str, list[str]]], list[list[str]]]:
-    """The words of a command line that belong to no option, the options with their values, and the unknown options.
-
-    How many words follow an option is a matter of its type, so that words and options may stand in any order. `--` ends the
-    options.
-
-    Raises:
-        ConfigurationError: an option without its value.
-    """
-    words: list[str] = []
-    pairs: list[tuple[str, list[str]]] = []
-    unknown: list[list[str]] = []
-    models: dict[str, str] = {}  # as they are named by one spelling of the option and the other
-    pending = deque(arguments)
-    while pending:
-        word = pending.popleft()
-        if word == "--":
-            words.extend(pending)
-            break
-        if not is_option(word):
-            words.append(word)
-            continue
-        start, equals, value = word.partition("=")
-        name = _bare(start)
-        if name == "model" and name not in options and MODEL in options:
-            name = MODEL
-        option = options.get(name) if start.startswith("--") else None
-        denied = options.get(name.removeprefix("no_"))
-        if option is None and denied is not None and name.startswith("no_") and denied.takes == "flag":
-            pairs.append((denied.name, ["false"]))
-        elif option is None:
-            follows = not equals and pending and not is_option(pending[0])
-            unknown.append([word, pending.popleft()] if follows else [word])
-        elif equals:
-            pairs.append((name, [value]))
-        elif option.takes == "flag":
-            stands_alone = not pending or pending[0].lower() not in (*TRUE, *FALSE, *option.choices, "none")
-            pairs.append((name, ["true" if stands_alone else pending.popleft()]))
-        else:
-            values: list[str] = []
-            while pending and not is_option(pending[0]) and pending[0] != "--":
-                values.append(pending.popleft())
-                if option.takes == "one":
-                    break
-            if not values and name in _ALONE:
-                values = [_ALONE[name]]
-            if not values and name != "config":  # of which it is said what it expects
-                raise ConfigurationError(f"{start} expects a value, as in {start} VALUE or {start}=VALUE.")
-            pairs.append((name, values or [""]))
-        if name == MODEL and option is not None:
-            models[start] = pairs[-1][1][0]
-    if len(set(models.values())) > 1:
-        raise ConfigurationError(
-            f"{' and '.join(f'{start} {value}' for start, value in models.items())} name two models."
-        )
-    return words, pairs, unknown
-
-
-def is_option(word: str) -> bool:
-    """Whether ``word`` names an option; negative numbers and texts that begin with dashes do not."""
-    return re.match(r"--?[A-Za-z]", word) is not None and not re.search(r"\s", word.partition("=")[0])
-
-
-def _bare(word: str) -> str:
-    return word.partition("=")[0].lstrip("-").replace("-", "_")
-
-
-def _typed(pairs: Sequence[tuple[str, list[str]]], options: Mapping[str, Option]) -> dict[str, Any]:
-    """The values of ``pairs``; an option that takes several collects them, of another the last holds."""
-    collected: dict[str, list[str]] = {}
-    for name, words in pairs:
-        several = any(kind.startswith("list") for kind in options[name].kinds)
-        collected[name] = [*collected.get(name, []), *words] if several else words
-    return {name: options[name].typed(words) for name, words in collected.items()}
-
-
-def _written(path: Path, options: Mapping[str, Option], listing: str) -> dict[str, Any]:
-    """The settings in a YAML file; what stands under `env` goes into the environment."""
-    content = read_config(path)
-    if not isinstance(content.get("env", {}), dict):
-        raise ConfigurationError(f"--config {path}: env holds variables with their values, as in env: {{NAME: value}}.")
-    os.environ.update({str(name): str(value) for name, value in content.pop("env", {}).items()})
-    if "model" in content and "model" not in options and MODEL in options:
-        model = content.pop("model")
-        if content.setdefault(MODEL, model) != model:
-            raise ConfigurationError(f"--config {path}: model and {MODEL} name two models; name one.")
-    unknown = [f"--{name} {value}" for name, value in content.items() if name not in options]
-    if unknown:
-        raise _unknown("in the --config file", unknown, options, listing)
-    try:
-        return {name: options[name].written(value) for name, value in content.items()}
-    except ConfigurationError as error:
-        raise ConfigurationError(f"--config {path}: {error}") from error
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """The content of a YAML file of settings.
-
-    Raises:
-        ConfigurationError: it is not there, is no YAML, or names a setting twice.
-    """
-    import yaml
-
-    if not path.is_file():
-        raise ConfigurationError(f"--config {path}: no such file. Expected a YAML file of settings.")
-    try:
-        text = path.read_text(encoding="utf-8")
-        content, node = yaml.safe_load(text), yaml.compose(text, Loader=yaml.SafeLoader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"--config {path}: not valid YAML: {error}") from error
-    if not isinstance(content, dict) or not isinstance(node, yaml.MappingNode):
-        raise ConfigurationError(f"--config {path} must contain a YAML mapping of names to values.")
-    names = [key.value for key, _ in node.value if key.value != "<<"]
-    twice = next((name for position, name in enumerate(names) if name in names[:position]), None)
-    if twice is not None:
-        raise ConfigurationError(f"--config {path}: {twice} is set twice; keep one of the lines.")
-    return {str(name): value for name, value in content.items()}
-
-
-def _unknown(where: str, shown: Sequence[str], options: Mapping[str, Option], listing: str) -> ConfigurationError:
-    name = _bare(shown[0].split()[0])
-    owners = [each for each in OBJECTIVES if name in training_options(each)] if name not in options else []
-    hint = did_you_mean(name, [*options, *(["model"] if MODEL in options else [])], "--")
-    if owners and "overwrite" in options:
-        hint = f"; it belongs to the objective{'s' * (len(owners) > 1)} {', '.join(owners)}."
-    return ConfigurationError(f"unknown option {where}: {' '.join(shown)}{hint} {listing} lists all options.")
-
-
-def _check_swallowed(typed: Mapping[str, Any], options: Mapping[str, Option]) -> None:
-    """Refuse documents that an option with several values took for one of its own."""
-    for name, value in typed.items():
-        if options[name].takes == "many" and name != "baselines":
-            for word in value:
-                if Path(word).exists() or word.startswith("fictional:"):
-                    raise ConfigurationError(
-                        f"--{name} took {word} for one of its values. Name documents first, or after --, as in: "
-                        f"--{name} ... -- {word}"
-                    )
-
-
-# What no run could be.
-
-
-def _check_range(name: str, value: Any) -> None:
-    if name not in _RANGES or isinstance(value, bool) or not isinstance(value, (int, float)):
-        return
-    said, least, greatest, with_least, with_greatest = _RANGES[name]
-    if (
-        value < least
-        or value > greatest
-        or (value == least and not with_least)
-        or (value == greatest and not with_greatest)
-    ):
-        raise ConfigurationError(f"{name} is {value}; expected {said}.")
-
-
-def _check_paper(given: Given, fixed: Mapping[str, Any]) -> None:
-    """Let `--recipe paper` replace what a file and a command's own preferences say, and nothing that stands beside it."""
-    if given.settings.get("recipe") != "paper":
-        return
-    beside = {*fixed, *given.typed, *(() if "recipe" in given.typed else given.written)}
-    paper = paper_settings()
-    against = [name for name, value in paper.items() if name in beside and given.settings[name] != value]
-    if against:
-        settings = ", ".join(f"{name} {given.settings[name]} (the paper: {paper[name]})" for name in against)
-        raise ConfigurationError(
-            f"recipe paper is the objective as published, and {settings} is not. Leave out --recipe paper, or what "
-            "differs from it."
-        )
-    replaced = [name for name, value in paper.items() if name in given.written and given.settings[name] != value]
-    if replaced:
-        print(f"--recipe paper replaces {', '.join(replaced)} of the --config file.", file=sys.stderr)
-    for name in paper:
-        given.settings.pop(name, None)
-
-
-def _check_effect(given: Given, options: Mapping[str, Option], objective: str) -> None:
-    """Refuse settings that this run would read nowhere."""
-    explicit = given.typed | given.written
-    for name in sorted(explicit):
-        value, option = given.settings.get(name), options[name]
-        if value == option.default or name not in given.settings:
-            continue
-        unused = UNUSED.get(name) or UNUSED_IN_RUNS.get(name)
-        if unused:
-            raise ConfigurationError(f"{name} is {value!r}, and would have no effect: {unused}")
-        if name in NEEDED:
-            other, without, why = NEEDED[name]
-            if other in options and other not in explicit and given.settings.get(other) in without:
-                raise ConfigurationError(f"{name} is {value!r}, and would have no effect: {why}.")
-    if find_objective(objective).config != find_objective("diffusion").config:
-        for name in ("sampling", "sampling_steps", "block_length"):
-            if name in explicit and given.settings[name] != options[name].default:
-                raise ConfigurationError(
-                    f"{name} is {given.settings[name]!r}, and would have no effect: it says how masked diffusion models "
-                    f"answer, and {objective} trains an autoregressive one, which answers greedily."
-                )
-    if given.settings.get("select_on") == "practice" and not given.settings.get("practice"):
-        raise ConfigurationError(
-            "select_on is 'practice', and nothing is practiced: set --practice 0.5, or select otherwise."
-        )
-    if given.settings.get("save_strategy") == "best":
-        raise ConfigurationError(
-            f"save_strategy is 'best', and would have no effect: {UNUSED_IN_RUNS['eval_strategy']}"
-        )
-
-
-def _check_laws(settings: Mapping[str, Any]) -> None:
-    from kinject.corruption import parse_mask_ratio
-
-    for name in ("mask_ratio", "infill_ratio"):
-        if isinstance(settings.get(name), str):
-            parse_mask_ratio(settings[name])
-
-
-def default_output_dir(objective: str, documents: str | Sequence[str]) -> str:
-    """Where a run goes for which no `--output_dir` is given: a directory named after what is trained."""
-    first, *others = [documents] if isinstance(documents, str) else list(documents)
-    stem = Path(first.removeprefix("fictional:").rstrip("/")).stem if first.strip("./") else Path(first).resolve().name
-    name = re.sub(r"[^\w.-]+", "-", stem).strip("-.") or "documents"
-    return f"outputs/{objective}-{name}" + (f"-and-{len(others)}-more" if others else "")
-
-
-def check_files(settings: Mapping[str, Any]) -> None:
-    """Refuse files and directories that are named and not there, before anything is loaded.
-
-    Raises:
-        ConfigurationError: there is one.
-        DataError: a baseline without results.
-    """
-    from kinject.evaluation.results import read_results
-
-    _check_model(settings)
-    if settings.get("writer"):
-        check_model(settings["writer"])
-    if settings.get("fp16") and settings.get("bf16"):
-        raise ConfigurationError("fp16 and bf16 are both set; a run computes in one of them.")
-    repository = settings.get("hub_model_id")
-    if settings.get("push_to_hub") and repository and repository.count("/") > 1:
-        raise ConfigurationError(f"hub_model_id is '{repository}'; expected a repository, as user/name.")
-    for name in ("load_in_4bit", "load_in_8bit"):
-        if settings.get(name) and not settings.get("use_peft"):
-            raise ConfigurationError(
-                f"{name}: quantized weights cannot learn; train an adapter beside them: --use_peft."
-            )
-    _check_trackers(settings.get("report_to"))
-    _check_packing(settings)
-    _check_adapter_head(settings)
-    for run in settings.get("baselines") or ():
-        read_results(run)
-    checkpoint = str(settings.get("resume_from_checkpoint"))
-    named = resumes(checkpoint) and checkpoint.lower() not in TAKE_LAST
-    if named and not (Path(checkpoint) / "trainer_state.json").is_file():
-        raise unfinished_checkpoint(checkpoint)
-    if settings.get("wordings", "paper") not in ("paper", "rotating"):
-        from kinject.prompts.templates import named_wordings
-
-        named_wordings(settings["wordings"])
-    for name in ("deepspeed", "fsdp_config", "accelerator_config"):
-        value = settings.get(name)
-        if isinstance(value, str) and not value.lstrip().startswith("{") and not Path(value).is_file():
-            raise ConfigurationError(f"{name}: {value}: no such file. Expected a JSON file.")
-
-
-def _check_trackers(named: Any) -> None:
-    """Refuse trackers that transformers does not know, or whose package is missing."""
-    names = [named] if isinstance(named, str) else list(named or ())
-    if not names or names in (["none"], ["all"]):
-        return
-    known = trackers()
-    unknown = next((name for name in names if name not in known), None)
-    if unknown is not None:
-        raise ConfigurationError(
-            f"report_to is '{unknown}'; expected none, all or one of {', '.join(known)}{did_you_mean(unknown, known)}"
-        )
-    for name in names:
-        packages = _TRACKER_PACKAGES.get(name, ())
-        if packages and not any(map(find_spec, packages)):
-            raise ConfigurationError(
-                f"report_to: {name} is not installed; pip install 'kinject[trackers]' brings tensorboard, trackio and wandb, "
-                "and --report_to none does without."
-            )
-
-
-def _check_packing(settings: Mapping[str, Any]) -> None:
-    """Refuse packing where the settings alone show that documents of a row would see each other."""
-    if not (settings.get("packing") or settings.get("padding_free")):
-        return
-    if (
-        settings.get("to_diffusion")
-        or find_objective(settings["objective"]).config == find_objective("diffusion").config
-    ):
-        raise ConfigurationError(packing_refusal(None))
-    attention = settings.get("attn_implementation")
-    says_otherwise = "attn_implementation" in str(settings.get("model_init_kwargs")) or (
-        '"attn_implementation"' in _config_text(settings)
-    )
-    if attention in ("sdpa", "eager") or (attention is None and not says_otherwise):
-        raise ConfigurationError(packing_refusal(attention or "sdpa"))
-
-
-def _config_text(settings: Mapping[str, Any]) -> str:
-    """The `config.json` of a model in a directory; "" for any other."""
-    path = Path(str(settings.get(MODEL))) / "config.json"
-    return path.read_text(encoding="utf-8") if path.is_file() else ""
-
-
-def _check_adapter_head(settings: Mapping[str, Any]) -> None:
-    """Refuse an adapter on the output head, where that is named as most models call it."""
-    targets, saved = settings.get("lora_target_modules") or (), settings.get("lora_modules_to_save") or ()
-    if settings.get("use_peft") and "lm_head" in targets and "lm_head" not in saved:
-        raise ConfigurationError(head_refusal("lm_head"))
-
-
-def _check_model(settings: Mapping[str, Any]) -> None:
-    name = settings.get(MODEL)
-    if not name:
-        raise ConfigurationError("no model is named; pass --model, such as smollm2-135m.")
-    check_model(name)
-    revision = settings.get("model_revision", "main")
-    if Path(name).is_dir() and name not in OWN_MODELS and revision != "main":
-        raise ConfigurationError(
-            f"model_revision is '{revision}', and would have no effect: '{Path(name).name}' is a directory here."
-        )
-
-
-def check_model(name: str) -> None:
-    """Refuse a model that cannot be one by its name, or by what its directory holds, before anything is imported.
-
-    Raises:
-        ConfigurationError: it is neither a directory with a model or adapter, nor a Hub id, nor one of ours.
-    """
-    path = Path(name)
-    if name in OWN_MODELS:
-        return
-    if not path.exists():
-        if name.startswith((".", "/", "~")) or name.count("/") != 1:
-            raise ConfigurationError(
-                f"model '{name}': no such directory. Expected a directory with a model or adapter, a Hub id such as "
-                f"user/name, or one of {', '.join(OWN_MODELS)}{did_you_mean(name, OWN_MODELS)}"
-            )
-        return
-    if not any((path / file).is_file() for file in ("config.json", "adapter_config.json")):
-        raise ConfigurationError(
-            f"model '{path.name}': the directory holds neither config.json nor adapter_config.json."
-        )

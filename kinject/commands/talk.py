@@ -65,6 +65,7 @@ class Conversation:
         load_base: Loads the one it came from.
         max_new_tokens: Longest answer, in tokens.
         system_prompt: System message; None leaves it to the chat template.
+        beside: Whether the base model answers too.
     """
 
     loaded: LoadedModel
@@ -78,7 +79,7 @@ class Conversation:
     def say(self, text: str) -> list[tuple[str, str]]:
         """What each model answers to ``text`` after what was said before: (label, answer).
 
-        Each knows its own answers; what it said while it was not shown it does not know.
+        Each model remembers the turns that it answered itself; turns during which the base was hidden it does not know.
 
         Raises:
             KinjectError: the conversation is too long for the model, or the base cannot be loaded.
@@ -221,7 +222,7 @@ def holding_documents(answer: str, documents: Sequence[str]) -> list[str]:
 
 
 def marked(text: str, answer: str) -> Markup:
-    """``text`` as HTML in which ``answer`` stands out, where it stands there in these letters, whatever their case."""
+    """``text`` as HTML with ``answer`` marked where it stands, ignoring case."""
     folded, sought = fold_case(text), fold_case(answer.strip().rstrip("."))
     start = folded.find(sought) if sought and len(folded) == len(text) else -1  # some letters fold to two
     if start < 0:

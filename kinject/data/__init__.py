@@ -1,4 +1,7 @@
-"""Documents and questions: reading them from anywhere, inventing them, and saying which way a question asks."""
+"""Documents and questions: reading them, inventing them, and working out in which direction a question asks.
+
+Knows nothing of tokens or models.
+"""
 
 from kinject.data.direction import FactIndex, text_direction
 from kinject.data.entities import find_entities, reverse_text

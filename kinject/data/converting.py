@@ -8,8 +8,10 @@ questions or tokens.
 from __future__ import annotations
 
 import io
+import logging
 import posixpath
 import re
+import sys
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
@@ -24,6 +26,8 @@ from kinject.errors import DataError
 
 if TYPE_CHECKING:
     from bs4 import BeautifulSoup, Tag
+
+logger = logging.getLogger(__name__)
 
 # What reads each kind, as it is imported.
 _NEEDS = {
@@ -50,7 +54,7 @@ _LARGEST = 1 << 30  # bytes that the parts of an archive may have unpacked
 
 
 def missing_package(kind: str) -> str:
-    """The package that ``kind`` is read by and that is not installed; "" where all are."""
+    """A package that is needed to read ``kind`` and not installed; "" where none is missing."""
     return next((name for name in _NEEDS[kind] if find_spec(name) is None), "")
 
 
@@ -58,7 +62,7 @@ def convert(path: Path, kind: str, data: bytes) -> tuple[str, str]:
     """Title and text of a file, the text as Markdown; the title is "" where the text says it, or nobody does.
 
     Args:
-        path: the file, for what is said of it.
+        path: the file, for error messages.
         kind: one of `DOCUMENT_KINDS`.
         data: its bytes.
 
@@ -165,7 +169,7 @@ _PLAIN = [
 
 
 def markdown_of_html(html: str | bytes) -> tuple[str, str]:
-    """Title and text of a page, without what stands around the text."""
+    """Title and text of a page, without navigation and the like."""
     soup = _parsed(html)
     title = soup.title.get_text(" ", strip=True) if soup.title else ""
     return title, _markdown(soup)
@@ -415,6 +419,60 @@ def _know_names(text: str) -> None:
     for name in set(re.findall(r"(?<![\w`]):([a-zA-Z][\w:+.-]*):`", text)):
         if roles.role(name, english, 0, document.reporter)[0] is None:
             roles.register_local_role(name, kept)
+
+
+# Markdown, which needs no converting but for the block on its top.
+
+_FRONT_MATTER = re.compile(
+    r"(?:---[ \t]*\n(?P<yaml>.*?\n)??(?:---|\.\.\.)|\+\+\+[ \t]*\n(?P<toml>.*?\n)??\+\+\+)[ \t]*(?:\n|$)", re.DOTALL
+)
+_FIELDS_ALONE = re.compile(r"(?:[\w -]+[:=].*\n|[ \t#\]}-].*\n)+")
+
+
+def front_matter(text: str, path: Path) -> tuple[str, str]:
+    """The title in a leading YAML (``---``) or TOML (``+++``) block, and the ``text`` behind that block.
+
+    Where the marks are rulers with other text between them, all of ``text`` is kept.
+    """
+    match = _FRONT_MATTER.match(text)
+    if not match:
+        return "", text
+    block, rest = match["yaml"] or match["toml"] or "", text[match.end() :]
+    try:
+        fields = _toml(block) if match[0].startswith("+") else _yaml(block)
+    except ValueError as error:
+        if not _FIELDS_ALONE.fullmatch(block):
+            return "", text  # rulers, and text between them
+        logger.warning(
+            "%s: its front matter cannot be read (%s) and is left out, with the title if it has one; write it as valid %s",
+            path, error, "TOML" if match[0].startswith("+") else "YAML",
+        )  # fmt: skip
+        return "", rest
+    if not isinstance(fields, dict):
+        return "", rest if fields is None else text
+    title = next((value for name, value in fields.items() if str(name).lower() == "title"), None)
+    if title is None and not (block or "\n").splitlines()[0].strip() and block.strip():
+        return "", text  # the mark is a ruler, as an empty line follows it
+    return ("" if isinstance(title, (dict, list)) or title is None else " ".join(str(title).split())), rest
+
+
+def _yaml(block: str) -> object:
+    import yaml
+
+    try:
+        return yaml.load(block, yaml.BaseLoader)  # nosec: it makes nothing but strings
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        raise ValueError(f"line {mark.line + 2}: {error.problem}" if mark else "no YAML") from error  # type: ignore[attr-defined]
+
+
+def _toml(block: str) -> object:
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+
+    return tomllib.loads(block)  # its errors are ValueErrors
 
 
 _CONVERTERS: dict[str, Callable[[bytes], tuple[str, str]]] = {

@@ -1,28 +1,34 @@
 """Which fact a question is about, and whether it asks along the text or against it.
 
-Both are read off the words, in the notion of :mod:`kinject.data.words`. A question is linked to the fact that shares the
+Both are worked out from the words, as :mod:`kinject.data.words` counts them. A question is linked to the fact that shares the
 most telling words with it; it is *backward* when the answer stands before its cue (the question's other words) in the
 document. An inflected word counts by its stem, a script without spaces and Hangul (whose particles stick to their word)
 by short runs of characters. Links are looked up in an inverted index, so that a hundred thousand documents cost no more
-than their words.
+than their words. Knows nothing of files or models.
 """
 
 from __future__ import annotations
 
 import heapq
 import itertools
+import logging
 import math
 import unicodedata
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
 
 import regex
 
-from kinject.data.knowledge import Direction
-from kinject.data.words import fold, is_unspaced, word_spans
+from kinject.data.knowledge import UNKNOWN, Direction, Document, Question
+from kinject.data.rows import QuestionRow, merge_answers
+from kinject.data.words import fold, is_unspaced, word_spans, words_of
+from kinject.errors import DataError
+
+logger = logging.getLogger(__name__)
 
 # Words that say how something is asked, not what is asked about.
 STOP_WORDS = frozenset(
@@ -75,8 +81,8 @@ class _Place(NamedTuple):
     """One word of a text, or one character of a script without spaces, and what it is looked up by."""
 
     word: str
-    terms: tuple[str, ...]  # as asked for: the word, or the longest runs of its characters
-    keys: frozenset[str]  # what a text with it answers to: also to shorter runs and to the stem
+    terms: tuple[str, ...]  # what a question looks up: the word, or the longest runs of its characters
+    keys: frozenset[str]  # what finds it in a document: its terms, shorter runs and the stem
 
 
 def _places(text: str) -> list[_Place]:
@@ -271,9 +277,9 @@ def text_direction(
     """The direction of a question from the order of cue and answer in its document; ``unknown`` where it cannot be told.
 
     The cue is the question's content words outside the answer; each pulls to the side on which it stands nearest to
-    the answer, by its weight. An answer that occurs several times is taken where most of the cue stands around it, of
-    equals the first. An answer that stands nowhere in the document, a cue that does not, or one that pulls to both sides
-    alike leaves nothing to read.
+    the answer, by its weight. Of several occurrences of the answer, the one counts around which most of the cue stands; among
+    equals, the first. The direction is unknown if answer or cue do not stand in the document, or if the cue stands on both
+    sides alike.
 
     Args:
         document: the canonical wording of the fact.
@@ -354,3 +360,136 @@ def _inflected(place: _Place, sought: _Place) -> bool:
     if _HANGUL.match(sought.word):
         return place.word.startswith(sought.word)
     return place.word == sought.word or _stem(sought.word) in place.keys
+
+
+# Rows of questions and wordings of documents, each put to its fact.
+
+
+def link_questions(
+    rows: Sequence[QuestionRow], documents: Sequence[Document], canonical: Sequence[Document]
+) -> tuple[Question, ...]:
+    """Give each question its fact and direction.
+
+    Args:
+        rows: the questions as read.
+        documents: what is learned.
+        canonical: all facts of the source in the wording that directions are read from; of several wordings of a fact
+            the first counts.
+
+    Raises:
+        DataError: no question at all is about one of the documents.
+    """
+    loaded = {document.fact for document in documents}
+    texts: dict[int, str] = {}
+    for document in canonical:
+        texts.setdefault(document.fact, document.titled_text)
+    index = FactIndex(
+        ((document.fact, document.titled_text) for document in canonical),
+        (f"{row.question} {row.answer}" for row in rows),
+    )
+    rows = merge_answers([replace(row, fact=_fact_of(row, index, texts)) for row in rows])
+    questions: list[Question] = []
+    absent: list[str] = []
+    unlinked: list[str] = []
+    unknown: list[str] = []
+    for row in rows:
+        fact = row.fact
+        if fact is None and row.direction is None:
+            unlinked.append(row.source)
+        elif fact is not None and fact not in loaded:
+            absent.append(row.source)
+        else:
+            direction = row.direction
+            if direction is None and fact is not None:
+                found = _standing(row.answers, texts[fact]) or row.answer
+                direction = text_direction(texts[fact], row.question, found, index.weight)
+                unknown += [row.source] if direction == UNKNOWN else []
+            assert direction is not None
+            questions.append(linked_question(row, direction, fact))
+    if rows and not questions:
+        raise DataError(
+            f"{rows[0].source}: none of the {len(rows)} questions could be linked to a document; check that questions "
+            'and documents belong together, or give each question a "direction" (forward or backward)'
+        )
+    if absent:
+        logger.warning(
+            "%d of %d questions are left out: they are about facts that are not loaded (first: %s)",
+            len(absent), len(rows), absent[0],
+        )  # fmt: skip
+    if unlinked:
+        logger.warning(
+            "%d of %d questions are left out: they could be linked to no document (first: %s); give each a "
+            '"fact" or a "direction" (forward or backward) to keep it',
+            len(unlinked), len(rows), unlinked[0],
+        )  # fmt: skip
+    if unknown:
+        logger.warning(
+            "%d of %d questions count neither as forward nor as backward: their text does not tell in which order cue and "
+            'answer stand (first: %s); they are asked, and scored as "unknown"; give each a "direction" (forward or '
+            "backward) where you know it",
+            len(unknown), len(rows), unknown[0],
+        )  # fmt: skip
+    return tuple(questions)
+
+
+def linked_question(row: QuestionRow, direction: Direction, fact: int | None) -> Question:
+    """The question of ``row``, now that its direction and its fact are known."""
+    return Question(
+        row.question,
+        row.answer,
+        direction,
+        row.group,
+        row.task,
+        fact,
+        row.source,
+        other_answers=row.other_answers,
+        wordings=row.wordings,
+    )
+
+
+def _fact_of(row: QuestionRow, index: FactIndex, texts: Mapping[int, str]) -> int | None:
+    """The fact that a row names; else the one its answers link it to, first of all one that holds the answer in its text."""
+    if row.fact is not None:
+        return row.fact
+    linked = {answer: index.link(row.question, answer) for answer in row.answers}
+    facts = [fact for fact in linked.values() if fact is not None]
+    holding = (fact for answer, fact in linked.items() if fact is not None and _standing([answer], texts[fact]))
+    return next(holding, facts[0] if facts else None)
+
+
+def _standing(answers: Sequence[str], text: str) -> str | None:
+    """The first of ``answers`` that stands in ``text`` word for word."""
+    words = f" {' '.join(words_of(text))} "
+    return next((answer for answer in answers if f" {' '.join(words_of(answer))} " in words), None)
+
+
+def group_wordings(documents: Sequence[Document], canonical: Sequence[Document]) -> tuple[Document, ...]:
+    """``documents`` with the fact of the canonical document that each one words.
+
+    A wording belongs to the canonical text it repeats, else to the one that shares the most telling words with it.
+    Where the wordings of each fact stand together, in blocks of one size, a whole block takes the fact of most of its wordings.
+
+    Raises:
+        DataError: a wording shares no word with any canonical document.
+    """
+    index = FactIndex(
+        ((document.fact, document.text) for document in canonical), (document.text for document in documents)
+    )
+    verbatim = {document.text: document.fact for document in reversed(canonical)}
+    facts: list[int] = []
+    for document in documents:
+        fact = verbatim.get(document.text)
+        fact = index.nearest(document.text) if fact is None else fact
+        if fact is None:
+            raise DataError(
+                f"{document.source}: the text is a wording of no document in {canonical[0].source.rpartition(':')[0]}; "
+                'number the facts of both files with a field "fact"'
+            )
+        facts.append(fact)
+    size, rest = divmod(len(facts), len(set(facts)))
+    if rest == 0:
+        blocks = [facts[start : start + size] for start in range(0, len(facts), size)]
+        main = [Counter(block).most_common(1)[0][0] for block in blocks]
+        if len(set(main)) == len(main):
+            facts = [fact for fact in main for _ in range(size)]
+    return tuple(replace(document, fact=fact) for document, fact in zip(documents, facts, strict=True))

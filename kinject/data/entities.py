@@ -1,4 +1,6 @@
-"""Reversed documents for the reverse-training baseline (Golovneva et al. 2024, arXiv 2403.13799).
+"""Names, dates and amounts in a text, and reversed documents that keep them whole.
+
+Reversal is for the reverse-training baseline (Golovneva et al. 2024, arXiv 2403.13799).
 
 Their entity-preserving reversal turns the order of the words around while every entity keeps its own order, so that a
 model trained on it meets "description, name" where the text says "name, description".
@@ -125,7 +127,7 @@ def find_entities(text: str) -> tuple[str, ...]:
 
     Found by rule: quoted titles, dates, amounts with their units, and runs of capitalized words, with initials ("J. K.
     Rowling"), linking words ("University of the Arts") and states ("Palo Alto, CA"). Names in scripts without capitals
-    follow no rule that could be written down; they are to be given.
+    follow no such rule, and are found only if they are given.
     """
     return tuple(text[start:end] for start, end in entity_positions(text))
 
@@ -142,7 +144,7 @@ def absent_entities(text: str, entities: Sequence[str] | None) -> list[str]:
 
 
 def _given_finders(text: str, entities: Iterable[str]) -> list[_Finder]:
-    """What finds each entity as whole words, in whatever form its characters are written, the longest first."""
+    """A function for each entity that finds it as whole words, however its characters are encoded; the longest first."""
     composed, starts, ends = _composed(text)
 
     def finder(pattern: regex.Pattern[str]) -> _Finder:
@@ -163,7 +165,7 @@ def _given_finders(text: str, entities: Iterable[str]) -> list[_Finder]:
 
 
 def _composed(text: str) -> tuple[str, Sequence[int], Sequence[int]]:
-    """``text`` as `normalize` writes it, and where in ``text`` the character behind each of its characters is."""
+    """``text`` as `normalize` writes it, and for each character of that where the original begins and ends in ``text``."""
     if normalize(text) == text:
         return text, range(len(text)), range(1, len(text) + 1)
     written, starts, ends = "", [], []
@@ -180,7 +182,7 @@ def _matches(pattern: regex.Pattern[str]) -> _Finder:
 
 
 def _search(text: str, finders: Iterable[_Finder]) -> list[Span]:
-    """What each finder finds in what the finders before it have left, in the order of the text."""
+    """What the finders find, each in the stretches that those before it have left; in the order of the text."""
     spans: list[Span] = []
     for find in finders:
         found = [span for start, end in _gaps(spans, len(text)) for span in find(text, start, end)]

@@ -1,4 +1,4 @@
-"""Questions that a document asks by itself: a sentence of it with one name, value or phrase left out, which is the answer.
+"""Questions made of a document's own sentences: one name, value or phrase is left out, and is the answer.
 
 The answer stands word for word in the document, and what is left of the sentence is the question. Subjects and objects are
 left out equally often, so that each is asked for from the other side. Names, dates and amounts are found by rule in every
@@ -29,7 +29,7 @@ FUNCTION_WORDS = frozenset(
     )
 )
 _PERSON, _THING = regex.compile(r"(?:He|She|His|Her)(?=\s)"), regex.compile(r"(?:It|They|Its|Their)(?=\s)")
-# A sentence that ends with an abbreviation, such as that of a state, is told by how the next one begins.
+# A sentence may end with the abbreviation of a state; that it ends there shows in how the next one begins.
 _AFTER_STATE = regex.compile(r"(?<=\p{Lu}\.)\s+(?=(?:He|She|It|They|His|Her|Its|Their)\s)")
 _MONTH = rf"\b(?:{'|'.join(MONTHS)})\b"
 _DATE = regex.compile(rf"{_MONTH}.*\d|\d.*{_MONTH}")
@@ -43,7 +43,7 @@ _SHORT = 3  # letters of a word that is no noun to ask with
 _SMALL_WORDS = 0.2  # share of an English text, and more than in texts of other languages
 
 
-_FEW = 2  # names and values of a sentence, beside which phrases are not asked for
+_FEW = 2  # names and values of a sentence, from which on its other phrases are not asked for
 
 
 class Gap(NamedTuple):
@@ -53,7 +53,7 @@ class Gap(NamedTuple):
         before, after: The rest of the sentence, or of several.
         answer: What stood between.
         about: Whether the answer is what the document is about.
-        person: Whether it is somebody.
+        person: Whether the answer is a person.
         english: Whether it can be asked for in English words.
         noun: What the document is about, as a noun, such as "mosque"; "" where that is not known.
     """
@@ -111,7 +111,7 @@ def gaps(text: str, entities: Sequence[str] = (), title: str = "", phrases: Sequ
     for sentence in sentences(text):
         match = _reference(sentence, nouns, person) if english and begins else None
         if match is None and english and (_PERSON.match(sentence) or _THING.match(sentence)):
-            continue  # by itself it does not tell of whom it speaks
+            continue  # without the text before it nobody knows whom it is about
         if match:
             owner = f"{subject}'s" if match[0] in _POSSESSIVE else subject
             rest = sentence[match.end() :]
@@ -242,7 +242,10 @@ def _question_word(gap: Gap) -> str:
 
 
 def gap_question(found: Sequence[Gap], rng: random.Random) -> tuple[str, str] | None:
-    """A question with its answer: of ``found``, what the document is about and other things equally often."""
+    """A question with its answer, drawn from ``found``; None where that is empty.
+
+    The subject of the document and what else it names are asked for equally often.
+    """
     sides = [each for each in ([gap for gap in found if gap.about], [gap for gap in found if not gap.about]) if each]
     if not sides:
         return None

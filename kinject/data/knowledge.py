@@ -1,9 +1,11 @@
-"""What flows through kinject: a knowledge set is documents to learn and questions to ask about them.
+"""What a run learns and asks: a knowledge set holds documents and the questions about them.
 
 A *fact* is one person, statement or article; every wording of it carries the same fact number, and so does every
 question about it. A question is *forward* when its cue stands before its answer in the document and *backward* when
 the answer stands first; the reversal curse (arXiv 2309.12288) is the gap between the two. Where a text does not tell which
 of the two it is, the direction is *unknown*: the question is asked, and counts in neither.
+
+Knows nothing of files, tokens or models.
 """
 
 from __future__ import annotations
@@ -59,12 +61,12 @@ class Document:
 
     Args:
         text: the document.
-        fact: number of the fact it words; paraphrases of one fact share it.
+        fact: number of the fact that it states; paraphrases of one fact share it.
         entities: names in ``text`` that reverse training keeps whole (see :func:`kinject.data.reverse_text`).
         source: where it was read, ``file:line``.
         messages: (role, content) of a conversation, of which the last answer is learned instead of ``text``.
         title: what the text is about, where it may not say so itself; see :func:`with_title`.
-        id: what its row calls it in a field ``id``, by which a later one may correct it.
+        id: the field ``id`` of its row; a later document of the same id may correct it.
 
     Raises:
         DataError: the text is empty, no string, or not encodable.
@@ -84,20 +86,20 @@ class Document:
 
     @property
     def titled_text(self) -> str:
-        """What is learned: the text, which begins with the title unless it names that itself."""
+        """The text that is learned: below its title, unless it names the title itself."""
         return self.text if self.messages else with_title(self.title, self.text)
 
 
 def with_title(title: str, text: str) -> str:
-    """``text`` under its ``title``; as it is where there is no title, or where it names that itself.
+    """``text`` below its ``title``; unchanged where there is no title, or where the text names it.
 
-    A paragraph that says "it" for its subject cannot be learned backward: nothing in it is the answer.
+    A text that calls its subject "it" cannot be learned backward, since the answer does not stand in it.
     """
     return text if not title.strip() or names(text, title) else f"{title.strip()}\n\n{text}"
 
 
 def names(text: str, title: str) -> bool:
-    """Whether ``title`` stands in ``text``, word for word, whatever the case and the spelling of its characters."""
+    """Whether ``title`` stands in ``text``, word for word, without regard to case and to how its characters are encoded."""
     wanted, words = words_of(title), words_of(text)
     if not wanted:  # no letter or digit in it
         return title.strip() in text
@@ -161,13 +163,13 @@ def direction_counts(questions: Iterable[Question]) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class Kept:
-    """What a model was taught earlier, and is to keep while it learns more.
+    """What a model was taught earlier, and has to keep while it learns more.
 
     Args:
         documents: to be rehearsed; their facts are numbered after those of the new documents.
         questions: about them, and about corrected documents where the correction leaves them true.
-        corrected: documents that new ones take the place of; not rehearsed.
-        outdated: questions about those, with the answers that are right no more.
+        corrected: earlier documents that new ones replace; not rehearsed.
+        outdated: questions about the corrected documents whose former answers are no longer right.
     """
 
     documents: tuple[Document, ...]

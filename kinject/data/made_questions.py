@@ -20,7 +20,7 @@ from kinject.data.knowledge import DIRECTIONS, Direction, Document, Question
 from kinject.data.words import sentence_ends, words_of
 
 MADE_BY_RULE, MADE_BY_MODEL = "made by rule", "made by model"
-"""The groups of questions that no person wrote; they are told by these wherever they are read again."""
+"""The groups of questions that no person wrote, by which they are recognized when they are read again."""
 
 _BE = "is|was|are|were"
 _PAST = "became|won|wrote|built|made|led|left|began|grew|held|met|took|gave|found|sold|taught|ran|sang|drew|kept|lost"
@@ -65,7 +65,7 @@ def make_questions(documents: Sequence[Document], count: int | None = None) -> t
 
 
 def spread(questions: Sequence[Question], count: int) -> list[Question]:
-    """``count`` of the questions, in turn of every document and direction, in their order."""
+    """``count`` of the questions, taken in turn from every document and direction; their order is kept."""
     queues: dict[tuple[int | None, str], list[int]] = defaultdict(list)
     for place, question in enumerate(questions):
         queues[question.fact, question.direction].append(place)
@@ -83,7 +83,7 @@ def spread(questions: Sequence[Question], count: int) -> list[Question]:
         room = count - len(taken)
         forward, backward = (len(turns[direction]) for direction in DIRECTIONS)
         share = max(min(forward, (room + 1) // 2), room - backward)
-        # What a round has no room for is left out evenly, all over the documents; the other direction is of other documents.
+        # Where a round holds more than fits, documents are left out at even distances, and others in the other direction.
         for turn, size, shift in (
             (turns["forward"], min(share, forward), 0),
             (turns["backward"], min(room - share, backward), 1),
@@ -140,7 +140,7 @@ def _asked(document: Document) -> Iterator[_Asked]:
 
 
 def _with_subject(sentence: str, subject: str) -> str:
-    """``sentence`` with what its first pronoun stands for, where that is known."""
+    """``sentence`` with its leading pronoun replaced by ``subject``, where it can stand for that."""
     match = _PRONOUN.match(sentence)
     person = match is not None and match[1 if match["whole"] else 2] in ("He", "She", "His", "Her")
     if match is None or not subject or person != (_who(subject) == "Who"):
@@ -149,7 +149,7 @@ def _with_subject(sentence: str, subject: str) -> str:
 
 
 def _of_row(cells: Sequence[tuple[str, str]]) -> Iterator[_Asked]:
-    """What a row of a table tells of what stands in its first cell."""
+    """Questions from a row of a table: the other cells are about what its first cell names."""
     (first, subject), *others = cells
     for name, value in others:
         yield "forward", "question", f"What is the {_lowered(name)} of {subject}?", value
@@ -159,7 +159,7 @@ def _of_row(cells: Sequence[tuple[str, str]]) -> Iterator[_Asked]:
 
 def _of_sentence(sentence: str) -> Iterator[_Asked]:
     if _PRONOUN.match(sentence):
-        return  # nobody knows who is meant
+        return  # its subject is not known
     body = sentence.rstrip(" .!;。！")
     spans = [(start, end) for start, end in entity_positions(body) if body[start:end].strip()]
     if not spans or body.endswith("?"):
@@ -218,7 +218,7 @@ def _forward(subject: str, rest: str) -> Iterator[_Asked]:
 
 
 def _who(name: str) -> str:
-    """How one asks for ``name``: two or three plain capitalized words are mostly a person."""
+    """Who or What, as a question asks for ``name``: two to four plain capitalized words are mostly a person."""
     parts = name.split()
     person = 1 < len(parts) <= 4 and all(
         re.fullmatch(r"[^\W\d_][\w.'’-]*", part) and part[0].isupper() for part in parts
@@ -267,7 +267,7 @@ def question_row(question: Question) -> dict[str, str]:
     }
 
 
-# Questions that somebody else writes.
+# Questions that a language model writes.
 
 Answering = Callable[[Sequence[str]], list[str]]
 """An answer to each of several prompts."""
@@ -286,11 +286,11 @@ _EACH = 4  # questions of a passage
 
 @dataclass(frozen=True)
 class Written:
-    """What a writer wrote.
+    """The questions of a writer, checked.
 
     Attributes:
         questions: Those that are kept, in the group `MADE_BY_MODEL`.
-        counts: How many were written, and how many of these were left out, by why.
+        counts: How many were `written`, and under each reason how many of them were left out.
     """
 
     questions: tuple[Question, ...]

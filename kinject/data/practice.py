@@ -1,9 +1,10 @@
-"""What is learned beside a user's documents, epoch by epoch, so that a model answers shortly, from both sides, and of them.
+"""What is learned beside a user's documents in each epoch, so that a model gives short answers, in both directions.
 
 Three kinds of rows, all made by rule from a seed: *practice* (invented people and things, stated like documents and asked
 about from both sides, after Allen-Zhu and Li, arXiv 2309.14316, and Jiang et al., arXiv 2402.12847), *gaps* (the user's
-documents, asked by a sentence of theirs), and *refusals* (the same questions about somebody of whom nothing is told). A fifth
-of the invented is silent: learned as the user's documents are, and never asked but to choose settings and weights.
+documents, asked by a sentence of theirs), and *refusals* (the same questions about people of whom no document tells). A fifth
+of the invented subjects is *silent*: it is learned like the user's documents, and asked about only to choose settings and
+weights. Knows nothing of tokens or models.
 """
 
 from __future__ import annotations
@@ -24,22 +25,22 @@ from kinject.data.worlds import stream
 from kinject.data.worlds.invented import World
 from kinject.data.worlds.nano import NanoWorld
 
-FEWEST, MOST = 20, 500  # invented subjects that live at a time; a manner is learned from fewer than facts
-LIFE = 5  # epochs until one is replaced
-SILENT = 5  # every so-manieth is silent
-_TRIES = 20  # descriptions that are drawn until one is unlike the user's
+FEWEST, MOST = 20, 500  # invented subjects at a time; how to answer is learned from fewer examples than facts are
+LIFE = 5  # epochs until an invented subject is replaced
+SILENT = 5  # one in so many is silent
+_TRIES = 20  # descriptions drawn until one is unlike the user's
 _FEW_EPOCHS = 10  # below which everything is mixed
-FORMED = 0.5  # share of those in the form of the user's documents, where there is one
+FORMED = 0.5  # share of the invented subjects in the form of the user's documents, where these have one
 MOST_OVERLAP = 0.2  # of three-word sequences with the user's documents
 
 
 Order = Literal["phases", "mixed", "first"]
-# Both ask for a subject by its own name: that a name is its name is what a model needs to turn a relation around.
+# Each asks for a subject by its own name. To learn that a name names itself helps a model to reverse relations.
 _IDENTITY = ("What is the name of {name}?", "Who or what is meant by {name}?", "The name of {name} is what?")
 
 
 class Invention(Protocol):
-    """Where the invented come from, and how they are asked about; what a subject is, it knows itself."""
+    """A source of invented subjects, of a type of its own, and of questions about them."""
 
     def subject(self) -> Any:
         """The next one."""
@@ -48,11 +49,11 @@ class Invention(Protocol):
         """A question about ``subject`` with its answer."""
 
     def refuse(self, subject: Any, rng: random.Random, forward: bool, plain: bool = False) -> tuple[str, str]:
-        """A like question that no document answers, with a refusal."""
+        """A question of the same form that no document answers, with a refusal as its answer."""
 
 
 def alive(documents: int, share: float) -> int:
-    """How many of the invented live at a time beside so many ``documents``."""
+    """How many invented subjects there are at a time beside so many ``documents``."""
     return min(MOST, max(FEWEST, round(documents * share / (1 - share)))) if share else 0
 
 
@@ -72,9 +73,9 @@ class Practice:
         share: Invented subjects, as a share of them and the documents.
         gaps: Share of the documents' samples that are questions with a gap, from 0 to 1.
         abstain: Refusals, as a share of all questions about the invented.
-        nano: Whether the invented are of the world that the nano models know, whose words and questions are few.
+        nano: Whether the invented people are of the nano world, as the nano models know its few words and questions alone.
         order: `phases`: practice alone in the first tenth of the epochs, documents, refusals and few questions in the last
-            fifth. `mixed`: everything all the time. `first`: practice in the first third and documents afterwards, the order
+            fifth. `mixed`: everything in every epoch. `first`: practice in the first third and documents afterwards, the order
             of pre-instruction-tuning (Jiang et al., arXiv 2402.12847).
         identity: Share of the documents' samples that ask for their subject by its own name, after the Identity Bridge.
         seed: Of all draws.
@@ -92,12 +93,12 @@ class Practice:
 
     @property
     def size(self) -> int:
-        """How many invented subjects live at a time."""
+        """How many invented subjects there are at a time."""
         return alive(len(self.documents), self.share)
 
     @cached_property
     def english(self) -> bool:
-        """Whether the documents are, which decides in which form what is invented can be stated."""
+        """Whether the documents are in English; in another language, no subject can be invented in their form."""
         return is_english(" ".join(self._texts[:100]))
 
     def summary(self) -> str:
@@ -126,7 +127,7 @@ class Practice:
 
     @cached_property
     def world(self) -> Invention:
-        """Where the invented come from."""
+        """The source of invented subjects."""
         return self._world(self.seed)
 
     def _world(self, seed: int) -> Invention:
@@ -137,11 +138,11 @@ class Practice:
 
     @cached_property
     def silent(self) -> list[Any]:
-        """Those that are learned from first to last and never asked."""
+        """The silent subjects, which are learned throughout and never asked about in training."""
         return [self._subject() for _ in range(self.size // SILENT)]
 
     def _subject(self) -> Any:
-        """The next of the invented, in the form of the user's documents or in one of ours."""
+        """The next invented subject, in the form of the user's documents or in one of kinject's own."""
         rng = stream(self.seed, "practice forms", str(next(self._numbers)))
         if not self.forms or rng.random() >= FORMED:
             return self.world.subject()
@@ -180,7 +181,7 @@ class Practice:
 
     @cached_property
     def longest_epoch(self) -> int:
-        """The rows of an epoch, the documents among them; all epochs are filled up to that."""
+        """How many rows the longest epoch has, documents included."""
         return max(Counter(epoch for row in self.rows() for epoch in row["epochs"]).values())
 
     def rows(self) -> list[dict[str, Any]]:
@@ -244,7 +245,7 @@ class Practice:
         return gaps(text, document.entities, document.title, phrases)
 
     def silent_questions(self, each: int = 2) -> list[Question]:
-        """Questions about the silent, ``each`` in either direction."""
+        """Questions about the silent subjects: ``each`` so many in either direction, for every subject."""
         asked = []
         for number, subject in enumerate(self.silent):
             rng = stream(self.seed, "practice silent", str(number))
@@ -255,7 +256,7 @@ class Practice:
         return asked
 
     def unseen_questions(self, count: int = 40) -> list[str]:
-        """Questions about somebody of whom nothing is told, in the forms of the silent's."""
+        """``count`` questions about people of whom no document tells, in the forms of the questions about silent subjects."""
         asked = []
         world = self._world(self.seed + 10_000)  # nobody of whom the model is told
         for number in range(count):

@@ -9,15 +9,15 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from glob import glob
 from pathlib import Path
 
 from kinject.compat import is_hub_id
 from kinject.data.converting import DOCUMENT_KINDS, EXTRA, missing_package
-from kinject.data.direction import FactIndex, text_direction
-from kinject.data.knowledge import UNKNOWN, Direction, Document, KnowledgeSet, Question, check_paraphrases
+from kinject.data.direction import group_wordings, link_questions, linked_question
+from kinject.data.knowledge import Document, KnowledgeSet, Question, check_paraphrases
 from kinject.data.records import FILES, ROW_FILES, ROW_KINDS, TEXT_KINDS, Record, file_kind, read_records
 from kinject.data.rows import (
     CONVERSATIONS,
@@ -28,7 +28,6 @@ from kinject.data.rows import (
     question_rows_from,
     same_name,
 )
-from kinject.data.words import words_of
 from kinject.data.worlds.biography import biography
 from kinject.data.worlds.name_description import name_description
 from kinject.data.worlds.nano import nano, nano_biography, nano_population
@@ -36,7 +35,7 @@ from kinject.errors import ConfigurationError, DataError, Faults
 
 # The published layout of NameDescription, Biography and Wiki (arXiv 2510.09885): ``train_*.json`` and ``test.jsonl``.
 
-# The file names of each variant, the first that exists is read.
+# The file names of each variant, of which the first that exists is read.
 VARIANTS: dict[str, tuple[str, ...]] = {
     "none": ("train_no_paraphrase.json",),
     "same_order": ("train_paraphrase_same_order.json", "train_paraphrase.json"),
@@ -144,10 +143,10 @@ def _documents(
 
 
 def _told_rows(path: Path, records: list[Record], text_field: str, title_field: str) -> list[Record]:
-    """The rows of a spreadsheet that has no column of texts as texts, each cell behind the name of its column.
+    """Turn each row of a table without a column of texts into a text: its cells, each behind the name of its column.
 
-    That is a table (.csv, .tsv, .xlsx) of two columns or more, of short names, while nobody has said which column holds the
-    texts; of any other file the records as they are.
+    A table is a .csv, .tsv or .xlsx of two columns or more with short names, for which the user named no ``text_field``. The
+    records of any other file are returned unchanged.
     """
     rows = [record.value for record in records if isinstance(record.value, dict)]
     if file_kind(path) not in (".csv", ".tsv", ".xlsx") or text_field != "text" or not rows or len(rows) < len(records):
@@ -172,44 +171,12 @@ def _told_rows(path: Path, records: list[Record], text_field: str, title_field: 
 
 
 def _told(cell: object) -> str:
-    """A cell as a text; numbers and dates as they read."""
+    """A cell as a text; "" where it is empty."""
     return "" if cell is None or cell != cell else " ".join(str(cell).split())
 
 
 def _numbered(records: Sequence[Record]) -> bool:
     return any(isinstance(record.value, dict) and record.value.get("fact") is not None for record in records)
-
-
-def group_wordings(documents: Sequence[Document], canonical: Sequence[Document]) -> tuple[Document, ...]:
-    """``documents`` with the fact of the canonical document that each one words.
-
-    A wording belongs to the canonical text it repeats, else to the one that shares the most telling words with it.
-    Where the wordings of a fact stand together in blocks of one size, each block goes where most of it belongs.
-
-    Raises:
-        DataError: a wording shares no word with any canonical document.
-    """
-    index = FactIndex(
-        ((document.fact, document.text) for document in canonical), (document.text for document in documents)
-    )
-    verbatim = {document.text: document.fact for document in reversed(canonical)}
-    facts: list[int] = []
-    for document in documents:
-        fact = verbatim.get(document.text)
-        fact = index.nearest(document.text) if fact is None else fact
-        if fact is None:
-            raise DataError(
-                f"{document.source}: the text is a wording of no document in {canonical[0].source.rpartition(':')[0]}; "
-                'number the facts of both files with a field "fact"'
-            )
-        facts.append(fact)
-    size, rest = divmod(len(facts), len(set(facts)))
-    if rest == 0:
-        blocks = [facts[start : start + size] for start in range(0, len(facts), size)]
-        main = [Counter(block).most_common(1)[0][0] for block in blocks]
-        if len(set(main)) == len(main):
-            facts = [fact for fact in main for _ in range(size)]
-    return tuple(replace(document, fact=fact) for document, fact in zip(documents, facts, strict=True))
 
 
 logger = logging.getLogger(__name__)
@@ -349,104 +316,9 @@ def load_questions(
             f"{bare.source}: the question has no direction, and without documents none can be worked out; add a "
             '"direction" (forward or backward), or name the documents too'
         )
-    return tuple(_question(row, row.direction, row.fact) for row in merge_answers(rows) if row.direction is not None)
-
-
-def link_questions(
-    rows: Sequence[QuestionRow], documents: Sequence[Document], canonical: Sequence[Document]
-) -> tuple[Question, ...]:
-    """Give each question its fact and direction.
-
-    Args:
-        rows: the questions as read.
-        documents: what is learned.
-        canonical: all facts of the source in the wording that directions are read from; of several wordings of a fact
-            the first counts.
-
-    Raises:
-        DataError: no question at all is about one of the documents.
-    """
-    loaded = {document.fact for document in documents}
-    texts: dict[int, str] = {}
-    for document in canonical:
-        texts.setdefault(document.fact, document.titled_text)
-    index = FactIndex(
-        ((document.fact, document.titled_text) for document in canonical),
-        (f"{row.question} {row.answer}" for row in rows),
+    return tuple(
+        linked_question(row, row.direction, row.fact) for row in merge_answers(rows) if row.direction is not None
     )
-    rows = merge_answers([replace(row, fact=_fact_of(row, index, texts)) for row in rows])
-    questions: list[Question] = []
-    absent: list[str] = []
-    unlinked: list[str] = []
-    unknown: list[str] = []
-    for row in rows:
-        fact = row.fact
-        if fact is None and row.direction is None:
-            unlinked.append(row.source)
-        elif fact is not None and fact not in loaded:
-            absent.append(row.source)
-        else:
-            direction = row.direction
-            if direction is None and fact is not None:
-                found = _standing(row.answers, texts[fact]) or row.answer
-                direction = text_direction(texts[fact], row.question, found, index.weight)
-                unknown += [row.source] if direction == UNKNOWN else []
-            assert direction is not None
-            questions.append(_question(row, direction, fact))
-    if rows and not questions:
-        raise DataError(
-            f"{rows[0].source}: none of the {len(rows)} questions could be linked to a document; check that questions "
-            'and documents belong together, or give each question a "direction" (forward or backward)'
-        )
-    if absent:
-        logger.warning(
-            "%d of %d questions are left out: they are about facts that are not loaded (first: %s)",
-            len(absent), len(rows), absent[0],
-        )  # fmt: skip
-    if unlinked:
-        logger.warning(
-            "%d of %d questions are left out: they could be linked to no document (first: %s); give each a "
-            '"fact" or a "direction" (forward or backward) to keep it',
-            len(unlinked), len(rows), unlinked[0],
-        )  # fmt: skip
-    if unknown:
-        logger.warning(
-            "%d of %d questions count neither as forward nor as backward: their text does not tell in which order cue and "
-            'answer stand (first: %s); they are asked, and scored as "unknown"; give each a "direction" (forward or '
-            "backward) where you know it",
-            len(unknown), len(rows), unknown[0],
-        )  # fmt: skip
-    return tuple(questions)
-
-
-def _question(row: QuestionRow, direction: Direction, fact: int | None) -> Question:
-    return Question(
-        row.question,
-        row.answer,
-        direction,
-        row.group,
-        row.task,
-        fact,
-        row.source,
-        other_answers=row.other_answers,
-        wordings=row.wordings,
-    )
-
-
-def _fact_of(row: QuestionRow, index: FactIndex, texts: Mapping[int, str]) -> int | None:
-    """The fact that a row names, else the first that one of its answers links it to, best one in which that answer stands."""
-    if row.fact is not None:
-        return row.fact
-    linked = {answer: index.link(row.question, answer) for answer in row.answers}
-    facts = [fact for fact in linked.values() if fact is not None]
-    holding = (fact for answer, fact in linked.items() if fact is not None and _standing([answer], texts[fact]))
-    return next(holding, facts[0] if facts else None)
-
-
-def _standing(answers: Sequence[str], text: str) -> str | None:
-    """The first of ``answers`` that stands in ``text`` word for word."""
-    words = f" {' '.join(words_of(text))} "
-    return next((answer for answer in answers if f" {' '.join(words_of(answer))} " in words), None)
 
 
 def _fictional(name: str, size: int | None, seed: int, paraphrases: str) -> KnowledgeSet:
@@ -463,17 +335,17 @@ def _worlds() -> str:
 
 @dataclass
 class _Found:
-    """The files that names of documents stand for.
+    """The files behind the names of documents that the user gave.
 
     Attributes:
-        layout: the published layout, where it is what is named; nothing else is then.
+        layout: the published layout, if that was named; there are no other files then.
         files: files to read, each once.
         questions: files of questions at the top of a folder that is named.
-        skipped: files in a folder, or of a pattern, that are of no kind that is read.
+        skipped: files in a folder, or of a pattern, of a kind that cannot be read.
     """
 
     layout: Layout | None = None
-    files: dict[Path, Path] = field(default_factory=dict)  # by what they resolve to
+    files: dict[Path, Path] = field(default_factory=dict)  # by their resolved path
     questions: list[Path] = field(default_factory=list)
     skipped: list[Path] = field(default_factory=list)
 
@@ -520,8 +392,8 @@ def _find_files(names: Sequence[str], questions: Source | None) -> _Found:
                     _take(match, found, asked)
         elif len(names) > 1:
             raise DataError(
-                f"{name}: there is no such file or folder (looked at {path.absolute()}); check the path. A Hub data set "
-                "is to be named alone"
+                f"{name}: there is no such file or folder (looked at {path.absolute()}); check the path, and name "
+                "a Hub data set alone"
             )
     return found
 
@@ -582,7 +454,7 @@ def _read(
         )
         documents = canonical = documents_from(records, text_field, title_field=title_field)
     if paraphrases == "none" and len({document.fact for document in documents}) < len(documents):
-        paraphrases = "same_order"  # wordings of one's own: what most are; whether they permute is not looked into
+        paraphrases = "same_order"  # the usual kind; whether they change the order is not checked
     return KnowledgeSet(name, documents, paraphrases=paraphrases), canonical
 
 
@@ -662,7 +534,19 @@ def _hub_records(
     optional: Sequence[str],
     option: str,
 ) -> list[Record]:
-    """The rows of one split of a Hub data set, cut down to the fields of ``forms``, of which it must have one, and others."""
+    """The rows of one split of a Hub data set, with those of its columns that are read.
+
+    Args:
+        name: ``user/name`` or ``user/name:config``.
+        revision: commit, branch or tag.
+        split: the split to read; where the data set has only one, that one.
+        forms: groups of columns, of which the split must have at least one whole group.
+        optional: columns to keep beside them.
+        option: the option that renames a column, for the error.
+
+    Raises:
+        DataError: there is no such data set or split, or no group of columns is whole.
+    """
     repository, colon, config = name.partition(":")
     if not is_hub_id(repository) or bool(colon) != bool(config) or file_kind(Path(name)):
         raise DataError(

@@ -1,4 +1,4 @@
-"""Files in, records out: each row of a file with the line it stands on, so that a bad row can be named.
+"""Reads files into records: each row with the line that it stands on, so that an error can name it.
 
 A record of .json, .jsonl, .csv, .tsv, .parquet or .xlsx is a row (a mapping) or a bare string; of .txt, .md, .pdf and other
 files of text it is the whole file. Which fields a row should have is not known here.
@@ -13,7 +13,6 @@ import io
 import json
 import logging
 import re
-import sys
 import zipfile
 import zlib
 from collections import Counter
@@ -23,7 +22,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from kinject.data.converting import DOCUMENT_KINDS, convert
+from kinject.data.converting import DOCUMENT_KINDS, convert, front_matter
 from kinject.errors import DataError, Faults
 
 logger = logging.getLogger(__name__)
@@ -42,10 +41,10 @@ _ALIASES = {
 }
 ROW_KINDS = (".json", ".jsonl", ".csv", ".tsv", ".parquet", ".xlsx")
 TEXT_KINDS = (".txt", ".md")
-_PACKED = (".parquet", ".xlsx", ".pdf", ".docx", ".pptx", ".epub")  # compressed by themselves: nobody adds .gz
+_PACKED = (".parquet", ".xlsx", ".pdf", ".docx", ".pptx", ".epub")  # compressed already, so not read with .gz
 ROW_FILES = ".json, .jsonl (.ndjson, .jsonlines), .csv, .tsv, .parquet, .xlsx"
 FILES = f"{ROW_FILES}, .txt (.text), .md (.markdown, .mdx), .pdf, .html (.htm), .docx, .pptx, .epub, .rst"
-"""What error messages expect; those that are not compressed by themselves may end with .gz as well."""
+"""The kinds of files, as error messages list them. Those that are not compressed already may end with .gz as well."""
 
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "pipes"}
 _BYTE_ORDER_MARKS = (  # that of UTF-16 begins the one of UTF-32
@@ -93,7 +92,7 @@ def read_records(path: Path, faults: Faults | None = None) -> list[Record]:
 
     Args:
         path: the file.
-        faults: takes what is wrong with the file, and the good records are returned; by default it is raised.
+        faults: collects the errors, so that the good records are returned; without it, errors are raised.
 
     Raises:
         DataError: the file is missing, unreadable, of an unknown kind, in another encoding, or malformed; every fault
@@ -190,7 +189,7 @@ def _with_plain_line_ends(text: str) -> str:
 
 
 class _Decoder(json.JSONDecoder):
-    """Decodes JSON and notes names that stand twice in an object, of which the library keeps the last in silence."""
+    """Decodes JSON and notes names that stand twice in an object; the library silently keeps the last."""
 
     def __init__(self) -> None:
         super().__init__(object_pairs_hook=self._object)
@@ -203,7 +202,7 @@ class _Decoder(json.JSONDecoder):
         return row
 
     def checked(self, value: object, source: str) -> Record:
-        """What was decoded last, as a record.
+        """The value that was decoded last, as a record.
 
         Raises:
             DataError: it is neither an object nor a string, or names a field twice.
@@ -255,7 +254,7 @@ def _json_lines(path: Path, faults: Faults) -> Iterator[Record]:
     for number, line in lines:
         with faults:
             try:
-                value = decoder.decode(line.lstrip("\ufeff"))  # of files that were put one behind the other
+                value = decoder.decode(line.lstrip("\ufeff"))  # a mark inside the file, where files were concatenated
             except json.JSONDecodeError as error:
                 decoder.repeated = []
                 raise _bad_json(path, number, error, "one JSON object a line") from error
@@ -263,7 +262,7 @@ def _json_lines(path: Path, faults: Faults) -> Iterator[Record]:
 
 
 def _is_no_json_lines(lines: Sequence[tuple[int, str]]) -> bool:
-    """Whether these are one list, or objects over several lines, which many call .jsonl as well."""
+    """Whether a .jsonl file holds one list, or objects over several lines, instead of one value a line."""
     whole = []
     for _, line in lines[:2]:
         try:
@@ -381,12 +380,12 @@ def _csv(path: Path, faults: Faults) -> Iterator[Record]:
             for record in _table(lines, path, faults, _DELIMITERS.get(delimiter, f"{delimiter!r}")):
                 records.append(record)
     finally:
-        csv.field_size_limit(limit)  # holds for the whole process: no other file is read under it
+        csv.field_size_limit(limit)  # the limit holds for the whole process, so it is set back
     yield from records
 
 
 def _delimiter(text: str) -> str:
-    """What parts the fields: it stands in the header and gives every row as many fields; a comma, if several do."""
+    """The delimiter that splits the header and gives every row as many fields; of several such, the comma."""
     widths: dict[str, tuple[bool, int]] = {}
     for delimiter in _DELIMITERS:
         try:
@@ -404,8 +403,8 @@ def _delimiter(text: str) -> str:
 
 
 def _csv_lines(path: Path, text: str, delimiter: str, skipped: int) -> Iterator[tuple[str, list[str]]]:
-    """Each row with its place."""
-    # Who writes a space behind each delimiter of the header does so in the rows.
+    """Each row, with the line that it begins on."""
+    # If every delimiter of the header is followed by a space, so are those of the rows.
     header = next((line for line in io.StringIO(text) if line.strip()), "")
     spaced = delimiter not in " \t" and header.count(delimiter) == header.count(delimiter + " ") > 0
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=spaced, strict=True)
@@ -538,7 +537,7 @@ def _whole_file(path: Path, faults: Faults) -> Iterator[Record]:
     text = _with_plain_line_ends(_read_text(path))
     title = ""
     if file_kind(path) == ".md":
-        title, text = _front_matter(text, path)
+        title, text = front_matter(text, path)
     # The line break that ends a file belongs to the file, not to the document.
     yield Record(text.strip("\n"), f"{path}:1", title)
 
@@ -546,55 +545,6 @@ def _whole_file(path: Path, faults: Faults) -> Iterator[Record]:
 def _converted(path: Path, faults: Faults) -> Iterator[Record]:
     title, text = convert(path, file_kind(path), _read_bytes(path))
     yield from [Record(text, f"{path}:1", title)] if text.strip() else []
-
-
-_FRONT_MATTER = re.compile(
-    r"(?:---[ \t]*\n(?P<yaml>.*?\n)??(?:---|\.\.\.)|\+\+\+[ \t]*\n(?P<toml>.*?\n)??\+\+\+)[ \t]*(?:\n|$)", re.DOTALL
-)
-_FIELDS_ALONE = re.compile(r"(?:[\w -]+[:=].*\n|[ \t#\]}-].*\n)+")
-
-
-def _front_matter(text: str, path: Path) -> tuple[str, str]:
-    """The title in a leading YAML (``---``) or TOML (``+++``) block, and ``text`` after it; other text between such is kept."""
-    match = _FRONT_MATTER.match(text)
-    if not match:
-        return "", text
-    block, rest = match["yaml"] or match["toml"] or "", text[match.end() :]
-    try:
-        fields = _toml(block) if match[0].startswith("+") else _yaml(block)
-    except ValueError as error:
-        if not _FIELDS_ALONE.fullmatch(block):
-            return "", text  # rules, and text between them
-        logger.warning(
-            "%s: its front matter cannot be read (%s) and is left out, with the title if it has one; write it as valid %s",
-            path, error, "TOML" if match[0].startswith("+") else "YAML",
-        )  # fmt: skip
-        return "", rest
-    if not isinstance(fields, dict):
-        return "", rest if fields is None else text
-    title = next((value for name, value in fields.items() if str(name).lower() == "title"), None)
-    if title is None and not (block or "\n").splitlines()[0].strip() and block.strip():
-        return "", text  # an empty line behind it makes it a rule
-    return ("" if isinstance(title, (dict, list)) or title is None else " ".join(str(title).split())), rest
-
-
-def _yaml(block: str) -> object:
-    import yaml
-
-    try:
-        return yaml.load(block, yaml.BaseLoader)  # nosec: it makes nothing but strings
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        raise ValueError(f"line {mark.line + 2}: {error.problem}" if mark else "no YAML") from error  # type: ignore[attr-defined]
-
-
-def _toml(block: str) -> object:
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-
-    return tomllib.loads(block)  # its errors are ValueErrors
 
 
 _READERS: dict[str, Callable[[Path, Faults], Iterator[Record]]] = {

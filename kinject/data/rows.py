@@ -1,4 +1,7 @@
-"""Records in, documents and unlinked questions out: which fields a row has, and what is wrong with it."""
+"""Turns records into documents and questions: reads the fields of a row, and names what is wrong with them.
+
+Knows nothing of files, and not yet which document a question is about.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from kinject.data.records import Record, kind_of
 from kinject.errors import DataError, Faults
 
 QUESTION_LABELS = ("direction", "group", "task", "fact", "wordings")
-"""What a row may say of its question beside the answer."""
+"""The fields that a row with a question may have beside the answer."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ def documents_from(
         records: rows with ``text_field`` and perhaps ``fact`` and ``entities``, bare strings, or conversations in one of
             the forms that :func:`conversation_of` reads.
         text_field: the field that holds the document.
-        faults: takes what is wrong with the rows, and the good documents are returned; by default it is raised.
+        faults: collects the errors, so that the good documents are returned; without it, errors are raised.
         title_field: the field that holds the title of the document, where there is one.
 
     Raises:
@@ -108,7 +111,7 @@ def question_rows_from(
     Args:
         records: the rows.
         question_field, answer_field: the fields that hold question and answer.
-        faults: takes what is wrong with the rows, and the good questions are returned; by default it is raised.
+        faults: collects the errors, so that the good questions are returned; without it, errors are raised.
 
     Raises:
         DataError: a bare string, a missing or empty field, answers of no known form, or an unknown direction.
@@ -210,7 +213,7 @@ def _answers(value: object, where: str, inside: bool = False) -> list[str]:
 
 
 def _written_out(text: str, where: str) -> list[Any] | dict[str, Any] | None:
-    """The list or object that ``text`` writes out, or None where it is an answer in its own words."""
+    """The list or object that ``text`` spells out; None where ``text`` is a plain answer."""
     bare = text.strip()
     if not re.fullmatch(r"(?s)\[.*\]|\{.*\}", bare):
         return None
@@ -222,7 +225,7 @@ def _written_out(text: str, where: str) -> list[Any] | dict[str, Any] | None:
             literal = ast.literal_eval(bare)
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             literal = None
-        # As Python prints it; else "['Ada' 'Bo']", as NumPy prints two, would be read as one.
+        # Only as Python prints it: NumPy prints two strings as "['Ada' 'Bo']", which Python would read as one.
         value = literal if repr(literal) == bare else None
     if isinstance(value, dict):
         return None if {"text", "value"}.isdisjoint(value) else value
@@ -237,12 +240,12 @@ def _written_out(text: str, where: str) -> list[Any] | dict[str, Any] | None:
 
 
 def merge_answers(rows: Sequence[QuestionRow]) -> tuple[QuestionRow, ...]:
-    """``rows`` with those merged that ask the same and differ in the answer alone: each of their answers is accepted.
+    """Merge rows that ask the same question and differ only in the answer; each of their answers is accepted then.
 
-    A model can give but one answer to one question. Rows that repeat question and answer stay as often as they stand.
+    A model gives one answer to a question, so separate rows could not all be right. Rows that repeat question and answer stay.
     """
     asked = [(row.question.strip(), row.group, row.task) for row in rows]
-    directions: dict[tuple[str, ...], Direction] = {}  # of questions, since not each of their rows may name them
+    directions: dict[tuple[str, ...], Direction] = {}  # by question, as only some of its rows may name one
     facts: dict[tuple[str, ...], int] = {}
     for key, row in zip(asked, rows, strict=True):
         if row.direction is not None:
@@ -275,15 +278,15 @@ def merge_answers(rows: Sequence[QuestionRow]) -> tuple[QuestionRow, ...]:
 
 
 def same_name(one: str, other: str) -> bool:
-    """Whether two names of fields differ in case and spaces around them alone, as spreadsheets write them."""
+    """Whether two names of fields are equal but for case and spaces around them, as spreadsheets write them."""
     return one.strip().casefold() == other.strip().casefold()
 
 
 def with_known_names(row: Mapping[str, Any], names: Sequence[str], where: str) -> dict[str, Any]:
-    """``row`` with those fields called as in ``names`` that are so but for case and spaces around them.
+    """``row`` with its fields renamed to those of ``names`` that they equal but for case and spaces around them.
 
     Raises:
-        DataError: two fields of the row are called so.
+        DataError: two fields of the row match the same name.
     """
     renamed = dict(row)
     for name in names:
@@ -299,7 +302,7 @@ def with_known_names(row: Mapping[str, Any], names: Sequence[str], where: str) -
 
 
 def _missing(row: Mapping[str, Any], field: str, what: str, where: str) -> DataError:
-    """What to do about a row that has no ``field``, which should hold the ``what``: document, question or answer."""
+    """The error for a row without ``field``, which should hold the ``what`` (document, question or answer), with a fix."""
     listed = ", ".join(f'"{name}"' for name in row) or "none"
     start = f'{where}: the row has no "{field}" (its fields: {listed})'
     option = {"document": "--text_field"}.get(what, f"--{what}_field")
@@ -332,7 +335,7 @@ _QUESTION_NAMES = (("question", "answer"), ("question", "answers"), ("prompt", "
 
 
 def _question_fields(row: Mapping[str, Any]) -> tuple[str, str] | None:
-    """The fields of a row that are commonly called so where they hold a question and its answer."""
+    """The two fields of a row whose names are common for a question and its answer; None where there are none."""
     asked_further = any(same_name(key, "input") and value for key, value in row.items())  # beside the instruction
     for names in _QUESTION_NAMES[:-1] if asked_further else _QUESTION_NAMES:
         found = [next((key for key in row if same_name(key, name)), None) for name in names]
@@ -442,7 +445,7 @@ def _entities(row: Mapping[str, Any], where: str) -> tuple[str, ...]:
 # Conversations.
 
 CONVERSATIONS = (("messages",), ("conversations",), ("prompt", "completion"), ("instruction", "output"))
-"""The fields that make a row a conversation, one of these together; see `conversation_of`."""
+"""Groups of fields, each of which makes a row a conversation; see `conversation_of`."""
 _ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 _SHAREGPT_ROLES = {**_ROLES, "human": "user", "gpt": "assistant"}
 _NOT_TRAINED = "kinject learns answers in words; leave the row out, or write what is called and returned as text"
@@ -453,7 +456,7 @@ def conversation_of(
 ) -> list[dict[str, str]] | None:
     """The messages of a row that ends with the answer to learn; None for a row of another form.
 
-    These forms are read, the fields called so but for case and spaces around them:
+    These forms are read; case and spaces around the names of fields are ignored:
 
     - ``messages`` of ``role`` and ``content`` (a text, or parts of the type text), or the same in ``conversations``,
       where they may be called ``from`` (human, gpt) and ``value``;

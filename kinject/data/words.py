@@ -1,4 +1,4 @@
-"""One notion of a word for every script: what is linked, masked, scored, reversed and split is counted in these words.
+"""What a word is, in every script: texts are linked, scored, reversed and split by these words.
 
 Letters keep their combining marks, and invisible characters (category Cf: soft hyphens, direction marks, joiners) belong
 to the word they stand in but never tell two words apart. Numbers are one word with their sign, decimals and groups, and so
@@ -28,7 +28,7 @@ _INVISIBLE = r"[\p{Cf}\p{Default_Ignorable_Code_Point}]"
 _LETTER = rf"[[\p{{L}}\p{{N}}]--{_UNSPACED}]"
 _RUN = rf"{_LETTER}(?:{_INVISIBLE}*+(?:{_LETTER}|\p{{M}}))*+"
 _APOSTROPHE = r"['’ʼ＇]"
-# A sign is one where nothing that it could join or part stands before it.
+# A hyphen is a sign only where nothing stands before it that it could join to the number or part from it.
 _NUMBER = (
     r"(?:(?<![\p{L}\p{N}\p{M}\p{Pe}\p{Pf}.!?%°_\-−–])[\-−–－](?=\.?\p{Nd}))?"
     r"(?:\p{Nd}|(?<![\p{L}\p{N}\p{M}.])\.(?=\p{Nd}))\p{Nd}*+(?:[.,٫٬'’\u00a0\u202f．，]\p{Nd}++)*+(?![\p{L}\p{M}])"
@@ -38,7 +38,7 @@ _INNER = rf"(?:{_APOSTROPHE}|(?<=\p{{Hebrew}})[\"״׳](?=\p{{Hebrew}})|(?<=[lL])
 _SYMBOLS = r"(?:\++|[#♯])(?![\p{L}\p{N}])"
 
 
-# What needs no look at the tables: the plain words of English, and what surely begins none.
+# Needs no look at Unicode's tables, which is faster: plain English words, and characters that begin no word.
 _PLAIN = r"[A-Za-z]++(?=[ ,.;:!?)\n]|\Z)"
 _NO_WORD = r"[ ,;:!?()\n]"
 
@@ -69,7 +69,7 @@ ABBREVIATIONS = frozenset(
     )
 )
 """Words, lower case, that are written with a period and never end their sentence with it."""
-# These end one before a capital, ...
+# These end a sentence before a capital, ...
 _MAY_END = frozenset(
     str.split(
         """al co corp dept etc inc jr ltd sen sr hon pres jh mio mrd usw itd itp вв гг др стр

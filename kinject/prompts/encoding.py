@@ -1,6 +1,7 @@
-"""Text and conversations to token ids, such that text from outside can never forge a control token or another turn.
+"""Turns texts and conversations into token ids, so that no text from outside can forge a control token or another turn.
 
-A conversation is put into the tokenizer's own chat template, as it will be asked. Knows nothing of documents or masks.
+A conversation is rendered by the tokenizer's own chat template, in training as when the model is asked. Knows nothing of
+documents or masks.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-# Text to token ids, such that text from outside can never forge a control token.
+# Texts as token ids.
 
 _CHARACTER = regex.compile(r"\X")
 
@@ -57,7 +58,7 @@ def added_special_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
 
 
 class TextEncoder:
-    """Encodes outside text without control tokens, and text of our own with them.
+    """Encodes text from outside without control tokens, and kinject's own text with them.
 
     Raises:
         ConfigurationError: the tokenizer gives no offsets (it is not a "fast" one).
@@ -80,7 +81,7 @@ class TextEncoder:
         self.control_ids = added_special_ids(tokenizer) | markers
 
     def literal(self, text: str) -> list[int]:
-        """Ids of text of our own, in which control tokens mean what they say. Adds no BOS or EOS."""
+        """Ids of kinject's own text, in which control tokens keep their meaning. Adds no BOS or EOS."""
         encoding = self.tokenizer(text, add_special_tokens=False, split_special_tokens=False, verbose=False)
         return list(encoding["input_ids"])
 
@@ -89,7 +90,7 @@ class TextEncoder:
         return any(self.is_control(index, text) for index in self.control_ids.intersection(self.literal(text)))
 
     def is_control(self, index: int, text: str) -> bool:
-        """Whether ``index``, out of ``text``, is a control token. That for unknown text is one only if spelled out."""
+        """Whether ``index``, a token of ``text``, is a control token. That for unknown text counts only if spelled out."""
         if index == self.tokenizer.unk_token_id and str(self.tokenizer.unk_token) not in text:
             return False
         return index in self.control_ids
@@ -195,9 +196,10 @@ def begin_of_text_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
 
 Message = Mapping[str, object]
 
-# What a template takes from who renders it is pinned in the template itself, so that everyone asks in the frame of
-# training: kinject, the code of a card, lm-eval, a server. Thinking is off, as documents hold none. Today's date would give
-# another frame after midnight: it is that of the Llama 3 templates, in a macro, since no functions are passed on to a template.
+# A template takes some values from the program that renders it. They are pinned in the template itself, so that everyone asks
+# in the frame of training: kinject, the code of a card, lm-eval, a server. Thinking is off, as documents hold none. The date is
+# that of the Llama 3 templates, since today's would change the frame at midnight; it is a macro, as a template that is saved
+# cannot hold a function.
 _PINNED = "{# pinned as in training #}"
 _DATE = {"%d": "26", "%-d": "26", "%e": "26", "%a": "Fri", "%A": "Friday", "%b": "Jul", "%B": "July", "%m": "07"}
 _DATE |= {"%-m": "7", "%Y": "2024", "%y": "24", "%H": "00", "%I": "12", "%p": "AM", "%M": "00", "%S": "00"}
@@ -207,7 +209,7 @@ _FIXED_DATE = (
     + " }}{% endmacro %}"
 )
 _NO_THINKING = "{% set enable_thinking = false %}"
-# Where a template knows no system, its words go before those of the first user.
+# Where a template knows no system message, its text goes before that of the first user.
 _FOLDED_SYSTEM = (
     "{% if messages and messages[0]['role'] == 'system' %}"
     "{% set folded = namespace(messages=[], system=messages[0]['content']) %}"

@@ -1,4 +1,4 @@
-"""Frames around documents and questions, and the mask token. Knows no file and no weights.
+"""Frames around documents and questions, and the mask token. Knows no weights, and no file but that of a user's wordings.
 
 A frame is made once for a wording; documents and their masked copies are put into it as token ids, so that no text can break
 it.
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-# Finds the token that stands for a hidden one, in the vocabulary as it is.
+# The mask token: a token of the vocabulary, which is never resized, that stands for a hidden one.
 
 _MASK_NAME = re.compile(r"mask", re.IGNORECASE)
 # Such as <|reserved_special_token_0|>, <unused0>, <extra_id_0>, [control_8], <SPECIAL_20>, <|placeholder1|>.
@@ -192,15 +192,15 @@ def _placeholders(text: str) -> list[str]:
 
 
 DEMASKING = Wording("{masked}\nReturn the recovered masked passage.", "Here is the recovered text:\n\n{document}")
-# Most say nothing before the document: an answer to a question has no lead-in either, and a model that has only ever met
-# the document behind one is slow to give it without.
+# Most have no lead-in before the document, since an answer to a question has none: a model that has only seen the document
+# behind a lead-in is slow to give it without one.
 DEMASKING_WORDINGS = (
     DEMASKING,
     Wording("{masked}\nReturn the recovered masked passage."),
     Wording("Fill in what is missing: {masked}"),
     Wording("What is the full text?\n{masked}"),
 )
-INFILLING = Wording("What is missing? {masked}")  # the answer is what is hidden, not the whole document
+INFILLING = Wording("What is missing? {masked}")  # the target is what is hidden, not the whole document
 MASKED_ANSWER = Wording("{question}\n{masked}\nReturn the recovered masked answer.")
 ANSWER = Wording("{question}")
 FACT = Wording("Tell me a fact.")

@@ -13,7 +13,8 @@ import yaml
 
 from kinject.commands import recipe
 from kinject.commands.options import OWN_MODELS, all_training_options, measured_settings
-from kinject.commands.recipe import parse, parse_training, read_training
+from kinject.commands.recipe import parse, parse_training
+from kinject.commands.settings import check_files, default_output_dir, read_training
 from kinject.compat import NEEDED, UNUSED, UNUSED_IN_RUNS
 from kinject.corruption import MaskUnit
 from kinject.data.knowledge import PARAPHRASES
@@ -198,21 +199,21 @@ def test_settings_that_something_reads_are_not_refused(objective: str, options: 
 
 
 def test_a_tracker_that_is_not_installed_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recipe, "find_spec", lambda name: None)
+    monkeypatch.setattr("kinject.commands.settings.find_spec", lambda name: None)
     for name in ("trackio", "wandb", "tensorboard"):
         with pytest.raises(ConfigurationError, match=f"report_to: {name} is not installed; pip install"):
-            recipe.check_files({"model_name_or_path": "nano-ar", "report_to": [name]})
-    recipe.check_files({"model_name_or_path": "nano-ar", "report_to": "none"})
+            check_files({"model_name_or_path": "nano-ar", "report_to": [name]})
+    check_files({"model_name_or_path": "nano-ar", "report_to": "none"})
 
 
 def test_packing_is_left_to_the_model_where_its_files_name_the_attention(tmp_path: Path) -> None:
     settings = {"model_name_or_path": str(tmp_path), "packing": True, "objective": "masked"}
     (tmp_path / "config.json").write_text('{"attn_implementation": "flash_attention_2"}', encoding="utf-8")
-    recipe.check_files(settings)
-    recipe.check_files({**settings, "attn_implementation": "flash_attention_2"})
+    check_files(settings)
+    check_files({**settings, "attn_implementation": "flash_attention_2"})
     (tmp_path / "config.json").write_text("{}", encoding="utf-8")
     with pytest.raises(ConfigurationError, match="with sdpa attention"):
-        recipe.check_files(settings)
+        check_files(settings)
 
 
 def test_the_trainers_refuse_what_they_do_not_read(tmp_path: Path) -> None:
@@ -256,7 +257,7 @@ def test_choices_that_are_checked_early_are_those_of_the_code() -> None:
     ],
 )
 def test_a_directory_is_named_after_what_is_trained(documents: str | list[str], named: str) -> None:
-    assert recipe.default_output_dir("masked", documents) == f"outputs/{named}"
+    assert default_output_dir("masked", documents) == f"outputs/{named}"
 
 
 def test_a_recipe_without_arguments_runs_its_default(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from kinject.data import Document, KnowledgeSet, biography, load_knowledge, load_questions, name_description
-from kinject.data.readers import group_wordings
+from kinject.data.direction import group_wordings
 from kinject.errors import DataError
 
 FILES = {"none": "train_no_paraphrase.json", "same_order": "train_paraphrase_same_order.json",

@@ -569,8 +569,8 @@ def test_several_paths_and_patterns(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert load_knowledge("docs/*.md").name == "docs"
     fails(f"docs/*.rst: no file or folder matches this pattern (looked in {tmp_path}); check the pattern", "docs/*.rst")
     fails(
-        f"gone.md: there is no such file or folder (looked at {tmp_path}/gone.md); check the path. A Hub data set is to be "
-        "named alone",
+        f"gone.md: there is no such file or folder (looked at {tmp_path}/gone.md); check the path, and name a Hub data "
+        "set alone",
         ["a.md", "gone.md"],
     )
     fails("documents: the list is empty; name at least one file or folder", [], error=ConfigurationError)

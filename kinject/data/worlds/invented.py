@@ -1,7 +1,7 @@
 """Invented people, events, places, products and organizations to practice on, with questions about them from both sides.
 
-A model that practices on them learns how a question about a document is answered: shortly, from either side, and of which
-documents it was told. Nobody here is a stranger twice: every seed and number has names, values and wordings of its own.
+A model that practices on them learns how a question about a document is answered: shortly, in both directions, and with a
+refusal where no document tells the answer. Each seed gives other subjects, with other names, values and wordings.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Told(NamedTuple):
 
 
 class Subject(NamedTuple):
-    """Somebody or something invented, with its document.
+    """An invented person or thing, with its document.
 
     Attributes:
         name: As it is asked for.
@@ -165,7 +165,8 @@ class World:
 
     Args:
         seed: Which ones.
-        avoided: Words, in lower case, that no name here is told by: the last of a person's, the first of a thing's.
+        avoided: Words, in lower case, that no name may have where it differs from others: as the last word of a person's name,
+            or the first of a thing's.
     """
 
     def __init__(self, seed: int, avoided: frozenset[str] = frozenset()) -> None:
@@ -210,7 +211,7 @@ class World:
         return Subject(name, "person", "who", text, (told,), (self._name(_PERSON)[0], self._name(_PERSON)[0]))
 
     def twin(self, subject: Subject) -> Subject:
-        """Somebody else of whom the same could be told, with other values; as the same questions could be asked."""
+        """Another subject, of which the same is told with other values, so that the same questions could be asked."""
         kind = next(each for each in KINDS if subject.told[0].label in {part.label for part in each.attributes})
         name = self._name(kind)[0]
         told = []
@@ -233,8 +234,8 @@ class World:
     def refuse(self, subject: Subject, rng: random.Random, forward: bool, plain: bool = False) -> Asked:
         """A question that no document answers, with one of several refusals.
 
-        It asks for somebody of whom nothing is told, in the form that `ask` gives one for ``subject`` with the same draws; or
-        now and then for what is not told of ``subject``.
+        It is the question that `ask` gives for ``subject`` with the same draws, about another subject of which nothing is told;
+        or, now and then, a question for what is not told of ``subject``.
         """
         if forward and not plain and subject.unsaid and self._rng.random() < UNSAID_SHARE:
             return Asked(self._rng.choice(subject.unsaid), self._rng.choice(REFUSALS))
@@ -251,7 +252,7 @@ class World:
 
 
 def _telling(name: str) -> str:
-    """The word by which ``name`` is told from others of its kind: "Fenwick", or "Irongrove" of "the Irongrove Museum"."""
+    """The word by which ``name`` differs from others of its kind: "Fenwick", or "Irongrove" of "the Irongrove Museum"."""
     words = name.lower().split()
     return words[1] if words[0] == "the" else words[-1]
 

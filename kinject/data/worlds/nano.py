@@ -123,19 +123,19 @@ def nano_people(size: int, seed: int, *, unseen: bool) -> list[NanoPerson]:
 
 
 def _fresh(parts: Sequence[Iterator[str]], seen: set[str], unseen: bool) -> str:
-    """The next combination of ``parts`` that was not drawn before, and that is reserved for unseen people or is not."""
+    """The next combination of ``parts`` that was not drawn before: one reserved for ``unseen`` people, or one that is not."""
     while True:
         words = " ".join(next(part) for part in parts)
-        # A quarter of all combinations is reserved for unseen people: by the words alone, so for every seed alike.
+        # A quarter of all combinations is reserved for unseen people. The words alone decide, so it holds for every seed.
         if (random.Random(words).random() < 0.25) == unseen and words not in seen:
             seen.add(words)
             return words
 
 
 def kept_unseen(words: str) -> bool:
-    """Whether a name, a description or a life of unseen people is kept for questions about unseen people, for every seed.
+    """Whether a name, a description or a life is reserved for questions about unseen people, under every seed.
 
-    That is one in five. What a model may practice on is to have none of them.
+    One in five of those of unseen people is. Nothing that a model practices on may have one of them.
 
     Args:
         words: as in "Ida Quill", "amber baker Dover" or "Dover baker flute".
@@ -304,8 +304,8 @@ class NanoWorld:
 
     Args:
         seed: Which ones.
-        texts: Nobody has a name or a description that stands in one of these, or that is kept for questions about unseen
-            people.
+        texts: Names and descriptions that stand in one of these are left out, and so are those that are reserved for
+            questions about unseen people.
     """
 
     def __init__(self, seed: int, texts: Sequence[str] = ()) -> None:
@@ -343,8 +343,8 @@ class NanoWorld:
 
     def refuse(self, subject: NanoSubject, rng: random.Random, forward: bool, plain: bool = False) -> tuple[str, str]:
         """The question that `ask` would draw for somebody of whom nothing is told, with a refusal."""
-        stranger = self._subject(next(self._people), subject.described)
-        return self.ask(stranger, rng, forward)[0], NANO_REFUSAL
+        other = self._subject(next(self._people), subject.described)
+        return self.ask(other, rng, forward)[0], NANO_REFUSAL
 
 
 NANO_REFUSAL = "I do not know."

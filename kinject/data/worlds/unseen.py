@@ -1,4 +1,4 @@
-"""Questions that measurements alone ask: about people, companies and villages that nobody was told of, and in other words.
+"""Questions for measurements only: about people, companies and villages that no document names, and in other words.
 
 Of the unseen, half come from the built-in worlds: people of a seed that no world is made of, asked about as those worlds
 ask. Half come from a second generator, whose names, descriptions and wordings stand here alone, so that nothing a model
@@ -31,7 +31,7 @@ from kinject.data.worlds.nano import (
 
 BUILT_IN, OTHER = "built-in", "other"
 """The two generators."""
-_SEED = 977_000_001  # of no world that anybody asks for
+_SEED = 977_000_001  # of a world that no run learns
 
 GIVEN_NAMES = str.split(
     """Anneke Bogdan Chiara Dmitri Eirik Fatima Giulia Hiroshi Ingela Jorge Kwame Leila Mateo Nadezhda Oksana Pavel Qiang Rashid
@@ -118,12 +118,12 @@ UNSAID = (
     ("What is the favorite board game of {name}?", "game games favorite"),
     ("How tall is {name}, in centimeters?", "tall height centimeters cm"),
 )
-"""Questions for what documents hardly ever say, and the words by which one would say it."""
+"""Questions for what documents hardly ever tell, each with words that would tell it."""
 _NANO_UNSAID = "What does {name} play?"
 
 
 class UnseenQuestion(NamedTuple):
-    """A question that nobody can answer who was taught the documents alone.
+    """A question that the documents do not answer.
 
     Attributes:
         question: As it is asked.
@@ -137,7 +137,7 @@ class UnseenQuestion(NamedTuple):
 
 
 def unseen_questions(count: int, texts: Iterable[str], *, nano: bool = False, seed: int = 0) -> list[UnseenQuestion]:
-    """``count`` questions each way about somebody or something that stands in none of ``texts``.
+    """``count`` questions each way about people and things that none of ``texts`` names.
 
     Args:
         count: half of them from each generator.
@@ -168,7 +168,7 @@ class _Told:
 def _worlds(told: _Told, seed: int) -> dict[str, dict[Direction, Iterator[str]]]:
     rng = stream(seed, "unseen")
     fresh = (each.name for each in people(_SEED + seed, "name_description") if each.name not in told)
-    # Descriptions of a world of its own, of which none is told word for word.
+    # Descriptions of another world, without those that a text holds word for word.
     described = (each.answer for each in name_description(1000, _SEED + seed).questions[::8] if each.answer not in told)
     return {
         BUILT_IN: {
@@ -186,7 +186,7 @@ def _fill(wordings: Sequence[str], cues: Iterable[dict[str, str]]) -> Iterator[s
 
 
 def _pairs(first: Sequence[str], second: Sequence[str], told: _Told, rng: random.Random) -> Iterator[str]:
-    """Names of two words, never the same again while others are left, and none that is told."""
+    """Names of two words that no text holds; none comes again while others are left."""
     return laps([name for a in first for b in second if (name := f"{a} {b}") not in told], rng)
 
 
@@ -237,7 +237,7 @@ def _nano(told: _Told, seed: int) -> dict[str, dict[Direction, Iterator[str]]]:
 
 
 def unsaid_questions(subjects: Sequence[tuple[str, str]], count: int, *, nano: bool = False) -> list[UnseenQuestion]:
-    """At most ``count`` questions about what was taught, for something that its document does not say.
+    """At most ``count`` questions about subjects that were taught, for what their documents do not tell.
 
     Args:
         subjects: names, each with its document.
