@@ -183,7 +183,7 @@ def needs_no_mask(trainer: Any, model: Any) -> bool:
 
 
 def shares_gradients(arguments: dict[str, Any], model: Any, find_unused: bool | None) -> dict[str, Any]:
-    """``arguments`` of an `Accelerator`, with what DistributedDataParallel need not do here.
+    """Switch off in the ``arguments`` of an `Accelerator` what DistributedDataParallel does without need here.
 
     Gradients lie in the buckets that are sent, instead of beside them; and the graph is not searched for weights without a
     gradient at every step, where every weight of ``model`` takes part in every step.
@@ -205,7 +205,7 @@ def shares_gradients(arguments: dict[str, Any], model: Any, find_unused: bool | 
 
 
 def reduces_in_fp32(arguments: dict[str, Any]) -> dict[str, Any]:
-    """``arguments`` of an `Accelerator`: under FSDP2 and bf16 gradients are reduced, and losses returned, in fp32.
+    """Let an `Accelerator` of these ``arguments`` reduce gradients and return losses in fp32 under FSDP2 and bf16.
 
     A policy that is set is left as it is.
     """
@@ -317,10 +317,10 @@ def is_stateful(model: Any) -> bool:
 
 
 def checkpoints_activations(model: Any) -> bool:
-    """Whether ``model`` computes activations again in the backward pass; the second name is that of older releases."""
+    """Whether ``model`` computes activations again in the backward pass."""
     if hasattr(model, "is_activation_checkpointing"):
         return bool(model.is_activation_checkpointing)
-    return bool(getattr(model, "is_gradient_checkpointing", False))
+    return bool(getattr(model, "is_gradient_checkpointing", False))  # its name in older releases
 
 
 def counts_router_tokens(trainer: Any) -> bool:
@@ -344,7 +344,7 @@ def choose_attention(config: Any, implementation: str) -> None:
 
 
 def keep_native_names(model: Any) -> None:
-    """Let `save_pretrained` write the names of the native class, not those that the weights came under."""
+    """Let `save_pretrained` write the names of the native class, not those in the checkpoint that was loaded."""
     model._weight_conversions = []
 
 
@@ -382,7 +382,7 @@ def llada2_class() -> Any:
 
 
 def as_glm4_moe(model: Any) -> None:
-    """Let a model that came as `llada2_class` be what its weights are, and be saved as such; others stay as they are."""
+    """Make a model that was loaded as `llada2_class` a Glm4-MoE, which is saved as one; leave any other unchanged."""
     from transformers import Glm4MoeForCausalLM
 
     if type(model).__name__ == "LLaDA2MoeModelLM":

@@ -166,26 +166,6 @@ class Stratified:
         return self.low + (self.high - self.low) * position
 
 
-def uniform(low: float, high: float) -> Uniform:
-    """See `Uniform`."""
-    return Uniform(low, high)
-
-
-def fixed(value: float) -> Fixed:
-    """See `Fixed`."""
-    return Fixed(value)
-
-
-def linear(start: float, end: float) -> Linear:
-    """See `Linear`."""
-    return Linear(start, end)
-
-
-def stratified(low: float, high: float) -> Stratified:
-    """See `Stratified`."""
-    return Stratified(low, high)
-
-
 _LAWS: dict[str, tuple[Callable[..., MaskRatioLaw], int]] = {
     "uniform": (Uniform, 2),
     "fixed": (Fixed, 1),
@@ -286,7 +266,7 @@ def mask_tokens(ids: torch.Tensor, mask: torch.Tensor, mask_token_id: int) -> to
 
 
 def once_a_run(mask: torch.Tensor) -> torch.BoolTensor:
-    """Which positions `(length,)` stay where one mask stands for each run of hidden ones: all but those behind another."""
+    """Which positions `(length,)` stay where each run of hidden ones shows one mask: all but those behind a hidden one."""
     behind = mask.clone()
     behind[:1] = False
     behind[1:] &= mask[:-1]

@@ -450,7 +450,7 @@ def test_without_a_model_the_embedded_default_is_taken(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     taken: list[dict[str, object]] = []
-    monkeypatch.setattr(cli, "find_spec", lambda name: object())
+    monkeypatch.setattr(recipe, "find_spec", lambda name: object())
     monkeypatch.setattr(cli.recipe, "train", lambda objective, options, defaults, *_: taken.append(defaults or {}))
     cli.main(["inject", "docs"])
     assert taken[-1]["model_name_or_path"] == "smollm2-135m"
@@ -458,7 +458,7 @@ def test_without_a_model_the_embedded_default_is_taken(
     cli.main(["inject", "docs", "--model", "m"])
     cli.main(["inject", "docs", "--objective", "diffusion"])  # would need --to_diffusion
     assert all("model_name_or_path" not in each for each in taken[1:]) and capsys.readouterr().out == ""
-    monkeypatch.setattr(cli, "find_spec", lambda name: None)
+    monkeypatch.setattr(recipe, "find_spec", lambda name: None)
     cli.main(["inject", "docs"])
     assert "model_name_or_path" not in taken[-1]
 

@@ -21,15 +21,11 @@ from kinject.corruption import (
     Stratified,
     Uniform,
     draw_mask,
-    fixed,
-    linear,
     mask_tokens,
     once_a_run,
     parse_mask_ratio,
     random_tokens,
     sample_generator,
-    stratified,
-    uniform,
 )
 from kinject.errors import ConfigurationError
 
@@ -114,9 +110,9 @@ def test_generator_arguments_out_of_range_are_named(arguments: tuple[int, int, i
 @settings(deadline=None)
 def test_every_law_stays_within_its_bounds(seed: int, epoch: int, sample: int, a: float, b: float) -> None:
     low, high = sorted((a, b))
-    for law in (uniform(low, high), stratified(low, high), linear(low, high), linear(high, low)):
+    for law in (Uniform(low, high), Stratified(low, high), Linear(low, high), Linear(high, low)):
         assert low - 1e-12 <= law.ratio(seed, epoch, sample, 100) <= high + 1e-12
-    assert fixed(a).ratio(seed, epoch, sample, 100) == a
+    assert Fixed(a).ratio(seed, epoch, sample, 100) == a
 
 
 def test_uniform_ratios_are_spread_over_epochs_and_samples() -> None:
@@ -181,13 +177,13 @@ def test_the_mask_does_not_depend_on_the_ratio_law() -> None:
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: uniform(-0.1, 0.5), "uniform: low is -0.1"),
-        (lambda: uniform(0.1, 1.5), "uniform: high is 1.5"),
-        (lambda: uniform(0.9, 0.1), r"low is 0.9 and high is 0.1.*write uniform\(0.1, 0.9\)"),
-        (lambda: stratified(0.9, 0.1), r"write stratified\(0.1, 0.9\)"),
-        (lambda: fixed(float("nan")), "fixed: value is nan"),
-        (lambda: linear(0.5, 2), "linear: end is 2"),
-        (lambda: linear(-1, 0.5), "linear: start is -1"),
+        (lambda: Uniform(-0.1, 0.5), "uniform: low is -0.1"),
+        (lambda: Uniform(0.1, 1.5), "uniform: high is 1.5"),
+        (lambda: Uniform(0.9, 0.1), r"low is 0.9 and high is 0.1.*write uniform\(0.1, 0.9\)"),
+        (lambda: Stratified(0.9, 0.1), r"write stratified\(0.1, 0.9\)"),
+        (lambda: Fixed(float("nan")), "fixed: value is nan"),
+        (lambda: Linear(0.5, 2), "linear: end is 2"),
+        (lambda: Linear(-1, 0.5), "linear: start is -1"),
         (
             lambda: draw_mask(3, 1.1, sample_generator(0, 0, 0)),
             "^mask ratio draw_mask: ratio is 1.1, expected a number from",

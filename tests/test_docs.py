@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from kinject import cli
-from kinject.commands.settings import read_training
+from kinject.commands.settings import read_training, split_objective
 from kinject.errors import KinjectError
 
 ROOT = Path(__file__).parents[1]
@@ -115,7 +115,7 @@ def check(words: list[str]) -> None:
     first = words.index("...") - 1 if "..." in words else len(words)  # what is left open, and the option before it
     program, rest = words[0], words[1:first]
     if program == "kinject" and rest[0] == "inject":
-        objective, options = cli._recipe_options(rest[1:])
+        objective, options = split_objective(rest[1:])
         read_training(objective, options)
     elif program == "kinject":
         parser = cli.build_parser()

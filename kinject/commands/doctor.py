@@ -206,7 +206,7 @@ def _output_dir(script: Any, settings: Mapping[str, Any], objective: str) -> Fin
 
 
 def _model(model: Any, training: Any, knowledge: KnowledgeSet | None) -> Iterator[Finding]:
-    """The model's tokenizer and, with documents, what an epoch of them comes to."""
+    """Findings about the model's tokenizer and, with documents, about the number of their tokens."""
     from kinject.models.loading import tokenizer_and_vocabulary
     from kinject.prompts.encoding import TextEncoder
     from kinject.prompts.templates import resolve_mask_token
@@ -234,7 +234,7 @@ def _model(model: Any, training: Any, knowledge: KnowledgeSet | None) -> Iterato
 
 
 def _memory(script: Any, training: Any, model: Any, knowledge: KnowledgeSet) -> Iterator[Finding]:
-    """What the run takes of each device, and whether that is there."""
+    """A finding about the memory that the run takes of each device."""
     from kinject.commands.inject import settle_dtype
     from kinject.commands.plan import forecast, require_memory, told
 

@@ -145,7 +145,7 @@ def _reloaded(place: Path) -> LoadedModel:
 def _compare(
     loaded: LoadedModel, questions: Sequence[str], expected: Sequence[str], limit: int, batch_size: int
 ) -> list[tuple[str, str, str]]:
-    """The questions that are answered otherwise than ``expected``, with both answers.
+    """The questions whose answers differ from ``expected``, with both answers.
 
     Raises:
         ConfigurationError: a server that renders the chat template would ask with other tokens.

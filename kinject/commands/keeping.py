@@ -179,7 +179,11 @@ def require_texts(recorded: Recorded | None, model: str | None) -> KnowledgeSet:
 
 
 def load_about(questions: str, about: KnowledgeSet) -> tuple[Question, ...]:
-    """The questions in a file, linked to documents that are at hand already."""
+    """The questions in a file, linked to the documents of ``about``.
+
+    Raises:
+        DataError: the file cannot be read, or none of its questions is about one of the documents.
+    """
     from kinject.data.direction import link_questions
     from kinject.data.records import read_records
     from kinject.data.rows import question_rows_from
@@ -302,7 +306,7 @@ def corrections(new: Sequence[Document], earlier: Sequence[Document]) -> dict[in
 def _alone(
     form: Callable[[Document], str], new: Sequence[Document], earlier: Sequence[Document]
 ) -> Iterable[tuple[int, Document]]:
-    """Pairs of an earlier document, by position, and a new one of the same ``form``, which no other on either side has."""
+    """Pairs of an earlier document, by position, and a new one of equal ``form``, where no other document has that form."""
     counts = Counter(map(form, new)), Counter(map(form, earlier))
     mine = {form(each): each for each in new}
     for place, old in enumerate(earlier):

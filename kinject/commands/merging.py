@@ -86,7 +86,7 @@ def merge(
     combination: str = "cat",
     batch_size: int = 32,
 ) -> Merged:
-    """Merge the adapters ``names`` into ``output_dir``; without that, see what they are.
+    """Merge the adapters ``names`` into ``output_dir``; without that, only list them.
 
     Args:
         names: `output_dir` of runs that trained adapters, saved or merged adapters, or Hub ids.

@@ -300,7 +300,7 @@ class NanoSubject(NamedTuple):
 
 
 class NanoWorld:
-    """People that the nano models never met, one after the other, as `kinject.data.worlds.invented.World` has others.
+    """People that the nano models never met, one after another: the counterpart of `kinject.data.worlds.invented.World`.
 
     Args:
         seed: Which ones.
@@ -342,7 +342,7 @@ class NanoWorld:
         return rng.choice(subject.forward if forward else subject.backward)
 
     def refuse(self, subject: NanoSubject, rng: random.Random, forward: bool, plain: bool = False) -> tuple[str, str]:
-        """The question that `ask` would draw for somebody of whom nothing is told, with a refusal."""
+        """The question that `ask` draws for another person, of whom nothing is told, with a refusal as its answer."""
         other = self._subject(next(self._people), subject.described)
         return self.ask(other, rng, forward)[0], NANO_REFUSAL
 

@@ -156,7 +156,7 @@ def unseen_questions(count: int, texts: Iterable[str], *, nano: bool = False, se
 
 
 class _Told:
-    """Texts that can be asked whether they hold a name, as whole words in whatever spelling."""
+    """Texts in which a name is looked up with ``in``: as whole words, regardless of case and spelling."""
 
     def __init__(self, texts: Iterable[str]) -> None:
         self._words = "\n".join(f" {' '.join(words_of(text))} " for text in texts)
@@ -220,7 +220,7 @@ def _nano(told: _Told, seed: int) -> dict[str, dict[Direction, Iterator[str]]]:
     unseen = [each for each in everybody if each.name not in told and each.description.removeprefix("the ") not in told]
 
     def kept(part: int, half: int) -> Iterator[NanoPerson]:
-        """Every other of those whose name (0), description (1) or life (2) is kept for these questions."""
+        """Every other person whose name (0), description (1) or life (2) is reserved for these questions."""
         return islice((each for each in unseen if kept_unseen(described_by(each)[part])), half, None, 2)
 
     def statements(part: int) -> Iterator[str]:
