@@ -62,8 +62,8 @@ UNUSED = {
     "truncation_mode": "nothing is cut away: longer documents are split at sentence ends (--max_length).",
 }
 """Settings of the libraries that have no effect in kinject's trainers, and why."""
-_ASKED = "no loss on held-out rows is computed here, questions are asked: see --questions, --evaluations and --evaluate_every."
-_KEPT = "which weights are kept is said by --select_on, which goes by the answers."
+_ASKED = "no loss on held-out rows is computed; questions are asked instead: see --questions, --evaluations, --evaluate_every."
+_KEPT = "--select_on chooses which weights are kept, by the answers."
 _ALWAYS = "kinject inject always trains and then asks; leave it out."
 UNUSED_IN_RUNS = {
     "bf16_full_eval": _ASKED,
@@ -85,7 +85,7 @@ UNUSED_IN_RUNS = {
     "label_names": _ASKED,
     "load_best_model_at_end": _KEPT,
     "metric_for_best_model": _KEPT,
-    "per_device_eval_batch_size": "how many questions are asked at once is said by --question_batch_size.",
+    "per_device_eval_batch_size": "--question_batch_size sets how many questions are asked at once.",
     "prediction_loss_only": _ASKED,
 }
 """Settings that need evaluation rows, which `inject` never gives to a trainer, and why they have no effect there."""

@@ -276,7 +276,7 @@ def test_a_path_with_a_space_is_one_document(monkeypatch: pytest.MonkeyPatch, tm
         (["--objective", "diffusion", "--packing"], "packing is not supported for masked diffusion models"),
         (["--use_peft", "--lora_target_modules", "lm_head"], "lora_target_modules reach the output head, lm_head"),
         (["--use_peft", "--lora_target_modules", "q_proj", "lm_head"], "or all-linear, which leaves the head out"),
-        (["--hub-token", "hf_abcdefghijkl"], "--hub_token: whatever stands on a command line can be read"),
+        (["--hub-token", "hf_abcdefghijkl"], "--hub_token: every user of this machine can read a command line"),
     ],
 )
 def test_what_can_be_seen_early_costs_no_import_and_leaves_nothing(

@@ -54,7 +54,7 @@ SWITCHED = {
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report: `ok`, `missing` (an optional feature), `error` (nothing runs so) or a plain `fact`."""
+    """One line of the report: `ok`, `missing` (an optional feature), `error` (the run could not begin) or a plain `fact`."""
 
     state: Literal["ok", "missing", "error", "fact"]
     what: str

@@ -234,24 +234,16 @@ def inject(
     """
     from trl import get_peft_config
 
-    from kinject.commands.plan import forecast, require_memory, show_plan
+    from kinject.commands.plan import forecast, show_plan
     from kinject.evaluation.callback import QuestionAnsweringCallback
     from kinject.evaluation.examination import Examination, asker, control_half, effect
-    from kinject.evaluation.page import write_page
-    from kinject.evaluation.report import results_table
-    from kinject.evaluation.results import (
-        changed_settings,
-        measured_before,
-        read_results,
-        summary,
-        write_results,
-    )
+    from kinject.evaluation.results import changed_settings, measured_before, read_results, summary
     from kinject.evaluation.retention import few_shot_examples, held_out, measure_retention
-    from kinject.models import devices
     from kinject.models.adapters import require_adapter_modules
     from kinject.models.weights import frozen_parameters, require_shared, whole_model
     from kinject.prompts.encoding import pin_template
 
+    # What is learned and asked, and whether the run can begin: all of it before weights are loaded.
     sampling = arguments.sampling_config(arguments.max_new_tokens)
     go_on_from_adapter(model_args)
     settle_dtype(model_args, training_args)
@@ -270,11 +262,7 @@ def inject(
         print(f"keep: {describe(knowledge.kept)}")
     if training_args.keep_titles and training_args.process_index == 0 and knowledge.titles():
         print(f"{knowledge.titles()} (--keep_titles)")
-    split = "device_map" in (training_args.model_init_kwargs or ())  # over several devices
-    if devices.device_memory(training_args.device) is not None and not split:
-        found = forecast(knowledge, arguments, training_args, model_args, most=_LOOKED_AT)
-        if found is not None:
-            require_memory(found)
+    _require_memory(knowledge, arguments, training_args, model_args)
     knowledge, control = control_half(knowledge, training_args.seed) if arguments.control_half else (knowledge, ())
     inputs = run_inputs(arguments, model_args, knowledge)
     checkpoint = find_checkpoint(training_args)
@@ -284,17 +272,16 @@ def inject(
     practice = curriculum.practice
     if practice is not None and training_args.process_index == 0:
         print(f"practice: {practice.summary()}")
+
+    # The model, and what it is asked before, during and after training.
     loaded = load_for_training(model_args, training_args)
-    pin_template(
-        loaded.tokenizer, training_args.system_prompt
-    )  # so that the run asks in the frame in which others will
+    pin_template(loaded.tokenizer, training_args.system_prompt)  # others will ask in this frame, too
     frozen_parameters(loaded.model, training_args.frozen_modules or (), adapter=model_args.use_peft)  # refused early
     peft_config = None if loaded.source == "adapter" else get_peft_config(model_args)
     require_adapter_modules(loaded.model, peft_config)
     noted: dict[str, Any] = {"baselines": baselines} if baselines else {}
     noted |= {"chosen": {**chosen}} if chosen else {}
     results = _first_results(arguments, training_args, knowledge, loaded, objective, noted)
-
     validation, reported = (
         knowledge.split_questions() if arguments.select_on == "validation" else ((), knowledge.questions)
     )
@@ -304,7 +291,6 @@ def inject(
     examination = Examination.of(
         replace(knowledge, questions=tuple(reported)), arguments, arguments.documents, arguments.retention, control
     )
-
     asking: dict[str, Any] = {
         "max_new_tokens": arguments.max_new_tokens,
         "batch_size": arguments.question_batch_size,
@@ -333,6 +319,8 @@ def inject(
         sampling=sampling if loaded.is_diffusion else None,
         knows=knows if known or examination.asks else None,
     )
+
+    # Training.
     if arguments.overwrite and not (resume and holding(output_dir).checkpoints):
         replaced = clear_output_dir(output_dir)  # not before: until here nothing stood in the way of the new run
         if replaced:
@@ -361,6 +349,7 @@ def inject(
     callback.restore_best(trainer)
     trainer.save_model(str(output_dir), _internal_call=True)  # a push waits for the results
 
+    # What it knows now.
     results = callback.results
     results["answers"] = recorded_answers(reported, callback.answers)
     examined = measured_before(results)
@@ -378,20 +367,49 @@ def inject(
         results.setdefault("kept", {})["documents"] = len(knowledge.kept.documents)
     if "control" in results:
         results["control"]["effect"] = effect(results["after"], results["control"]["after"])
+    _finish(trainer, results, output_dir, arguments)
+    return results
+
+
+def _require_memory(
+    knowledge: KnowledgeSet, arguments: InjectionArguments, training_args: DocumentSFTConfig, model_args: ModelConfig
+) -> None:
+    """Refuse a run that does not fit into the memory of its device, where that is known.
+
+    Raises:
+        ConfigurationError: it does not fit; the message says what would.
+    """
+    from kinject.commands.plan import forecast, require_memory
+    from kinject.models import devices
+
+    split = "device_map" in (training_args.model_init_kwargs or ())  # over several devices
+    if devices.device_memory(training_args.device) is not None and not split:
+        found = forecast(knowledge, arguments, training_args, model_args, most=_LOOKED_AT)
+        if found is not None:
+            require_memory(found)
+
+
+def _finish(
+    trainer: DocumentSFTTrainer, results: dict[str, Any], output_dir: Path, arguments: InjectionArguments
+) -> None:
+    """Write results, card and page, publish them if asked, remove checkpoints, and say how the run ended."""
+    from kinject.evaluation.page import write_page
+    from kinject.evaluation.report import results_table
+    from kinject.evaluation.results import write_results
+
     if trainer.accelerator.is_main_process:
         write_results(output_dir / "results.json", results)
         trainer.create_model_card()  # with the plot
         write_page([results], output_dir / "report.html", replace=True)  # output_dir was looked through before
         print(results_table([results]))
         print_answers(results["answers"])
-    if training_args.push_to_hub:
+    if trainer.args.push_to_hub:
         _push(trainer)
     if trainer.accelerator.is_main_process:
         gone, freed = ([], 0) if arguments.keep_checkpoints else remove_checkpoints(output_dir)
         if gone:
             print(f"\nremoved: {', '.join(gone)} ({freed / 1e6:,.1f} MB; --keep_checkpoints keeps them)")
-        print(f"\n{ending(results, output_dir, push=training_args.push_to_hub)}")
-    return results
+        print(f"\n{ending(results, output_dir, push=trainer.args.push_to_hub)}")
 
 
 def _first_results(

@@ -242,7 +242,7 @@ def kept(new: Sequence[Document], earlier: KnowledgeSet, corrects: Sequence[str]
             if not meant:
                 known = {each.source or each.title or each.id for each in earlier.documents} - {""}
                 raise DataError(
-                    f"--corrects {name}: no earlier document is called so by its file, title or id; there are "
+                    f"--corrects {name}: no earlier document has this file, title or id; there are "
                     f"{', '.join(sorted(known)[:10]) or 'none with a name'}."
                 )
             by |= dict.fromkeys(meant, [*new])

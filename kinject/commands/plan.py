@@ -347,7 +347,7 @@ def _that_fit(
     why = "the size of the model is not known"
     if found is not None:
         why = f"about {_gigabytes(bytes_)} GB" + (f" of {_gigabytes(limit)}" if limit else "")
-        why += f"; {_gigabytes(most)} if nothing were spared" if len(taken) > 1 else ""
+        why += f"; {_gigabytes(most)} without such savings" if len(taken) > 1 else ""
     size, steps = way["per_device_train_batch_size"], way.get("gradient_accumulation_steps", 1)
     at_a_time = f"{size} documents at a time" if steps == 1 else f"{size} document at a time, {steps} a step"
     again = way["gradient_checkpointing"]
@@ -482,7 +482,7 @@ def table(found: Forecast, speed: float) -> str:
         "of a matrix product here",
     }
     if found.limit is not None and found.need.device > USABLE * found.limit:
-        lines["fits"] = f"hardly or not. {_advice(found)}"
+        lines["fits"] = f"barely, or not at all. {_advice(found)}"
     return "\n".join(f"{name:9} {says}" for name, says in lines.items())
 
 

@@ -179,8 +179,8 @@ def read_settings(
     words, pairs, unknown = split_arguments(arguments, known)
     if any(name in _SECRETS for name, _ in pairs) or any(_bare(each[0]) in _SECRETS for each in unknown):
         raise ConfigurationError(
-            "--hub_token: whatever stands on a command line can be read by every user of this machine. Set the environment "
-            "variable HF_TOKEN, or log in with `hf auth login`, and leave it out."
+            "--hub_token: every user of this machine can read a command line. Leave the token out, and set the environment "
+            "variable HF_TOKEN or log in with `hf auth login`."
         )
     if unknown:
         raise _unknown("on the command line", [" ".join(each) for each in unknown], options, listing)

@@ -234,8 +234,8 @@ def _written_out(text: str, where: str) -> list[Any] | dict[str, Any] | None:
     if value is None and not re.match(r"""\[\s*(?:["'{\[]|None\b)|\{\s*["'](?:text|value)["']""", bare):
         return None  # such as "[sic]" or "{x | x > 0}"
     raise DataError(
-        f"{where} is {bare[:60]}, which is one text or a list of accepted answers; write the list as JSON with every answer "
-        'between double quotes, as in ["Ada", "Bo"], and one text of this look as a list of itself'
+        f"{where} is {bare[:60]}, which may be one text or a list of accepted answers; write a list as JSON with every answer "
+        'between double quotes, as in ["Ada", "Bo"], and a single text that looks like this as a list of one'
     )
 
 
@@ -566,7 +566,7 @@ def _content(content: object, where: str) -> str:
 def _require_answered(messages: Sequence[Mapping[str, str]], last: str, where: str) -> None:
     if messages[-1]["role"] != "assistant":
         raise DataError(
-            f"{where}: {last} must be the assistant's, the answer to learn, and is of the role "
+            f"{where}: {last} must be the assistant's answer, which is learned, but its role is "
             f"'{messages[-1]['role']}'; drop what follows the last answer, or add one."
         )
     if not messages[-1]["content"].strip():

@@ -197,11 +197,11 @@ def test_facts_are_numbered_in_every_row_or_in_none(tmp_path: Path) -> None:
         ('{"question": "Who?", "answer": ["Ada", 3]}',
          '"answer" holds 3 in its list, expected a string; put it between quotes'),
         ('{"question": "Who?", "answer": "[1987, 1988]"}',
-         '"answer" is [1987, 1988], which is one text or a list of accepted answers; write the list as JSON with every '
-         'answer between double quotes, as in ["Ada", "Bo"], and one text of this look as a list of itself'),
+         '"answer" is [1987, 1988], which may be one text or a list of accepted answers; write a list as JSON with every '
+         'answer between double quotes, as in ["Ada", "Bo"], and a single text that looks like this as a list of one'),
         ('{"question": "Who?", "answer": "[\'Ada\' \'Bo\']"}',
-         '"answer" is [\'Ada\' \'Bo\'], which is one text or a list of accepted answers; write the list as JSON with every '
-         'answer between double quotes, as in ["Ada", "Bo"], and one text of this look as a list of itself'),
+         '"answer" is [\'Ada\' \'Bo\'], which may be one text or a list of accepted answers; write a list as JSON with every '
+         'answer between double quotes, as in ["Ada", "Bo"], and a single text that looks like this as a list of one'),
         ('{"question": "Who?", "answers": [["Ada"], ["Bo"]]}',
          '"answers" holds a list in a list; write the accepted answers as one list of strings, as in ["...", "..."]'),
         ('{"question": "Who?", "answer": {"spans": ["Ada"]}}',
@@ -654,8 +654,8 @@ USER, ANSWER = {"role": "user", "content": "Who?"}, {"role": "assistant", "conte
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"messages": [USER, ANSWER, USER]}, ": the last of 'messages' must be the assistant's, the answer to learn, and is "
-         "of the role 'user'; drop what follows the last answer, or add one."),
+        ({"messages": [USER, ANSWER, USER]}, ": the last of 'messages' must be the assistant's answer, which is learned, but "
+         "its role is 'user'; drop what follows the last answer, or add one."),
         ({"messages": [ANSWER]}, ": no message of the user stands before the answer; add the question."),
         ({"messages": [USER, {"role": "assistant", "content": " "}]},
          ": the answer (the last of 'messages') is empty; write it, or delete the row."),
