@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -170,10 +171,31 @@ def require_adapter_modules(model: PreTrainedModel | PeftModel, config: PeftConf
         each for part in _listed(getattr(config, "exclude_modules", None) or ()) for each in _matched(part, modules)
     }
     if name in {each for names in found.values() for each in names} - excluded and name not in saved:
-        raise ConfigurationError(head_refusal(str(name)))
+        raise ConfigurationError(_head_refusal(str(name)))
 
 
-def head_refusal(name: str) -> str:
+@contextmanager
+def explained_refusals() -> Iterator[None]:
+    """Say what to name instead where trl or peft refuses the modules that an adapter is to be put on.
+
+    Raises:
+        ConfigurationError: in place of their `ValueError` about the head or about `target_modules`.
+    """
+    try:
+        yield
+    except ValueError as error:
+        said = str(error)
+        if "adapter to `lm_head`" in said:
+            raise ConfigurationError(_head_refusal("lm_head")) from error
+        if "Target module" in said or "`target_modules`" in said:  # one that peft cannot adapt, or none at all
+            raise ConfigurationError(
+                f"lora_target_modules cannot be adapted: {said.splitlines()[0]} Name two or more linear layers of the "
+                "model, such as q_proj v_proj, or one as '.*q_proj', or all-linear."
+            ) from error
+        raise
+
+
+def _head_refusal(name: str) -> str:
     """Why no adapter goes on the output head ``name``, and what to name instead."""
     return (
         f"lora_target_modules reach the output head, {name}: the loss is computed from its weight directly, so an adapter on "

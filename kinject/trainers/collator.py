@@ -520,6 +520,9 @@ def batch_weights(rows: Sequence[Mapping[str, Any]], labels: Sequence[Sequence[i
     return {WEIGHTS: torch.tensor(weights)}
 
 
+EXACT = ("mask_ratio", "ratios", "predicted_log_probs", WEIGHTS)
+"""What the loss is computed with, which DeepSpeed must not round to bf16."""
+
 PREDICTED = ("rehearsed", "predicted_ids", "predicted_log_probs")
 """What a batch with rehearsed samples holds besides; see `batch_predictions`."""
 

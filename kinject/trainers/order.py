@@ -14,6 +14,7 @@ from kinject.corruption import ORDER_STREAM, sample_generator
 from kinject.trainers.collator import DocumentCollator
 
 if TYPE_CHECKING:
+    from datasets import Dataset
     from transformers import TrainerControl, TrainerState, TrainingArguments
 
 
@@ -134,6 +135,27 @@ class LengthGroupedSampler(Sampler[int]):
         for index in torch.randperm(len(groups), generator=generator).tolist():
             yield from groups[index].tolist()
         yield from short.tolist()
+
+
+def own_sampler(dataset: Dataset, args: Any, collator: Any) -> Sampler[int] | None:
+    """The sampler of a prepared training ``dataset``, where the library's has not the order that ``args`` or rows ask for.
+
+    Its epoch is that of the collator's masks. The library's `set_epoch` does not reach a sampler of several processes after a
+    resume in the middle of an epoch.
+
+    Args:
+        dataset: Has the columns of `kinject.trainers.preparation.PREPARED`.
+        args: The training arguments.
+        collator: A `DocumentCollator`, which has the seed and the epoch.
+    """
+    lengths = dataset["length"] if args.train_sampling_strategy == "group_by_length" else None
+    group_size = args.train_batch_size * args.world_size
+    turns, epochs = dataset["turn"], dataset["epochs"]
+    if max(turns) > 0 or any(epochs):
+        return TurnSampler(turns, collator.seed, lambda: collator.epoch, lengths, group_size, epochs)
+    if lengths is not None:
+        return LengthGroupedSampler(lengths, group_size, collator.seed, lambda: collator.epoch)
+    return None
 
 
 class EpochCallback(TrainerCallback):

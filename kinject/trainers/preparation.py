@@ -8,10 +8,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset, Features, IterableDataset, Value
+from transformers import AutoConfig
 
 from kinject.data.knowledge import names, with_title
 from kinject.data.rows import conversation_of
 from kinject.errors import ConfigurationError, DataError, KinjectError
+from kinject.models.diffusion import text_config
 from kinject.prompts.templates import ANSWER, DocumentTemplate
 from kinject.trainers.document_config import CorruptionSFTConfig
 from kinject.trainers.infilling import hidden_words
@@ -20,7 +22,8 @@ from kinject.trainers.run_inputs import row_tags
 from kinject.trainers.splitting import split_document
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from peft import PeftModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from kinject.prompts.encoding import EncodedDocument
     from kinject.prompts.templates import Frame
@@ -29,7 +32,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_STREAMED = 100  # rows of a stream by which it is known again
+_STREAMED = 100  # rows at the beginning of a stream that a resumed run compares
 _INTEGER, _INTEGERS = Value("int64"), [Value("int64")]
 PREPARED = Features(
     {
@@ -46,7 +49,7 @@ PREPARED = Features(
         "predictions": {"ids": [_INTEGERS], "log_probs": [[Value("float32")]]},
     }
 )
-"""The columns of a prepared data set. Types are given, as they could not be inferred from rows in which a column is empty."""
+"""The columns of a prepared data set. Their types are given, since none could be inferred from rows whose column is empty."""
 
 
 def question_and_answer(
@@ -57,13 +60,13 @@ def question_and_answer(
     Args:
         row: A document, or a conversation in one of the forms that `kinject.data.rows.conversation_of` reads.
         where: What an error calls the row.
-        text_field: The field of a document. Beside it `messages` and `prompt` make a row a conversation, and the names
-            that are less telling do not.
+        text_field: The field of a document. A row with this field is a conversation only if it also has `messages` or
+            `prompt`; other names of questions and answers are then taken for further columns of the document.
 
     Raises:
         DataError: a conversation without an answer, or with what cannot be learned.
     """
-    if is_spoken(row):  # what the model said, or practices, is learned as it is
+    if is_spoken(row):
         return row["prompt"], row["completion"]
     if row.get(text_field) is not None and not row.get("messages") and not row.get("prompt"):
         return None
@@ -108,8 +111,8 @@ class Preparation:
 
     Attributes:
         template: Frames around plain documents.
-        reports: By data set, how many documents have not the entities that the settings need.
-        told: `row_tags` of the training rows as they were given; of a stream, of the first hundred.
+        reports: By data set, how many documents lack the entities that the settings need.
+        row_tags: `run_inputs.row_tags` of the training rows as they were given; of a stream, of its first hundred rows.
     """
 
     def __init__(
@@ -119,7 +122,7 @@ class Preparation:
         self._vocabulary_size = vocabulary_size
         self.template = DocumentTemplate(tokenizer, trainer._document_wordings(args), args.system_prompt)
         self.reports: dict[str, EntityReport] = {}
-        self.told: str | None = None
+        self.row_tags: str | None = None
         self._by_row = False
 
     @cached_property
@@ -145,7 +148,8 @@ class Preparation:
             given = dataset.select_columns([column for column in columns if column != "predictions"])
             if isinstance(given, IterableDataset):
                 given = given.take(_STREAMED)
-            self.told = row_tags(_as_given(row) for row in given if not (row.get("rehearsal") or row.get("practice")))
+            documents = (row for row in given if not (row.get("rehearsal") or row.get("practice")))
+            self.row_tags = row_tags(map(_as_given, documents))
         if "document_ids" in columns:
             return dataset
         report = self._trainer._entity_report(self._args)
@@ -225,7 +229,7 @@ class Preparation:
         conversation = question_and_answer(row, where, args.dataset_text_field)
         if conversation is not None:
             prompt, answer = conversation
-            if is_spoken(row):  # said as it is, whatever the objective
+            if is_spoken(row):  # every objective learns it as it is
                 row_template = self._rehearsal_template
             try:
                 row_template.require_spoken(answer)
@@ -279,6 +283,17 @@ def title_of(row: Mapping[str, Any], args: DocumentSFTConfig) -> str:
     return title if isinstance(title, str) else ""
 
 
+def vocabulary_size(model: str | PreTrainedModel | PeftModel, args: DocumentSFTConfig) -> int:
+    """The number of ids that ``model``, or the one at that path, has embeddings for; read before any document is."""
+    if not isinstance(model, str):
+        return int(text_config(model).vocab_size)
+    options = args.model_init_kwargs if isinstance(args.model_init_kwargs, dict) else {}
+    config = AutoConfig.from_pretrained(
+        model, revision=options.get("revision"), trust_remote_code=getattr(args, "trust_remote_code", False)
+    )
+    return int(config.get_text_config().vocab_size)
+
+
 def sample_length(frame: Frame, document_length: int) -> int:
     """The tokens of a sample of ``document_length`` tokens in ``frame``."""
     copies = 2 if frame.has_copy else 1
@@ -286,6 +301,7 @@ def sample_length(frame: Frame, document_length: int) -> int:
 
 
 def _as_given(row: Mapping[str, Any]) -> dict[str, Any]:
+    """``row`` without what `with_practice` and `with_kept` add to it."""
     return {name: value for name, value in row.items() if name not in ("practice", "epochs")}
 
 

@@ -1,10 +1,13 @@
-"""Rehearsal against forgetting: what the model says before training, learned once more beside the documents.
+"""Rehearsal against forgetting: the untrained model's own answers, learned once more beside the documents.
 
-Answers are drawn from the untrained model, not the most probable ones, so that what they do not mention is kept as well as
-what they do (pseudo-rehearsal, Robins 1995). Of an autoregressive model not the drawn tokens are learned but what it predicted
-in their places: the most probable tokens of each prediction, with all others taken as one (distillation, Hinton et al. 2015;
-against forgetting, Li and Hoiem 2016). That has the same gradient in the mean without the noise of the draw, and none while the
-model still predicts what it did. A masked diffusion model learns the tokens.
+Answers are drawn at random, not the most probable ones, so that the rest of what the model knows is kept as well
+(pseudo-rehearsal, Robins 1995). A masked diffusion model learns the tokens that were drawn. An autoregressive model learns its
+predictions at their positions instead: the most probable tokens of each, with all others taken as one (distillation, Hinton et
+al. 2015; against forgetting, Li and Hoiem 2016). The expected gradient is the same, without the noise of the draw, and it is
+zero while the model still predicts the same.
+
+Here are the rows that are rehearsed or practiced, and the loss of runs that have such rows or an anchor. Knows nothing of
+command-line options.
 """
 
 from __future__ import annotations
@@ -21,21 +24,18 @@ import torch
 from kinject import compat
 from kinject.errors import ConfigurationError
 from kinject.trainers.collator import PREDICTED
+from kinject.trainers.positions import SupervisedPositions, TokenScores, scores_of
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from kinject.evaluation.asking import Predictions
     from kinject.sampling import SamplingConfig
 
 _PART = 256  # prompts that one process draws at once
-_SEEDS = (
-    1_000  # between those of two parts; a part of a diffusion model takes one for each time that a prompt comes again
-)
-
-
-# So many are drawn at most, and come back in later epochs: drawing takes its time with larger models.
-_MOST_ANSWERS = 4096
+# Distance between the seeds of two parts: a diffusion model takes one more seed each time that a prompt is repeated in a part.
+_SEEDS = 1_000
+_MOST_ANSWERS = 4096  # drawing takes long with larger models, so that later epochs show these again
 
 
 def rehearsal_size(documents: int, share: float, name: str = "rehearsal") -> int:
@@ -50,9 +50,10 @@ def rehearsal_size(documents: int, share: float, name: str = "rehearsal") -> int
 
 
 def rehearsal_prompts(documents: str | Sequence[str], count: int) -> list[str]:
-    """``count`` prompts for a model that is taught ``documents``, none of which `held_out` asks; repeated where they run out.
+    """``count`` prompts for a model that is taught ``documents``, repeated where they run out.
 
-    A nano model gets questions about the people it was pretrained on, and between them the prompt that asks for a fact.
+    None of them is among the questions that measure retention. A nano model gets questions about the people it was pretrained
+    on, and after each of them the prompt that asks for a fact.
     """
     from kinject.evaluation.general_questions import PROMPTS
     from kinject.evaluation.retention import nano_questions, of_nano_world
@@ -76,13 +77,13 @@ def own_answers(
     seed: int = 0,
     **asking: Any,
 ) -> list[str]:
-    """What ``model`` may answer to ``prompts``, drawn at temperature 1; an answer that was cut ends with a whole sentence.
+    """Answers of ``model`` to ``prompts``, drawn at temperature 1; one cut at its longest ends with a whole sentence.
 
-    What one process draws depends on no other.
+    The draws of one process do not depend on other processes.
 
     Args:
         model, tokenizer, max_new_tokens, sampling: As in `answer_questions`.
-        prompts: Equal ones are answered each by a draw of its own.
+        prompts: Each is answered by a draw of its own, also where two are equal.
         seed: Of the draws.
         asking: Passed on to `answer_questions`.
 
@@ -124,10 +125,10 @@ def draw_rehearsal(
     silent: bool = False,
     **drawing: Any,
 ) -> tuple[list[str], list[Predictions] | None]:
-    """What ``model`` answers to ``prompts``, and an autoregressive one predicts there, shared out over the processes.
+    """Answers of ``model`` to ``prompts``, and an autoregressive model's predictions in them; None of a diffusion model.
 
-    Prompts are drawn in parts of fixed size, each with a seed of its own, so that the answers do not depend on the number of
-    processes. Every process has to call this, with the model where it is to compute.
+    The work is shared out over the processes, in parts of fixed size with a seed of their own, so that the answers do not
+    depend on the number of processes. Every process has to call this, with the model on the device that computes.
 
     Args:
         model, tokenizer, prompts, seed, system_prompt, batch_size: As in `own_answers`.
@@ -144,7 +145,7 @@ def draw_rehearsal(
     from kinject.models.weights import from_every_process, is_sharded, process_number
 
     parts = [prompts[start : start + _PART] for start in range(0, len(prompts), _PART)]
-    # A forward pass of a sharded model needs every process, so all draw everything; and some processes hold no weights yet.
+    # A forward pass of a sharded model needs every process, so all draw everything. Else those draw that hold the weights.
     holders = [number for number, holds in enumerate(from_every_process(model.device.type != "meta")) if holds]
     mine: Sequence[int] = range(len(parts))
     if not is_sharded(model):
@@ -188,13 +189,13 @@ def with_rehearsal(
     """``dataset`` of documents, followed by rows of the model's own ``answers`` to ``prompts``, ``count`` for each epoch.
 
     Empty answers are left out. Every objective learns such a row as a plain question with its answer. Where there are more
-    than ``count``, rows take turns: the column `turn` says in which epochs one is shown (see `TurnSampler`).
+    answers than ``count``, they take turns: the column `turn` says in which epochs a row is shown (see `TurnSampler`).
 
     Args:
         dataset: The documents.
-        prompts, answers: What was asked, and what the model said.
+        prompts, answers: Questions, and the model's answer to each.
         count: Rows of an epoch.
-        predictions: What the model predicted in each answer (see `predict`), to be learned instead of what was drawn.
+        predictions: The model's predictions in each answer (see `predict`), to be learned instead of the tokens drawn.
     """
     known = [None] * len(prompts) if predictions is None else [vars(each) for each in predictions]
     said = [each for each in zip(prompts, answers, known, strict=True) if each[1].strip()]
@@ -213,11 +214,11 @@ def with_rehearsal(
 
 
 def with_practice(dataset: datasets.Dataset, rows: Sequence[Mapping[str, Any]]) -> datasets.Dataset:
-    """``dataset`` of documents with what is practiced beside them.
+    """``dataset`` of documents, each with its epochs, followed by the rows that are practiced beside them.
 
     Args:
         dataset: The documents.
-        rows: What `kinject.data.practice.Practice.rows` makes: first the epochs of each document, then other rows.
+        rows: Of `kinject.data.practice.Practice.rows`: first the epochs of each document, then other rows.
     """
     count = len(dataset)
     planned = datasets.Dataset.from_dict(
@@ -282,7 +283,7 @@ def divergence(log_probs: torch.Tensor, predicted_ids: torch.Tensor, predicted: 
     """KL(predicted || model) of each token, in nats, with all tokens that were not kept taken as one: `(tokens,)`.
 
     Args:
-        log_probs: What the model says, `(tokens, vocabulary)`.
+        log_probs: Of the model, `(tokens, vocabulary)`.
         predicted_ids: The tokens that were kept, `(tokens, kept)`.
         predicted: Their log-probabilities, `(tokens, kept)`.
     """
@@ -295,11 +296,11 @@ def divergence(log_probs: torch.Tensor, predicted_ids: torch.Tensor, predicted: 
 def distilled(
     log_probs: torch.Tensor, of_targets: torch.Tensor, predictions: Mapping[str, torch.Tensor]
 ) -> torch.Tensor:
-    """The loss of each supervised token: its divergence from what was predicted where it is rehearsed, else its own.
+    """The loss of each supervised token, in nats, `(supervised,)`: where it is rehearsed its divergence from the prediction.
 
     Args:
-        log_probs: Of all tokens, `(supervised, vocabulary)`.
-        of_targets: Of the targets, `(supervised,)`.
+        log_probs: Of the whole vocabulary, `(supervised, vocabulary)`.
+        of_targets: Of the targets, `(supervised,)`, whose negative is the loss where nothing is rehearsed.
         predictions: What `batch_predictions` found in the batch; empty where nothing is rehearsed.
     """
     if not predictions:
@@ -314,8 +315,8 @@ def other_divergence(log_probs: torch.Tensor, untrained: torch.Tensor, targets: 
     The target is taken out of both and the rest renormalized, so that learning it costs nothing ("Mask the Target").
 
     Args:
-        log_probs: What the model says, `(supervised, vocabulary)`.
-        untrained: What the untrained model says, `(supervised, vocabulary)`.
+        log_probs: Of the model, `(supervised, vocabulary)`.
+        untrained: Of the untrained model, `(supervised, vocabulary)`.
         targets: `(supervised,)`.
     """
     column = targets.to(log_probs.device)[:, None]
@@ -327,8 +328,12 @@ def other_divergence(log_probs: torch.Tensor, untrained: torch.Tensor, targets: 
     return (share * (before - said)).sum(-1)
 
 
-def has_own_loss(trainer: Any) -> bool:
-    """Whether ``trainer`` rehearses predictions, weighs rows or is anchored, which takes the loss that trl has by default."""
+def needs_own_loss(trainer: Any) -> bool:
+    """Whether ``trainer`` rehearses predictions, weighs rows or is anchored, and has the plain loss that these change.
+
+    Raises:
+        ConfigurationError: `anchor` is set beside another loss, or where training is sharded.
+    """
     data = trainer.train_dataset.data if isinstance(trainer.train_dataset, datasets.Dataset) else None
     columns = [] if data is None else [data.column(name) for name in ("predictions", "weight")]
     if not trainer.args.anchor and all(each.null_count == len(each) for each in columns):
@@ -348,6 +353,85 @@ def has_own_loss(trainer: Any) -> bool:
     return bool(plain)
 
 
+class OwnLoss:
+    """The loss of a run that rehearses predictions, weighs its rows or is anchored, in place of trl's.
+
+    Every training batch of such a run takes it, also one without predictions: processes that share a model have to make the
+    same calls.
+
+    Args:
+        trainer: A `DocumentSFTTrainer`.
+        base: Its model, without the adapter.
+    """
+
+    def __init__(self, trainer: Any, base: PreTrainedModel) -> None:
+        self._trainer = trainer
+        self._untrained: PreTrainedModel | None = None  # not needed with an adapter, which can be switched off
+        if trainer.args.anchor and base is trainer.model:
+            self._untrained = _frozen_copy(base, trainer.args.device)
+            self._supervised = SupervisedPositions(self._untrained)
+
+    def __call__(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        where: tuple[torch.Tensor, torch.Tensor],
+        predictions: Mapping[str, torch.Tensor],
+        weights: torch.Tensor | None,
+        num_items_in_batch: torch.Tensor | int | None,
+    ) -> tuple[torch.Tensor, TokenScores]:
+        """The loss of a batch, and how the model scores its supervised tokens; inside `SupervisedPositions.at`.
+
+        Args:
+            model: What is trained.
+            inputs: What it is called with; `shift_labels` `(1, supervised)`, the targets, are taken out.
+            where: Row and position of each supervised token, `(supervised,)` each.
+            predictions: What `batch_predictions` found in the batch.
+            weights: The weight of each supervised token, `(supervised,)`; None where all count alike.
+            num_items_in_batch: What the loss is divided by; by what is in the batch if None.
+        """
+        args = self._trainer.args
+        targets = inputs.pop("shift_labels")[0]  # (supervised,)
+        log_probs = _log_probs(model, inputs)
+        scores = scores_of(log_probs, targets)
+        losses = distilled(log_probs, scores.log_probs, predictions)
+        if args.anchor:
+            anchored = args.anchor * other_divergence(log_probs, self._untrained_log_probs(inputs, where), targets)
+            rehearsed = predictions.get(PREDICTED[0])  # these are compared with the untrained model already
+            losses = losses + (
+                anchored if rehearsed is None else anchored.masked_fill(rehearsed.to(anchored.device), 0.0)
+            )
+        if weights is not None:
+            losses = losses * weights
+        counted = max(1, len(losses)) if weights is None else weights.sum()
+        loss = losses.sum() / (counted if num_items_in_batch is None else num_items_in_batch)
+        if args.average_tokens_across_devices and num_items_in_batch is not None:
+            loss = loss * self._trainer.accelerator.num_processes  # the processes' gradients are averaged
+        return loss, scores
+
+    @torch.no_grad()
+    def _untrained_log_probs(self, inputs: dict[str, Any], where: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        """The log-probabilities of the untrained model at the positions ``where``, `(supervised, vocabulary)`."""
+        if self._untrained is None:
+            adapted: Any = self._trainer.accelerator.unwrap_model(self._trainer.model)
+            with adapted.disable_adapter():
+                return _log_probs(adapted, inputs)
+        with self._supervised.at(*where):
+            return _log_probs(self._untrained, inputs)
+
+
+def _log_probs(model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+    """Of every token of the vocabulary at the supervised positions, `(supervised, vocabulary)`."""
+    return model(**inputs, use_cache=False).logits[0].float().log_softmax(-1)
+
+
+def _frozen_copy(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
+    """A copy of ``model`` on ``device`` that is not trained, without what trl has put over its forward pass."""
+    copied: Any = type(model)(model.config)
+    copied.load_state_dict(model.state_dict())
+    return copied.to(device=device, dtype=model.dtype).eval().requires_grad_(False)
+
+
 def _rest(log_probs: torch.Tensor) -> torch.Tensor:
-    """The probability of all other tokens, `(tokens,)`; a little, where rounding leaves none."""
+    """The probability of all other tokens, `(tokens,)`; at least 1e-6, since its logarithm is taken."""
     return (1 - log_probs.exp().sum(-1)).clamp(min=1e-6)

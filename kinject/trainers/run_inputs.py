@@ -239,7 +239,7 @@ def _frozen_digest(model: torch.nn.Module) -> str | None:
     return digest(told)
 
 
-def inputs_of(trainer: Any, base: PreTrainedModel, documents_told: str | None) -> dict[str, Any]:
+def inputs_of(trainer: Any, base: PreTrainedModel, document_tags: str | None) -> dict[str, Any]:
     """The inputs of the run of ``trainer``: what it learns, and what shapes its steps; see `require_same_inputs`.
 
     Of what is rehearsed only the prompts count: its answers follow from them, but on some GPUs not to the last bit.
@@ -247,7 +247,7 @@ def inputs_of(trainer: Any, base: PreTrainedModel, documents_told: str | None) -
     Args:
         trainer: A `DocumentSFTTrainer` with its data prepared.
         base: Its model, without the adapter.
-        documents_told: `row_tags` of the rows that it was given.
+        document_tags: `row_tags` of the rows that it was given.
     """
     adapters: dict[str, Any] = getattr(trainer.model, "peft_config", {})
     passing = {"base_model_name_or_path", "revision", "inference_mode", "peft_version", "auto_mapping"}
@@ -268,7 +268,7 @@ def inputs_of(trainer: Any, base: PreTrainedModel, documents_told: str | None) -
         "of the adapter": {
             name: value for each in adapters.values() for name, value in plain(each).items() if name not in passing
         },
-        "documents": documents_told,
+        "documents": document_tags,
         **{name: value for name, value in shaping_settings(trainer.args).items() if name != "objective"},
         "the tokenized documents (or the chat template)": None if prepared is None else documents.hexdigest(),
         "the prompts that are rehearsed": None if prepared is None else rehearsed.hexdigest(),

@@ -84,13 +84,13 @@ def test_rows_padded_behind_take_no_mask_and_have_the_same_gradients(
     assert batch["attention_mask"].min() == 0
 
     def loss_and_gradients(unmasked: bool) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        trainer._unmasked = unmasked
+        trainer._needs_no_mask = unmasked
         trainer.model.zero_grad()
         loss = trainer.compute_loss(trainer.model, dict(batch))
         loss.backward()
         return loss.detach(), [weight.grad.clone() for weight in trainer.model.parameters()]
 
-    assert trainer._unmasked
+    assert trainer._needs_no_mask
     loss, gradients = loss_and_gradients(True)
     if system_prompt is None:
         assert given == [None]

@@ -111,9 +111,9 @@ def test_documents_are_learned_as_without_rehearsal_and_predictions_by_their_div
     def loss(batch: dict[str, Any]) -> float:
         return float(trainer.compute_loss(trainer.model.train(), dict(batch), num_items_in_batch=count).detach())
 
-    trainer._has_own_loss = False
+    own, trainer._own_loss = trainer._own_loss, None
     by_trl = loss(documents)
-    trainer._has_own_loss = True
+    trainer._own_loss = own
     assert loss(documents) == pytest.approx(by_trl, abs=1e-5)
     assert loss(answers) == pytest.approx(0.0, abs=1e-5)  # nothing was learned yet
     assert loss(mixed) == pytest.approx(by_trl, abs=1e-5)
@@ -133,7 +133,7 @@ def test_a_run_that_rehearses_predictions_logs_what_others_log(
         trainer.train()
     known, plain = (next(entry for entry in trainer.state.log_history if "loss" in entry) for trainer in runs)
     assert known.keys() == plain.keys() and known["num_tokens"] > plain["num_tokens"] > 0
-    assert runs[0]._has_own_loss and not runs[1]._has_own_loss
+    assert runs[0]._own_loss is not None and runs[1]._own_loss is None
 
 
 @pytest.mark.parametrize("setting", [{"label_smoothing_factor": 0.1}, {"loss_type": "dft"}])
@@ -141,7 +141,7 @@ def test_other_losses_learn_what_was_drawn(
     make_trainer: Callable[..., Any], rehearsed: tuple[Any, list[dict[str, Any]]], setting: dict[str, Any]
 ) -> None:
     trainer = make_trainer(rehearsed[1], **setting)
-    assert not trainer._has_own_loss
+    assert trainer._own_loss is None
     trainer.train()
 
 
