@@ -22,8 +22,7 @@ from kinject.corruption import sample_generator
 from kinject.data.made_questions import Written, checked_questions
 from kinject.errors import ConfigurationError, DataError, KinjectError
 from kinject.evaluation.generating import generate_answers, until_end
-from kinject.models.blocks import Tokens, block_mask
-from kinject.models.diffusion import diffusion_settings, is_diffusion, refuse_canvases, text_config
+from kinject.models.diffusion import Tokens, block_mask, diffusion_settings, is_diffusion, refuse_canvases, text_config
 from kinject.models.weights import in_step
 from kinject.prompts.encoding import added_special_ids
 from kinject.prompts.templates import ANSWER, IGNORED, DocumentTemplate, QuestionTemplate, assemble

@@ -1,16 +1,18 @@
-"""What makes a model a masked diffusion model: its settings, attention in both directions, and making one of an AR model."""
+"""What makes a model a masked diffusion model: its settings, its attention (over the whole row, or in blocks), and its making.
+
+Knows nothing of losses, of decoding, and of the names of weights in checkpoints.
+"""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 
 from kinject import compat
 from kinject.errors import ConfigurationError
-from kinject.models.blocks import CLEAN_ATTENTIONS, DEFAULT_BLOCK_LENGTH, prove_blocks, require_block_attention
 from kinject.prompts.templates import resolve_mask_token
 
 if TYPE_CHECKING:
@@ -18,8 +20,14 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-_PROBE_LENGTH = 8
-_GROWING = ("expand_token_id", "delete_token_id")  # which DreamOn's generation_config.json names
+CleanAttention = Literal["block", "causal"]
+CLEAN_ATTENTIONS: tuple[str, ...] = get_args(CleanAttention)
+DEFAULT_BLOCK_LENGTH = 4  # SDAR's
+_BLOCK_ATTENTIONS = ("eager", "sdpa")  # those that take a mask for every pair of tokens
+# A token out of sight may change logits by this part of what one in sight does: experts round by how many tokens they get.
+_ROUNDING = 0.02
+_PROBE_LENGTH = 8  # tokens
+_GROWING = ("expand_token_id", "delete_token_id")  # as DreamOn's generation_config.json calls them
 
 
 @dataclass(frozen=True)
@@ -31,10 +39,10 @@ class DiffusionSettings:
         shifted_logits: Whether the logits at position i predict token i + 1, as in models that began as AR models
             (Dream, arXiv 2508.15487), instead of token i (LLaDA, arXiv 2502.09992).
         block_length: Tokens of a block, where the model attends in blocks (SDAR, arXiv 2510.06303); None where every
-            position attends to every other. Every call of a block model takes a `kinject.models.blocks.block_mask`.
-        clean_attention: How what stands before the block in work attends within a block: `block`, both ways, or `causal`.
-        expand_token_id: Predicted where one mask is to become two, by models whose answers grow (DreamOn).
-        delete_token_id: Predicted where a mask is to vanish, by the same.
+            position attends to every other. Every call of a block model takes a `block_mask`.
+        clean_attention: How the blocks before the current one attend within themselves: `block`, both ways, or `causal`.
+        expand_token_id: In models whose answers grow (DreamOn): predicted where one mask is to become two.
+        delete_token_id: In the same models: predicted where a mask is to be deleted.
     """
 
     mask_token_id: int
@@ -50,7 +58,7 @@ class DiffusionSettings:
         return self.expand_token_id is not None or self.delete_token_id is not None
 
     def __post_init__(self) -> None:
-        """Refuse what no model can be."""
+        """Refuse a combination that no model has."""
         _require_blocks(self.block_length, self.clean_attention)
         if self.grows and self.block_length is not None:
             raise ConfigurationError(
@@ -72,7 +80,7 @@ def is_diffusion(model: Any) -> bool:
 
 
 def writes_canvases(model: Any) -> bool:
-    """Whether ``model`` is a DiffusionGemma, which writes canvases of random tokens anew by a `generate` of its own."""
+    """Whether ``model`` is a DiffusionGemma, which begins with random tokens instead of masks, in a `generate` of its own."""
     return getattr(text_config(model), "model_type", None) == "diffusion_gemma_text"
 
 
@@ -129,8 +137,8 @@ def to_diffusion(
     Args:
         model: A causal model of an architecture that can attend in both directions (Llama, Qwen, ...).
         mask_token_id: Stands for a hidden token from now on.
-        shifted_logits: Keep predicting the next position, which starts training where the AR model left off (Dream).
-        block_length: Make it a block diffusion model, of so many tokens a block.
+        shifted_logits: Go on predicting the next position, so that training starts from what the AR model predicts (Dream).
+        block_length: Tokens of a block, to make it a block diffusion model.
         clean_attention: As in `DiffusionSettings`.
 
     Returns:
@@ -145,7 +153,7 @@ def to_diffusion(
     _require_full_attention(config)
     _require_blocks(block_length, clean_attention)
     if block_length is not None:
-        require_block_attention(model)
+        _require_block_attention(model)
     config.is_causal = False
     config.mask_token_id = mask_token_id
     config.shifted_logits = shifted_logits
@@ -160,33 +168,33 @@ def to_diffusion(
 def attend_in_blocks(
     model: PreTrainedModel | PeftModel, block_length: int | None = None, clean_attention: str | None = None
 ) -> None:
-    """Make a masked diffusion model a block diffusion model, or give one other blocks, in place, and prove it.
+    """Turn a masked diffusion model into a block diffusion model, or change its blocks, in place; the attention is checked.
 
     Args:
         model: A masked diffusion model; its weights stay as they are.
-        block_length: Tokens of a block; those that it has, else 4, if left out.
-        clean_attention: As in `DiffusionSettings`; what it has, else `block`, if left out.
+        block_length: Tokens of a block. Default: the model's own, else 4.
+        clean_attention: As in `DiffusionSettings`. Default: the model's own, else `block`.
 
     Raises:
-        ConfigurationError: a value out of range, or attention that takes no mask of its own.
+        ConfigurationError: a value out of range, attention that takes no mask for every pair of tokens, or that ignores it.
     """
     config = text_config(model)
     block_length = block_length or getattr(config, "block_length", None) or DEFAULT_BLOCK_LENGTH
     clean_attention = clean_attention or getattr(config, "clean_attention", None) or "block"
     _require_blocks(block_length, clean_attention)
-    require_block_attention(model)
+    _require_block_attention(model)
     if not _on_meta_or_sharded(model):
         training = model.training
         model.train(bool(getattr(model, "is_quantized", False)))  # as in `prove_bidirectional`
         try:
-            prove_blocks(model)
+            _prove_blocks(model)
         finally:
             model.train(training)
     config.block_length, config.clean_attention = block_length, clean_attention
 
 
 def note_growing(model: Any) -> None:
-    """Note in the configuration by which tokens answers grow; DreamOn names them in its generation_config.json alone."""
+    """Copy the tokens by which answers grow into the configuration; DreamOn names them only in its generation_config.json."""
     config = text_config(model)
     for name in _GROWING if is_diffusion(model) else ():
         index = getattr(getattr(model, "generation_config", None), name, None)
@@ -195,7 +203,7 @@ def note_growing(model: Any) -> None:
 
 
 def attend_both_ways(model: torch.nn.Module) -> None:
-    """Tell every attention module not to be causal: without a mask, attention kernels may ask the module."""
+    """Set every attention module to be not causal, since kernels that get no mask go by the module."""
     module: Any
     for module in model.modules():
         if hasattr(module, "is_causal"):
@@ -203,12 +211,12 @@ def attend_both_ways(model: torch.nn.Module) -> None:
 
 
 def prove_bidirectional(model: torch.nn.Module) -> None:
-    """Change the last of a few tokens, and see that the logits of the first change.
+    """Check that the first position attends to the last: another last token has to change the first logits.
 
-    Weights that cannot be run where they are (on the meta device, or sharded by ZeRO-3) prove nothing, and pass.
+    Models that cannot be run where they are (on the meta device, or sharded by ZeRO-3) pass unchecked.
 
     Raises:
-        ConfigurationError: the first position does not see the last.
+        ConfigurationError: the first position does not attend to the last.
     """
     if _on_meta_or_sharded(model):
         return
@@ -220,8 +228,8 @@ def prove_bidirectional(model: torch.nn.Module) -> None:
     training, implementation = model.training, compat.attention_implementation(model)
     if weights.device.type == "cpu" and "flash" in implementation:
         compat.choose_attention(config, "sdpa")  # FlashAttention runs on GPUs only, and training loads on the CPU first
-    # For inference on a CPU bitsandbytes repacks 4-bit weights into what cannot be trained; with one seed for both
-    # passes, dropout changes nothing either.
+    # In evaluation mode on a CPU bitsandbytes repacks 4-bit weights into a form that cannot be trained, so quantized models
+    # stay in training mode; dropout is the same in both passes, which have the same seed.
     model.train(bool(getattr(model, "is_quantized", False)))
     seen = []
     try:
@@ -234,7 +242,7 @@ def prove_bidirectional(model: torch.nn.Module) -> None:
         compat.choose_attention(config, implementation)
     if torch.equal(*seen):
         raise ConfigurationError(
-            f"{type(model).__name__} stays causal: its first position does not see its last. Use a model of an "
+            f"{type(model).__name__} stays causal: its first position does not attend to its last. Use a model of an "
             "architecture that transformers can run with is_causal=False, such as Llama, Qwen2 or Qwen3."
         )
 
@@ -268,7 +276,7 @@ def _require_in_vocabulary(mask_token_id: int, vocab_size: int) -> None:
 
 
 def _require_full_attention(config: Any) -> None:
-    """Refuse windows and recurrent layers: a few tokens fit into any window, so the probe would not notice."""
+    """Refuse windows and recurrent layers, which `prove_bidirectional` misses: its few tokens fit into any window."""
     kinds = set(getattr(config, "layer_types", None) or ())
     if not kinds and getattr(config, "sliding_window", None) is not None:
         kinds = {"sliding_attention"}
@@ -280,7 +288,122 @@ def _require_full_attention(config: Any) -> None:
         )
 
 
-# What a loaded model is to be: causal as it came, a diffusion model as it was trained, or one made of an AR model.
+# Attention of block diffusion models: both ways within a block, and back to all blocks before it.
+#
+# One formula serves training, where a row is its noisy copy N and its clean copy C, and decoding, where finished blocks are
+# clean and the current one is noisy (SDAR, arXiv 2510.06303; BD3-LM, arXiv 2503.09573, section 3.1; Fast-dLLM v2, arXiv
+# 2509.26328):
+#
+#     attend(q, k) = (copy_q = copy_k and block_q = block_k) or (k in C and block_q > block_k)
+#
+# Blocks are counted from the beginning of the row, the prompt included.
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """What the attention of a block diffusion model depends on.
+
+    Attributes:
+        positions: The position of each token in its own row, `(rows, tokens)`.
+        clean: Whether it belongs to the clean copy, `(rows, tokens)`.
+        visible: Whether it is a token and not padding, `(rows, tokens)`.
+    """
+
+    positions: torch.Tensor
+    clean: torch.Tensor
+    visible: torch.Tensor
+
+    def last(self, count: int) -> Tokens:
+        """The last ``count`` of each row."""
+        return Tokens(self.positions[:, -count:], self.clean[:, -count:], self.visible[:, -count:])
+
+
+def attended(queries: Tokens, keys: Tokens, block_length: int, clean_attention: str = "block") -> torch.Tensor:
+    """Which of ``keys`` each of ``queries`` attends to, `(rows, queries, keys)`, bool.
+
+    Args:
+        queries: The tokens that attend: the last ones of ``keys``.
+        keys: The tokens that they may attend to.
+        block_length: Tokens of a block.
+        clean_attention: `block`: clean tokens attend to all of their block; `causal`: to none that come after them.
+    """
+    block_q, block_k = (each.positions.div(block_length, rounding_mode="floor") for each in (queries, keys))
+    same = (queries.clean[:, :, None] == keys.clean[:, None]) & (block_q[:, :, None] == block_k[:, None])
+    if clean_attention == "causal":
+        same &= ~queries.clean[:, :, None] | (queries.positions[:, :, None] >= keys.positions[:, None])
+    before = keys.clean[:, None] & (block_q[:, :, None] > block_k[:, None])
+    allowed = (same | before) & keys.visible[:, None]
+    # Padding attends to itself: the softmax over nothing at all would be nan.
+    count, total = allowed.shape[1:]
+    itself = torch.ones((count, total), dtype=torch.bool, device=allowed.device)
+    return allowed | (itself.tril(total - count) & itself.triu(total - count))
+
+
+def block_mask(
+    model: Any, keys: Tokens, block_length: int, clean_attention: str = "block", *, queries: int | None = None
+) -> torch.Tensor:
+    """The additive attention mask for a call of ``model``: 0 where a query attends, else the least number of its precision.
+
+    Eager attention adds a mask to the scores, so that booleans would be added as 0 and 1 in silence.
+
+    Args:
+        model: A block diffusion model, wrapped or not.
+        keys: All tokens of the rows, those in its cache included.
+        block_length, clean_attention: As for `attended`.
+        queries: The model is called on this many of them, the last ones; on all if left out.
+
+    Returns:
+        `(rows, 1, queries, keys)`.
+    """
+    allowed = attended(keys if queries is None else keys.last(queries), keys, block_length, clean_attention)
+    dtype = next(weight.dtype for weight in model.parameters() if weight.is_floating_point())
+    mask = torch.zeros(allowed.shape, dtype=dtype, device=allowed.device)
+    return mask.masked_fill_(~allowed, torch.finfo(dtype).min)[:, None]
+
+
+def _require_block_attention(model: Any) -> None:
+    """Refuse an implementation of attention that takes no mask for every pair of tokens.
+
+    Raises:
+        ConfigurationError: the model was loaded with FlashAttention or flex attention.
+    """
+    implementation = compat.attention_implementation(model)
+    if implementation not in _BLOCK_ATTENTIONS:
+        raise ConfigurationError(
+            f"attn_implementation is {implementation}, which takes no mask for single pairs of tokens, and a block diffusion "
+            f"model needs one. Load it with {' or '.join(_BLOCK_ATTENTIONS)} (--attn_implementation sdpa)."
+        )
+
+
+def _prove_blocks(model: Any) -> None:
+    """Check on two blocks of two tokens that the first token attends to the second, and not to the block that follows.
+
+    Raises:
+        ConfigurationError: the model ignores the mask.
+    """
+    device = model.get_input_embeddings().weight.device
+    positions = torch.arange(4, device=device)[None]
+    noisy = torch.zeros_like(positions, dtype=torch.bool)
+    tokens = Tokens(positions, noisy.clone().index_fill_(1, positions[0, :2], True), ~noisy)  # the first block is clean
+    mask = block_mask(model, tokens, block_length=2)
+
+    def first(*ids: int) -> torch.Tensor:
+        torch.manual_seed(0)  # for the dropout of quantized models, which stay in training mode
+        row = torch.tensor([ids], device=device)
+        logits: torch.Tensor = model(input_ids=row, attention_mask=mask, position_ids=positions, use_cache=False).logits
+        return logits[0, 0]
+
+    with torch.no_grad(), torch.random.fork_rng([device] if device.type == "cuda" else []):
+        logits, other_second, other_last = first(0, 1, 2, 3), first(0, 2, 2, 3), first(0, 1, 2, 2)
+    seen, leaked = ((logits - each).abs().max().item() for each in (other_second, other_last))
+    if not seen or leaked > _ROUNDING * seen:
+        raise ConfigurationError(
+            f"{type(model).__name__} does not attend in blocks: it ignores a mask for single pairs of tokens. Use a model of "
+            "an architecture that does, such as Llama, Qwen2 or Qwen3."
+        )
+
+
+# What a model becomes once it is loaded: causal as it was, the diffusion model it was trained as, or one made of an AR model.
 
 
 def settle_attention(
@@ -334,7 +457,7 @@ def settle_attention(
 
 
 def _trained_mask_token(tokenizer: PreTrainedTokenizerBase, mask_token: str | None) -> int:
-    """The token that a diffusion model learned to fill in: never a guess, as any other token means nothing to it."""
+    """The token that a diffusion model learned to fill in; it is never guessed, since no other token works."""
     if mask_token is not None:
         return resolve_mask_token(tokenizer, mask_token)
     if tokenizer.mask_token_id is not None:

@@ -8,8 +8,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from kinject.models.blocks import Tokens, block_mask
-from kinject.models.diffusion import DiffusionSettings
+from kinject.models.diffusion import DiffusionSettings, Tokens, block_mask
 from kinject.sampling import remasking
 from kinject.sampling.config import SamplingConfig
 

@@ -1,7 +1,7 @@
-"""Turns samples into batches, padded, packed or noised, and draws every mask as a pure function of (seed, epoch, sample).
+"""Turns prepared rows into batches, padded or packed, and draws every mask as a pure function of (seed, epoch, sample).
 
-Nothing here depends on the batch, the worker or the process (design invariant 1); only the *ratio* may be shared by a batch,
-when asked for as in the paper. Knows nothing of tokenizers.
+A mask depends neither on the batch nor on the worker or the process. Only the mask *ratio* may be one for a whole batch, where
+the settings ask for it as in the paper. Knows nothing of tokenizers; noised batches are made in `diffusion_collator.py`.
 """
 
 from __future__ import annotations
@@ -17,10 +17,8 @@ import torch
 from kinject import compat
 from kinject.corruption import (
     MASK_STREAM,
-    PADDING_STREAM,
     REPLACEMENT_STREAM,
     WORDING_STREAM,
-    block_seed,
     draw_mask,
     mask_tokens,
     once_a_run,
@@ -44,10 +42,10 @@ if TYPE_CHECKING:
 
 
 def check_isolation(model: PreTrainedModel, device: torch.device) -> bool:
-    """Refuse a model in which the documents of a row would see each other, or pay for each other.
+    """Refuse a model in which the documents of a packed row would attend to each other, or cost time for each other.
 
     Returns:
-        Whether its attention takes boundaries (FlashAttention) rather than position ids alone.
+        Whether its attention takes boundaries (FlashAttention); other attention takes position ids alone.
 
     Raises:
         ConfigurationError: the model is a masked diffusion model, carries a state from token to token, or has an attention
@@ -71,16 +69,16 @@ def check_isolation(model: PreTrainedModel, device: torch.device) -> bool:
 def packed(
     samples: Sequence[tuple[Sequence[int], Sequence[int]]], with_boundaries: bool, pad: tuple[int, int] | None = None
 ) -> dict[str, Any]:
-    """One row out of ``samples``.
+    """One packed row of all ``samples``.
 
     Args:
         samples: Token ids and labels (not shifted) of each document.
-        with_boundaries: Whether to add what FlashAttention takes.
-        pad: Token id, and the multiple to which it fills up the row, as one more document.
+        with_boundaries: Whether to add the arguments that FlashAttention takes.
+        pad: A token id, and a multiple: the row is filled up to that multiple with one more document of this token.
 
     Returns:
-        `input_ids`, `position_ids` and `labels`, each `(1, total)`; -100 stands for the first label of every document, which
-        nothing predicts. With boundaries also `cu_seq_lens_q`, `cu_seq_lens_k` `(documents + 1,)`, `max_length_q` and
+        `input_ids`, `position_ids` and `labels`, each `(1, total)`; the first label of every document, which nothing predicts,
+        is -100. With boundaries also `cu_seq_lens_q`, `cu_seq_lens_k` `(documents + 1,)`, `max_length_q` and
         `max_length_k`.
     """
     documents = list(samples)
@@ -106,16 +104,18 @@ def document_of_each(position_ids: torch.Tensor) -> torch.Tensor:
 
 
 Packing = Literal["none", "positions", "boundaries"]
-_EVALUATION_SEED_OFFSET = 2**32  # evaluation rows are numbered from 0 too, and must not repeat the training masks
+_EVALUATION_SEED_OFFSET = (
+    2**32
+)  # else evaluation rows, which are numbered from 0 too, would get the masks of training rows
 
 
 @dataclass(frozen=True)
 class Masking:
-    """What a masked objective hides in the prompt's copy of the document.
+    """How a masked objective hides tokens in the prompt's copy of the document.
 
     Attributes:
-        law: The mask ratio of a sample in an epoch.
-        mask_token_id: Stands for a hidden token under `corruption="mask"`.
+        law: Gives the mask ratio of a sample in an epoch.
+        mask_token_id: Replaces a hidden token under `corruption="mask"`.
         candidate_ids: Ids that `corruption="random"` draws from, shape `(candidates,)`.
         corruption, unit, ratio_per, loss_on: As in `MaskedSFTConfig`.
         collapsed: Whether the copy shows one mask for each run of hidden tokens.
@@ -135,12 +135,22 @@ class Masking:
 class DocumentCollator:
     """Collates rows `{document_ids, sample, fixed_masks[, word_ids][, gaps][, frames][, predictions]}`, padded or packed.
 
-    `frames` are the token ids around plain documents, one entry a wording; a row with `frames` of its own (a question
-    with its answer) uses those. Masked objectives pass `masking`, and `infilling` where some samples are of that kind.
+    A batch is a dict with `input_ids`, `attention_mask`, `labels` (not shifted, -100 where nothing is scored), each
+    `(batch, length)`, or the entries of `packed`; for masked objectives also `mask_ratio` `(batch,)`, which is NaN for a row
+    without a masked copy; where `indexed` the entries of `supervised`; and those of `batch_predictions` and `batch_weights`.
 
-    Returns a dict with `input_ids`, `attention_mask`, `labels` (not shifted, -100 where nothing is scored), each
-    `(batch, length)`, or what `packed` returns; for masked objectives also `mask_ratio` `(batch,)`, NaN for a row that shows
-    no copy and so has no mask; where `indexed` what `supervised` returns; and what `batch_predictions` returns.
+    Args:
+        frames: The token ids around plain documents, one entry a wording; a row with `frames` of its own (a question with its
+            answer) uses those.
+        pad_token_id: Fills rows up.
+        seed: Of all draws.
+        masking: How masked objectives hide tokens; None for the other objectives.
+        infilling: Which samples are infilling samples; None where there are none.
+        pad_to_multiple_of: Pads rows to a multiple of this many tokens.
+        packing: Whether training batches are packed, and if so, whether with boundaries; evaluation batches are always padded.
+        num_epochs: Of the run; some laws of the mask ratio depend on it.
+        indexed: Whether a batch says where its targets are and how long a prefix its rows share; finding out on the device
+            would have to wait for it. Not for streamed data, whose batches accelerate cuts along their rows.
     """
 
     frames: Sequence[Frame]
@@ -149,11 +159,8 @@ class DocumentCollator:
     masking: Masking | None = None
     infilling: Infilling | None = None
     pad_to_multiple_of: int | None = None
-    # Whether training batches are packed, and if so, whether with boundaries; evaluation batches are always padded.
     packing: Packing = "none"
     num_epochs: float = 1.0
-    # Whether a batch says where its targets are, and how much its rows share: on a device, finding out would wait for it. Not
-    # for streamed data, whose batches accelerate cuts along their rows.
     indexed: bool = True
     # In shared memory, so that data loader workers that outlive an epoch see the new one.
     _epoch: torch.Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.int64).share_memory_())
@@ -202,7 +209,7 @@ class DocumentCollator:
         return -(-max(lengths) // multiple) * multiple
 
     def _seed_and_epoch(self, row: Mapping[str, Any]) -> tuple[int, int]:
-        """What a row's draws depend on besides its number; evaluation rows meet the same masks every time."""
+        """The seed and the epoch of a row's draws; evaluation rows get the same masks at every evaluation."""
         return (self.seed + _EVALUATION_SEED_OFFSET, 0) if row["fixed_masks"] else (self.seed, self.epoch)
 
     def _generator(self, row: Mapping[str, Any], stream: int) -> torch.Generator:
@@ -210,7 +217,7 @@ class DocumentCollator:
 
     def _frame(self, row: Mapping[str, Any]) -> Frame:
         frames = [Frame(**frame) for frame in row["frames"]] if row.get("frames") else self.frames
-        if len(frames) == 1:  # seeding a generator costs more than the rest of a row
+        if len(frames) == 1:  # without a generator, whose seeding costs more than the rest of a row
             return frames[0]
         return frames[int(torch.randint(len(frames), (), generator=self._generator(row, WORDING_STREAM)))]
 
@@ -223,7 +230,7 @@ class DocumentCollator:
 
     def _ratios(self, rows: Sequence[Mapping[str, Any]]) -> list[float]:
         if self.masking is not None and self.masking.ratio_per == "batch":
-            return [self._ratio(rows[0])] * len(rows)  # the first sample's draw serves the whole batch
+            return [self._ratio(rows[0])] * len(rows)  # the first sample's ratio holds for the whole batch
         return [self._ratio(row) for row in rows]
 
     def _ratio(self, row: Mapping[str, Any]) -> float:
@@ -255,11 +262,11 @@ class DocumentCollator:
 
 
 def supervised(input_ids: torch.Tensor, targets: torch.Tensor) -> dict[str, Any]:
-    """Where the targets of a batch are, and the length of the prefix that all its rows share, up to the first target.
+    """Where the targets of a batch are, and how long the prefix is that all its rows share, up to the first target.
 
     Args:
         input_ids: `(batch, length)`.
-        targets: -100 where nothing is scored, `(batch, length - 1)`; of masked diffusion models `(batch, length)`.
+        targets: The token that each position predicts, `(batch, length - 1)`; -100 where nothing is scored.
 
     Returns:
         `supervised`, the row and the position of each target, `(2, targets)`, and `shared`, an `int`.
@@ -272,242 +279,21 @@ def supervised(input_ids: torch.Tensor, targets: torch.Tensor) -> dict[str, Any]
 
 
 def padded(rows: Sequence[Sequence[float]], length: int, value: float) -> torch.Tensor:
-    """``rows`` as one tensor `(batch, length)`, with ``value`` after each."""
+    """``rows`` as one tensor `(batch, length)`, each filled up with ``value`` on the right."""
     tensor = torch.full((len(rows), length), value)
     for index, row in enumerate(rows):
         tensor[index, : len(row)] = torch.tensor(row)
     return tensor
 
 
-# Turns prepared rows into noised batches for masked diffusion models.
-
-
-@dataclass(frozen=True)
-class Noised:
-    """A row of a masked diffusion model.
-
-    Attributes:
-        clean: Its token ids: prompt, what may be hidden, nothing after it.
-        hidden: Which of them are hidden.
-        ratio: The probability p of being hidden, of each token that may be; 0 of the prompt.
-        maskable: How many may be hidden.
-    """
-
-    clean: list[int]
-    hidden: list[bool]
-    ratio: list[float]
-    maskable: int
-
-    @property
-    def mean_ratio(self) -> float:
-        """The mean of p over what may be hidden."""
-        own = self.ratio[-self.maskable :]
-        return own[0] if own.count(own[0]) == len(own) else sum(own) / len(own)
-
-    def complement(self) -> Noised:
-        """The same row with what was visible hidden, and the other way round."""
-        start = len(self.clean) - self.maskable
-        hidden = [position >= start and not flag for position, flag in enumerate(self.hidden)]
-        return Noised(self.clean, hidden, [1 - p if p else 0.0 for p in self.ratio], self.maskable)
-
-
-@dataclass
-class DiffusionCollator(DocumentCollator):
-    """Collates rows as `DocumentCollator` does; `masking` says what is hidden.
-
-    Args:
-        eps: A token is hidden with probability p = (1 - eps) t + eps.
-        end_padding_id: Fills rows up to the longest as tokens that are seen and may be hidden; `None` pads with what is
-            neither.
-        complementary: Let each row be followed by one in which what it shows is hidden (Fast-dLLM v2, arXiv 2509.26328).
-
-    Returns a dict with `input_ids` (noised), `attention_mask`, `labels` (not shifted, -100 where nothing is hidden), each
-    `(batch, length)`, `mask_ratio` (p) and `maskable` (the number of tokens that could have been hidden), each `(batch,)`.
-    """
-
-    eps: float = 0.0
-    end_padding_id: int | None = None
-    complementary: bool = False
-
-    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
-        """Collate ``rows``."""
-        noised = self._noised(rows)
-        return self.lay_out(
-            [each for row in noised for each in ((row, row.complement()) if self.complementary else (row,))]
-        )
-
-    def _noised(self, rows: Sequence[Mapping[str, Any]]) -> list[Noised]:
-        ratios = [(1 - self.eps) * t + self.eps for t in self._ratios(rows)]
-        frames = [self._frame(row) for row in rows]
-        prompts = [[*frame.before, *frame.between] for frame in frames]
-        answers = [[*row["document_ids"], *frame.after] for row, frame in zip(rows, frames, strict=True)]
-        lengths = [len(prompt) + len(answer) for prompt, answer in zip(prompts, answers, strict=True)]
-        noised = []
-        for index, ends in enumerate(self._ends(lengths)):
-            prompt, answer = prompts[index], answers[index]
-            hidden, ratio = self._hide(rows[index], ratios[index], len(prompt), len(answer), ends)
-            clean = [*prompt, *answer, *[self.end_padding_id or 0] * ends]
-            noised.append(
-                Noised(clean, [False] * len(prompt) + hidden, [0.0] * len(prompt) + ratio, len(answer) + ends)
-            )
-        return noised
-
-    def _ends(self, lengths: Sequence[int]) -> list[int]:
-        """By how many tokens for the end of a text each row is filled up."""
-        if self.end_padding_id is None:
-            return [0] * len(lengths)
-        longest = self._padded_length(lengths)
-        return [longest - length for length in lengths]
-
-    def _hide(
-        self, row: Mapping[str, Any], ratio: float, start: int, answer: int, ends: int
-    ) -> tuple[list[bool], list[float]]:
-        """Which of the tokens from ``start`` on are hidden, and with which probability each of them."""
-        hidden = self._hidden(row, ratio, answer)
-        if ends:
-            hidden += draw_mask(ends, ratio, self._generator(row, PADDING_STREAM)).tolist()
-        return hidden, [ratio] * (answer + ends)
-
-    def lay_out(self, noised: Sequence[Noised]) -> dict[str, torch.Tensor]:
-        """The batch of rows whose noise is drawn."""
-        assert self.masking is not None
-        length = self._padded_length([len(each.clean) for each in noised])
-        input_ids = padded([each.clean for each in noised], length, self.pad_token_id)
-        is_hidden = padded([each.hidden for each in noised], length, False).bool()
-        return {
-            "input_ids": input_ids.masked_fill(is_hidden, self.masking.mask_token_id),
-            "attention_mask": padded([[1] * len(each.clean) for each in noised], length, 0),
-            "labels": input_ids.masked_fill(~is_hidden, IGNORED),
-            "mask_ratio": torch.tensor([each.mean_ratio for each in noised]),
-            "maskable": torch.tensor([each.maskable for each in noised]),
-            **({"supervised": torch.stack(is_hidden.nonzero(as_tuple=True))} if self.indexed else {}),
-        }
-
-    def _hidden(self, row: Mapping[str, Any], ratio: float, length: int) -> list[bool]:
-        assert self.masking is not None
-        words = self._words(row, length)
-        return draw_mask(length, ratio, self._generator(row, MASK_STREAM), self.masking.unit, words).tolist()
-
-    @staticmethod
-    def _words(row: Mapping[str, Any], length: int) -> list[int] | None:
-        words = row.get("word_ids")
-        if words is not None:  # the end of the turn is a word of its own
-            words = [*words, *range(words[-1] + 1, words[-1] + 1 + length - len(words))]
-        return words
-
-
-# Batches of block diffusion models: each row as its noisy blocks that carry loss, and the clean copy that those see.
-#
-# [N | C] of a row of L tokens takes 2 L. What no loss depends on is left out: noisy blocks in which nothing is hidden, and the
-# clean copy from the last noisy block on. The loss stays the same.
-
-
-@dataclass
-class BlockCollator(DiffusionCollator):
-    """Collates rows for a block diffusion model, each filled up to whole blocks with ends of text that may be hidden.
-
-    Args:
-        block_length: Tokens of a block, counted from the beginning of the row.
-        noise_per: Whether a `row` or each `block` of it has its own probability of being hidden.
-        shifted: Whether logits predict the next token: the first of a block is then predicted by the noisy block before it.
-        to_longest: Fill all rows of a batch up to the longest.
-        learn_next: Also have the clean copy, whole then, predict the next token.
-
-    Returns what `DiffusionCollator` does, where columns are those of [N | C] and `labels` stand in N, and besides
-    `position_ids`, `clean` (whether the column is of C) and `ratios` (p of the column, 1 where it has none), each
-    `(batch, columns)`; with `learn_next` also `next_labels` `(batch, columns)`, at the column that predicts the token.
-    """
-
-    block_length: int = 1
-    noise_per: str = "row"
-    shifted: bool = False
-    to_longest: bool = False
-    learn_next: bool = False
-
-    def _ends(self, lengths: Sequence[int]) -> list[int]:
-        longest = max(lengths)
-        return [self._whole(longest if self.to_longest else length) - length for length in lengths]
-
-    def _whole(self, length: int) -> int:
-        return -(-length // self.block_length) * self.block_length
-
-    def _hide(
-        self, row: Mapping[str, Any], ratio: float, start: int, answer: int, ends: int
-    ) -> tuple[list[bool], list[float]]:
-        if self.noise_per == "row":
-            return super()._hide(row, ratio, start, answer, ends)
-        assert self.masking is not None
-        words, unit = self._words(row, answer), self.masking.unit
-        generator, of_ends = self._generator(row, MASK_STREAM), self._generator(row, PADDING_STREAM)
-        hidden: list[bool] = []
-        ratios: list[float] = []
-        for block in range(start // self.block_length, (start + answer + ends) // self.block_length):
-            first = max(block * self.block_length - start, 0)
-            last = (block + 1) * self.block_length - start
-            p = (1 - self.eps) * self._block_ratio(row, block) + self.eps
-            inside = min(last, answer) - first
-            if inside > 0:
-                own = None if words is None else words[first : first + inside]
-                hidden += draw_mask(inside, p, generator, unit, own).tolist()
-            hidden += draw_mask(last - max(first, answer), p, of_ends).tolist() if last > answer else []
-            ratios += [p] * (last - first)
-        return hidden, ratios
-
-    def _block_ratio(self, row: Mapping[str, Any], block: int) -> float:
-        assert self.masking is not None
-        seed, epoch = self._seed_and_epoch(row)
-        return self.masking.law.ratio(block_seed(seed, row["sample"]), epoch, block, self.num_epochs)
-
-    def lay_out(self, noised: Sequence[Noised]) -> dict[str, torch.Tensor]:
-        """The batch of rows whose noise is drawn, each as [N | C]; every row has whole blocks."""
-        assert self.masking is not None
-        columns = [self._columns(each) for each in noised]  # (places in N, places in C)
-        width = self._padded_length([len(noisy) + len(clean) for noisy, clean in columns])
-        ids, labels, ratios, following = [], [], [], []
-        for each, (noisy, clean) in zip(noised, columns, strict=True):
-            shown = [self.masking.mask_token_id if each.hidden[place] else each.clean[place] for place in noisy]
-            ids.append([*shown, *(each.clean[place] for place in clean)])
-            labels.append([each.clean[place] if each.hidden[place] else IGNORED for place in noisy])
-            ratios.append([each.ratio[place] or 1.0 for place in noisy])
-            start = len(each.clean) - each.maskable
-            following.append(
-                [IGNORED] * len(noisy)
-                + [each.clean[place + 1] if start <= place + 1 < len(each.clean) else IGNORED for place in clean]
-            )
-        targets = padded(labels, width, IGNORED)
-        return {
-            "input_ids": padded(ids, width, self.pad_token_id),
-            "position_ids": padded([[*noisy, *clean] for noisy, clean in columns], width, 0),
-            "clean": padded([[False] * len(noisy) + [True] * len(clean) for noisy, clean in columns], width, 0).bool(),
-            "attention_mask": padded([[1] * len(row) for row in ids], width, 0),
-            "labels": targets,
-            "ratios": padded(ratios, width, 1.0),
-            "mask_ratio": torch.tensor([each.mean_ratio for each in noised]),
-            "maskable": torch.tensor([each.maskable for each in noised]),
-            **({"next_labels": padded(following, width, IGNORED)} if self.learn_next else {}),
-            **({"supervised": torch.stack((targets != IGNORED).nonzero(as_tuple=True))} if self.indexed else {}),
-        }
-
-    def _columns(self, row: Noised) -> tuple[list[int], list[int]]:
-        """The places of ``row`` that its noisy copy keeps, and those of its clean copy."""
-        places = [place for place, hidden in enumerate(row.hidden) if hidden]
-        read = [max(place - 1, 0) for place in places] if self.shifted else []
-        blocks = sorted({place // self.block_length for place in (*places, *read)})
-        blocks = blocks or [(len(row.clean) - 1) // self.block_length]  # nothing is hidden, and a batch cannot be empty
-        noisy = [
-            place for block in blocks for place in range(block * self.block_length, (block + 1) * self.block_length)
-        ]
-        return noisy, list(range(len(row.clean) if self.learn_next else blocks[-1] * self.block_length))
-
-
 WEIGHTS = "loss_weights"
-"""What a batch holds besides, in which every row counts alike; see `batch_weights`."""
+"""The entry of a batch with the weight of each supervised token; see `batch_weights`."""
 
 
 def batch_weights(rows: Sequence[Mapping[str, Any]], labels: Sequence[Sequence[int]]) -> dict[str, torch.Tensor]:
-    """By how much the loss of each supervised token counts, `(supervised,)`: a row's weight is shared by its tokens.
+    """The weight of each supervised token in the loss, `(supervised,)`; no entry where the rows have no weights.
 
-    A short answer then weighs as much as a long document. Nothing where the rows have no weights.
+    The tokens of a row share its weight, so that a short answer counts as much as a long document.
     """
     if not any(row.get("weight") for row in rows):
         return {}
@@ -521,22 +307,22 @@ def batch_weights(rows: Sequence[Mapping[str, Any]], labels: Sequence[Sequence[i
 
 
 EXACT = ("mask_ratio", "ratios", "predicted_log_probs", WEIGHTS)
-"""What the loss is computed with, which DeepSpeed must not round to bf16."""
+"""The entries of a batch that the loss is computed with, which DeepSpeed must not round to bf16."""
 
 PREDICTED = ("rehearsed", "predicted_ids", "predicted_log_probs")
-"""What a batch with rehearsed samples holds besides; see `batch_predictions`."""
+"""The further entries of a batch with rehearsed samples; see `batch_predictions`."""
 
 
 def batch_predictions(rows: Sequence[Mapping[str, Any]], labels: Sequence[Sequence[int]]) -> dict[str, torch.Tensor]:
-    """The predictions of the samples of a batch, as tensors; nothing where no sample has any.
+    """The untrained model's predictions for the rehearsed samples of a batch, as tensors; no entries where none are.
 
     Args:
-        rows: Prepared rows; those that are rehearsed have `predictions`.
-        labels: The labels of each, not shifted.
+        rows: Prepared rows; rehearsed ones have `predictions`.
+        labels: The labels of each row, not shifted.
 
     Returns:
-        `rehearsed` `(supervised,)`: which of the supervised tokens of the batch are; `predicted_ids` and
-        `predicted_log_probs` of those, `(rehearsed, kept)`.
+        `rehearsed` `(supervised,)`: which supervised tokens of the batch are rehearsed; `predicted_ids` and
+        `predicted_log_probs` of these, `(rehearsed, kept)`.
     """
     predictions = [row.get("predictions") for row in rows]
     if not any(predictions):

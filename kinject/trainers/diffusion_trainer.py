@@ -12,9 +12,10 @@ from kinject.corruption import parse_mask_ratio
 from kinject.errors import ConfigurationError
 from kinject.models import load_model
 from kinject.models.adapters import write_diffusion_settings
-from kinject.models.blocks import Tokens, block_mask
 from kinject.models.diffusion import (
+    Tokens,
     attend_in_blocks,
+    block_mask,
     diffusion_settings,
     is_diffusion,
     refuse_canvases,
@@ -23,7 +24,8 @@ from kinject.models.diffusion import (
 )
 from kinject.prompts.encoding import end_of_text_id
 from kinject.prompts.templates import ANSWER, FACT, IGNORED, RAW_FROM_BEGIN, Wording, resolve_mask_token
-from kinject.trainers.collator import BlockCollator, DiffusionCollator, DocumentCollator, Masking
+from kinject.trainers.collator import DocumentCollator, Masking
+from kinject.trainers.diffusion_collator import BlockCollator, DiffusionCollator
 from kinject.trainers.diffusion_config import DiffusionSFTConfig
 from kinject.trainers.document_config import DocumentSFTConfig
 from kinject.trainers.document_trainer import DocumentSFTTrainer

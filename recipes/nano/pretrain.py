@@ -63,7 +63,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from kinject.corruption import draw_mask, mask_tokens, parse_mask_ratio, sample_generator
 from kinject.evaluation.asking import answer_questions
 from kinject.models import DiffusionSettings, diffusion_settings, load_model
-from kinject.models.blocks import Tokens, block_mask
+from kinject.models.diffusion import Tokens, block_mask
 from kinject.prompts.encoding import TextEncoder
 from kinject.prompts.templates import (
     DEMASKING_WORDINGS,
@@ -76,7 +76,8 @@ from kinject.prompts.templates import (
     QuestionTemplate,
     assemble,
 )
-from kinject.trainers.collator import BlockCollator, Masking, Noised, padded
+from kinject.trainers.collator import Masking, padded
+from kinject.trainers.diffusion_collator import BlockCollator, Noised
 
 CHAT_TEMPLATE = (
     "{% for m in messages %}{{ '<|' + m['role'] + '|>' }}{{ m['content'] }}<|end|>{% endfor %}"

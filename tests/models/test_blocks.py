@@ -18,8 +18,7 @@ from kinject.models import (
     save_model,
     to_diffusion,
 )
-from kinject.models.blocks import Tokens, attended, block_mask
-from kinject.models.diffusion import DiffusionSettings
+from kinject.models.diffusion import DiffusionSettings, Tokens, attended, block_mask
 from tests.conftest import build_model, build_tokenizer
 from tests.models.architectures import random_model
 
@@ -150,7 +149,7 @@ def test_what_cannot_attend_in_blocks_is_refused_by_name(tiny_model: Any) -> Non
     assert diffusion_settings(tiny_model).block_length is None
 
 
-def test_a_model_that_does_not_heed_the_mask_is_refused(tiny_model: Any) -> None:
+def test_a_model_that_ignores_the_mask_is_refused(tiny_model: Any) -> None:
     to_diffusion(tiny_model, MASK)
     plain = tiny_model.model.forward
     tiny_model.model.forward = lambda attention_mask=None, **given: plain(**given)
