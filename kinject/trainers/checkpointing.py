@@ -1,9 +1,8 @@
-"""Checkpoints that can be trusted: a run never resumes from one that is half-written or that another run wrote.
+"""Checkpoints that can be trusted: whole ones only, one when a run is told to stop, and none of a run that diverged.
 
-The library writes a checkpoint file by file into its final place, and resumes from the one with the highest number. A
-run that was killed in the middle of it, or ran out of disk space, leaves a folder that looks like any other. And nothing in
-a folder says what was learned: every checkpoint of ours records its run's inputs, the documents and all that shapes the
-steps, and a run with other inputs does not go on from it. A run that is told to stop saves a checkpoint.
+The library writes a checkpoint file by file into its final place, and resumes from the one with the highest number. A run that
+is killed while it writes, or runs out of disk space, leaves a folder that looks like any other. What a checkpoint was trained
+on is checked in `run_inputs.py`. Knows nothing of objectives and of the Hub.
 """
 
 from __future__ import annotations
@@ -37,13 +36,15 @@ if TYPE_CHECKING:
     from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
 
 
-_ASIDE = ".before"  # ends the name of a checkpoint that is written anew
+logger = logging.getLogger(__name__)
+
+_ASIDE = ".before"  # ends the name of a whole checkpoint while another is written in its place
 _LENGTH_BYTES = 8  # in front of the header of a safetensors file
-_OVERFLOWS = 32  # in a row, after which the scale of an fp16 loss has nothing left to give
+_OVERFLOWS = 32  # steps in a row after which the scale of an fp16 loss cannot be halved any further
 
 
 def is_whole(file: Path) -> bool:
-    """Whether ``file`` of a checkpoint was written to its end, as far as its format allows to tell."""
+    """Whether ``file`` of a checkpoint was written to its end, as far as its format shows it."""
     try:
         if file.suffix == ".safetensors":
             with file.open("rb") as opened:
@@ -63,7 +64,7 @@ def is_whole(file: Path) -> bool:
 
 
 def is_whole_checkpoint(directory: Path) -> bool:
-    """Whether a run can go on from ``directory``: the trainer's state is there, and no file ends too early."""
+    """Whether a run can go on from ``directory``: the trainer's state, written last, is there, and all files are whole."""
     files = [path for path in directory.rglob("*") if path.is_file()]
     return (directory / TRAINER_STATE).is_file() and all(is_whole(file) for file in files)
 
@@ -71,7 +72,7 @@ def is_whole_checkpoint(directory: Path) -> bool:
 def last_whole_checkpoint(output_dir: str | Path) -> str | None:
     """The newest checkpoint in ``output_dir`` that was written to its end, if there is one.
 
-    Where a run was killed while it wrote a checkpoint anew, that is the one from before, which was put aside.
+    If a run was killed while it overwrote a checkpoint, that is the earlier one, which was put aside.
     """
     beginnings = (f"{PREFIX_CHECKPOINT_DIR}-*", f".{PREFIX_CHECKPOINT_DIR}-*{_ASIDE}")
     folders = [path for beginning in beginnings for path in Path(output_dir).glob(beginning) if path.is_dir()]
@@ -107,10 +108,10 @@ def _put_back(aside: Path) -> None:
 
 @contextmanager
 def written_whole(trainer: Trainer, folder: Path) -> Iterator[None]:
-    """Write a checkpoint into ``folder`` inside; what is not written to its end is removed, and what was there is put back.
+    """Let the block write a checkpoint into ``folder``; if it fails, restore the whole checkpoint that was there before.
 
     Raises:
-        ConfigurationError: the system would not write it, such as on a full disk; it names the checkpoint to go on from.
+        ConfigurationError: the system refuses to write, such as on a full disk; it names the checkpoint to go on from.
     """
     saves = trainer.args.should_save
     aside = _put_aside(folder) if saves else None
@@ -142,20 +143,20 @@ def written_whole(trainer: Trainer, folder: Path) -> Iterator[None]:
 
 
 def _refusal_to_write(error: Exception) -> str | None:
-    """Why the system would not write a file, or None if ``error`` is about something else."""
+    """Why the system refused to write a file, or None if ``error`` is about something else."""
     if isinstance(error, OSError):
         return error.strerror or str(error)
     said = str(error)
-    # torch and safetensors write by themselves, and raise errors of their own.
+    # torch and safetensors write files in their own code, and raise their own errors.
     if isinstance(error, SafetensorError):
         return said.partition("I/O error: ")[2] or None
     return "torch.save was cut short" if "inline_container" in said or "PytorchStreamWriter" in said else None
 
 
 class DivergenceGuard:
-    """Ends a run whose loss, gradients or weights are no finite numbers, in all processes at the same step.
+    """Ends a run whose loss, gradients or weights are not finite numbers, in all processes at the same step.
 
-    The loss is looked at without waiting for the device; what was seen is asked for once, before the optimizer's step.
+    Losses are checked on the device; the result is read once, before the optimizer's step, since reading waits for the device.
     """
 
     def __init__(self, trainer: Trainer) -> None:
@@ -164,7 +165,7 @@ class DivergenceGuard:
         self._overflows = 0  # steps in a row whose gradients overflowed in fp16
 
     def reset(self) -> None:
-        """Forget what was seen in an earlier run."""
+        """Forget an earlier run of the same trainer."""
         self._losses_finite, self._overflows = None, 0
 
     def see_loss(self, loss: torch.Tensor) -> None:
@@ -182,25 +183,27 @@ class DivergenceGuard:
         whole: Any = norm.full_tensor() if hasattr(norm, "full_tensor") else 0.0 if norm is None else norm
         size = torch.as_tensor(whole, device=args.device).detach()
         losses_finite = size.isfinite() if self._losses_finite is None else self._losses_finite.to(size.device)
-        # DeepSpeed says -1 where the norm is not finite.
+        # DeepSpeed returns -1 for a norm that is not finite.
         loss, gradients = in_any_process(self._trainer, ~losses_finite, ~(size.isfinite() & (size >= 0)))
         self._losses_finite = None
         if loss:
             raise self._divergence("the loss is not a finite number (nan or inf)")
         self._overflows = self._overflows + 1 if gradients else 0
-        # In fp16 some steps overflow and are left out, while a scale for the loss is sought.
+        # In fp16 steps that overflow are skipped, until the scale of the loss has been lowered far enough.
         if self._overflows > (_OVERFLOWS if args.fp16 else 0):
             raise self._divergence("the norm of the gradients is not a finite number (nan or inf)")
 
     def require_finite_weights(self) -> None:
-        """Refuse weights that training has made nan or infinite.
+        """Refuse weights that became nan or infinite in training.
 
         Raises:
             TrainingError: they are.
         """
         trainer = self._trainer
         diverged = not all_finite(weight for weight in trainer.model.parameters() if weight.requires_grad)
-        if trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled:  # else every process holds all, and may save alone
+        if (
+            trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled
+        ):  # else each holds all weights, and may call this alone
             (diverged,) = in_any_process(trainer, torch.tensor(diverged, device=trainer.args.device))
         if diverged:
             raise self._divergence("the weights are not finite numbers (nan or inf)")
@@ -238,7 +241,7 @@ class StopCallback(TrainerCallback):
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Handle the signals inside the block. Only the main thread of a process can; in others nothing is done."""
+        """Handle SIGTERM and SIGINT inside the block; in a thread other than the main one, which cannot, do nothing."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -255,14 +258,14 @@ class StopCallback(TrainerCallback):
         self._received = signal.Signals(number)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Ask for a checkpoint if any process was told to stop; look at the weights before the last ones are asked."""
+        """Ask for a checkpoint if any process was told to stop; check the weights after the last step, before questions."""
         if state.global_step >= state.max_steps:
             self._guard.require_finite_weights()
         if self._asked():
             control.should_save = True
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """End the run once its checkpoint is saved; not by the library's stop, after which the run would count as finished."""
+        """End the run once its checkpoint is saved, by an error: after the library's own stop it would count as finished."""
         if self._asked():
             raise RunStopped(
                 self._received or signal.SIGTERM,
@@ -271,21 +274,21 @@ class StopCallback(TrainerCallback):
             )
 
     def _asked(self) -> bool:
-        """Whether any process got a signal: a launcher may pass it on to some of them, and all must stop at the same step."""
+        """Whether any process got a signal. A launcher may signal only some, and all have to stop at the same step."""
         if self._trainer.args.world_size == 1:
             return self._received is not None
         received = torch.tensor(self._received is not None, device=self._trainer.args.device)
         return in_any_process(self._trainer, received)[0]
 
 
-# A checkpoint of DeepSpeed holds the optimizer's states in as many slices as there were processes. DeepSpeed refuses it on
-# another number of them, and brings a converter: every weight and optimizer state whole, by name (arXiv 2406.18820).
+# A DeepSpeed checkpoint holds the optimizer's states in one slice a process, and DeepSpeed refuses to load it on another number
+# of processes. Its converter makes a universal checkpoint: every weight and optimizer state whole, by name (arXiv 2406.18820).
 
 _POINTER = "latest_universal"  # the file by which DeepSpeed finds the converted checkpoint
 
 
 def needs_conversion(checkpoint: str | PathLike[str], processes: int) -> bool:
-    """Whether ``checkpoint`` is of DeepSpeed, and of another number of processes than ``processes``.
+    """Whether ``checkpoint`` is of DeepSpeed, and was written by another number of processes than ``processes``.
 
     Raises:
         ConfigurationError: a DeepSpeed checkpoint without optimizer states.
@@ -304,14 +307,14 @@ def needs_conversion(checkpoint: str | PathLike[str], processes: int) -> bool:
 def to_universal(checkpoint: str | PathLike[str]) -> None:
     """Write the universal form of ``checkpoint`` beside its slices; one process calls this.
 
-    Takes as much disk space again as weights and optimizer states do, in fp32.
+    Takes as much disk space as all weights and optimizer states in fp32.
     """
     from deepspeed.checkpoint.ds_to_universal import main as convert
 
     folder = _sharded_folder(checkpoint)
     assert folder is not None
     universal = folder.with_name(f"{folder.name}_universal")
-    shutil.rmtree(universal, ignore_errors=True)  # of a run that was killed while it converted
+    shutil.rmtree(universal, ignore_errors=True)  # left by a run that was killed while it converted
     options = Namespace(
         input_folder=str(folder),
         output_folder=str(universal),
@@ -336,11 +339,8 @@ def _sharded_folder(checkpoint: str | PathLike[str]) -> Path | None:
     return Path(checkpoint) / pointer.read_text(encoding="utf-8").strip() if pointer.is_file() else None
 
 
-logger = logging.getLogger(__name__)
-
-
 def make_loadable(trainer: Trainer, checkpoint: str) -> None:
-    """Let DeepSpeed load ``checkpoint`` on as many processes as there are; every process has to call this."""
+    """Let DeepSpeed load ``checkpoint`` whatever number of processes wrote it; every process has to call this."""
     config: dict[str, Any] = trainer.accelerator.state.deepspeed_plugin.deepspeed_config
     config.pop("checkpoint", None)
     if needs_conversion(checkpoint, trainer.args.world_size):
@@ -351,14 +351,15 @@ def make_loadable(trainer: Trainer, checkpoint: str) -> None:
 
 
 def mend_universal(trainer: Trainer, checkpoint: str, weight_decays: Sequence[float]) -> None:
-    """Correct what loading a universal checkpoint leaves wrong, and delete its universal form; every process has to call this.
+    """Correct the optimizer after a universal checkpoint was loaded, and delete its universal form; every process calls this.
 
-    Under ZeRO-3 every group gets the settings of the first, and all get one counter of steps, which each would then advance.
+    DeepSpeed gives every group the settings of the first one under ZeRO-3, and all weights one shared counter of steps, which
+    each of them would then advance.
 
     Args:
-        trainer: It has loaded ``checkpoint``.
-        checkpoint: The checkpoint that the universal form lies in.
-        weight_decays: Those of the optimizer's groups.
+        trainer: A trainer that has just loaded ``checkpoint``.
+        checkpoint: The checkpoint with the universal form in it.
+        weight_decays: The weight decay of each group of the optimizer.
     """
     optimizer: Any = trainer.optimizer
     for group, weight_decay in zip(optimizer.param_groups, weight_decays, strict=True):

@@ -1,4 +1,4 @@
-"""Settings of fine-tuning masked diffusion models."""
+"""Settings of fine-tuning masked diffusion models. Knows nothing of how noise is drawn."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class DiffusionSFTConfig(CorruptionSFTConfig):
         default="uniform(0, 1)",
         metadata={
             "help": "Law of the noise level t: uniform(low, high), fixed(value), linear(start, end) over training, or "
-            "stratified(low, high): each document meets evenly spread levels over its epochs."
+            "stratified(low, high): the levels of each document are spread evenly over its epochs."
         },
     )
     normalize: str = field(
@@ -56,8 +56,8 @@ class DiffusionSFTConfig(CorruptionSFTConfig):
     end_padding: bool = field(
         default=False,
         metadata={
-            "help": "Fill samples up to the longest of their batch with end-of-text tokens that are seen and learned (LLaDA), "
-            "instead of padding that is neither. Ties a sample to its batch."
+            "help": "Fill samples up to the longest of their batch with end-of-text tokens that are attended to and learned "
+            "(LLaDA), instead of padding that is neither. A sample then depends on its batch."
         },
     )
     weighting: str | None = field(
@@ -71,16 +71,16 @@ class DiffusionSFTConfig(CorruptionSFTConfig):
     complementary: bool = field(
         default=False,
         metadata={
-            "help": "Show each sample twice in its batch, the second time with hidden what the first shows (Fast-dLLM v2): "
-            "every token is learned once. Without weights, and with twice the rows."
+            "help": "Put each sample into its batch twice, the second time with the other tokens hidden, so that every token "
+            "is learned once (Fast-dLLM v2). Without weights, and with twice the rows."
         },
     )
     to_diffusion: bool | Literal["block"] = field(
         default=False,
         metadata={
-            "help": "Turn an autoregressive model into a masked diffusion model first. A model that is one stays as it is. "
-            "'block' makes any model a block diffusion model, which attends both ways within a block and back to those before "
-            "it, and answers with a cache.",
+            "help": "Turn an autoregressive model into a masked diffusion model first; a model that already is one stays as it "
+            "is. 'block' makes any model a block diffusion model, which attends both ways within a block and back to the "
+            "blocks before it, and answers with a cache.",
             "choices": ["true", "false", "block"],
         },
     )
@@ -88,7 +88,8 @@ class DiffusionSFTConfig(CorruptionSFTConfig):
         default=None,
         metadata={
             "help": "Tokens of a block, in training and answering of block diffusion models. Default: the model's own, else 4. "
-            "Other masked diffusion models are only asked in blocks; with --sampling published, max_new_tokens is a multiple."
+            "Other masked diffusion models only answer in blocks; with --sampling published, max_new_tokens is a multiple of "
+            "it."
         },
     )
     noise_per: str = field(
@@ -101,17 +102,17 @@ class DiffusionSFTConfig(CorruptionSFTConfig):
     clean_attention: str | None = field(
         default=None,
         metadata={
-            "help": "Block diffusion: what stands before a block attends within its own block ('block'), or backwards only "
-            "('causal'), and then also learns to predict the next token, beside 0.3 of the diffusion loss (Nemotron). Default: "
-            "the model's own, else block.",
+            "help": "Block diffusion: whether the text before a block attends both ways within its own blocks ('block'), or "
+            "only backwards ('causal'); then it also learns to predict the next token, and the diffusion loss counts 0.3 "
+            "(Nemotron). Default: the model's own, else block.",
             "choices": ["block", "causal"],
         },
     )
     shifted_logits: bool | None = field(
         default=None,
         metadata={
-            "help": "With --to_diffusion: whether logits at i go on predicting token i + 1 (Dream), or token i (LLaDA). "
-            "Default: true."
+            "help": "With --to_diffusion: whether the logits at i go on predicting token i + 1 (Dream: true), or predict token "
+            "i (LLaDA: false). Default: true."
         },
     )
     mask_token: str | None = field(

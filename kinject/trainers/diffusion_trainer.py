@@ -1,4 +1,7 @@
-"""Fine-tuning of masked diffusion models (LLaDA, arXiv 2502.09992, section 2), those that attend in blocks included."""
+"""Fine-tuning of masked diffusion models (LLaDA, arXiv 2502.09992, section 2), also of those that attend in blocks.
+
+Noise is drawn in `diffusion_collator.py`. Knows nothing of checkpoints and the Hub.
+"""
 
 from __future__ import annotations
 
@@ -39,27 +42,27 @@ if TYPE_CHECKING:
 # The eps of LLaDA's forward process, p = (1 - eps) t + eps, which bounds the weight 1 / p (arXiv 2502.09992; its public
 # GUIDELINES.md, `forward_process`).
 _LEAST_PROBABILITY = 1e-3
-# What the diffusion loss counts beside that of next tokens (Nemotron-Labs-Diffusion, as NeMo Automodel trains it).
+# Weight of the diffusion loss beside the loss of next tokens (Nemotron-Labs-Diffusion, as NeMo Automodel trains it).
 _BESIDE_NEXT_TOKENS = 0.3
 
 
 class DiffusionSFTTrainer(DocumentSFTTrainer):
-    """Trains a masked diffusion model to fill in what is hidden, at every noise level.
+    """Trains a masked diffusion model to fill in hidden tokens, at every noise level.
 
-    Each token of a document or answer, and the end of its turn, is hidden with the probability p of its sample; the
+    Each token of a document or answer, and the end of its turn, is hidden with the probability p of its sample. The
     cross-entropy of hidden tokens is weighted by 1 / p, which bounds the negative log-likelihood. Prompts stay visible.
-    Besides trl's metrics, `mask_ratio` and the unweighted loss by quartile of p (`loss_ratio_q1` ... `loss_ratio_q4`) are
-    logged.
+    Besides trl's metrics, `mask_ratio` and the unweighted loss by quarter of p's range (`loss_ratio_q1` ... `loss_ratio_q4`)
+    are logged.
 
-    A block diffusion model learns on [noisy | clean] rows (`kinject.trainers.collator`), all positions of a block given the
-    clean blocks before it; what fills the last block up is learned, too.
+    A block diffusion model learns on [noisy | clean] rows (`kinject.trainers.diffusion_collator`): every block is predicted
+    given the clean blocks before it. The tokens that fill up the last block are learned, too.
 
     See [`DocumentSFTTrainer`] for the arguments and further errors. With `args.to_diffusion` the model may be
     autoregressive; it is turned into a diffusion model in place.
 
     Raises:
         ConfigurationError: the model is causal, or its configuration names no mask token; `compute_metrics` or
-            `compute_loss_func` is given; a setting of block diffusion models for another one.
+            `compute_loss_func` is given; a setting of block diffusion models is given for another model.
         DataError: a document or prompt holds the mask token.
     """
 
@@ -112,7 +115,7 @@ class DiffusionSFTTrainer(DocumentSFTTrainer):
         super().__init__(model, args, train_dataset, eval_dataset, processing_class, **kwargs)
 
     def _check_blocks(self, args: DiffusionSFTConfig) -> None:
-        """Refuse what only a block diffusion model can do, where the model is none."""
+        """Refuse settings of block diffusion models for a model that has no blocks."""
         if self._settings.block_length is None:
             for name, value, default in (
                 ("noise_per", args.noise_per, "row"),
@@ -124,7 +127,7 @@ class DiffusionSFTTrainer(DocumentSFTTrainer):
                         "block diffusion model with to_diffusion='block' (--to_diffusion block), or leave it out."
                     )
 
-    # What distinguishes it from the other objectives.
+    # What an objective decides.
 
     def _document_wordings(self, args: DocumentSFTConfig) -> Sequence[Wording]:
         return (FACT,) if isinstance(args, DiffusionSFTConfig) and args.frame == "chat" else (RAW_FROM_BEGIN,)
@@ -165,21 +168,24 @@ class DiffusionSFTTrainer(DocumentSFTTrainer):
 
     @property
     def _learns_next(self) -> bool:
-        """Whether the clean copy, which sees nothing of what follows, also predicts the next token."""
+        """Whether the clean copy, which attends backwards only, also predicts the next token."""
         return self._settings.clean_attention == "causal"
 
     @property
     def _weighted(self) -> bool:
+        """Whether the loss of a hidden token is weighted by 1 / p."""
         return self.args.weighting == "1/p" or (self.args.weighting is None and not self.args.complementary)
 
     def _check_attention(self, model: PreTrainedModel) -> None:
-        """Nothing is left to check: the settings were read before any data was."""
+        """Do nothing: `__init__` has checked the attention before any data was read."""
 
     def _forbidden_id(self) -> int:
         return self._settings.mask_token_id
 
     def _write_beside(self, directory: str) -> None:
-        if hasattr(self.accelerator.unwrap_model(self.model), "peft_config"):  # a whole model's config.json says it
+        if hasattr(
+            self.accelerator.unwrap_model(self.model), "peft_config"
+        ):  # a whole model has these settings in config.json
             write_diffusion_settings(directory, self.model)
 
     # Hooks of the trainer.
@@ -193,10 +199,10 @@ class DiffusionSFTTrainer(DocumentSFTTrainer):
         return total
 
     def _counted(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        """What the loss of each row is divided by, for its mean: the tokens that are learned, `(batch,)`.
+        """The number of tokens that the loss of each row is divided by for its mean, `(batch,)`.
 
-        With weights that is all that could have been hidden, without them what is. Of two complementary rows, which together
-        hide each token once, each has half.
+        With weights these are all tokens that could have been hidden, without weights those that are. Two complementary rows,
+        which together hide each token once, have half of them each.
         """
         if self.args.complementary:
             return batch["maskable"] / 2
@@ -230,14 +236,13 @@ class DiffusionSFTTrainer(DocumentSFTTrainer):
         shares = ratios if self._weighted else torch.ones_like(ratios)
         by_row = self.args.normalize != "maskable"
         weights = 1 / (shares * counted[rows]) if by_row else 1 / shares
-        if (
-            self._learns_next
-        ):  # over tokens that are learned twice, or not at all in this batch, as often as those are counted
+        if self._learns_next:
+            # All tokens that may be hidden are predicted as next tokens: their mean in a row, times what the row counts.
             beside = 1 / maskable if by_row else counted / maskable  # (batch,)
             weights = torch.cat([_BESIDE_NEXT_TOKENS * weights, beside[following[0]]])
         weighted = scores.log_probs.float().to(rows.device) * weights  # (hidden and next,)
         divisor = self._divisor(counted) if num_items_in_batch is None else num_items_in_batch
-        if not self._weighted:  # where nothing at all is hidden
+        if not self._weighted:  # the number of hidden tokens, which may be 0
             divisor = torch.as_tensor(divisor).clamp(min=1)
         loss = -weighted.sum() / divisor
         if self.args.average_tokens_across_devices and num_items_in_batch is not None:
@@ -247,7 +252,7 @@ class DiffusionSFTTrainer(DocumentSFTTrainer):
         return (loss, None) if return_outputs else loss
 
     def _forwarded(self, model: torch.nn.Module, inputs: dict[str, Any]) -> dict[str, Any]:
-        """What the model is called with."""
+        """The arguments of the model's forward pass."""
         settings, visible = self._settings, inputs["attention_mask"]
         given = {"input_ids": inputs["input_ids"], "attention_mask": visible, "use_cache": False}
         if settings.block_length is None:

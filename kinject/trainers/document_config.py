@@ -1,10 +1,13 @@
-"""Settings that all objectives share, and those of the objectives that hide part of the documents."""
+"""Settings that all objectives share, and those of the objectives that hide part of the documents.
+
+Every setting is checked before anything is loaded, except those that need the model. Knows nothing of files.
+"""
 
 from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from transformers.utils import is_liger_kernel_available
@@ -14,12 +17,9 @@ from kinject.compat import UNUSED, check_processes, processor_is_fast_in_bf16
 from kinject.corruption import MaskUnit, parse_mask_ratio
 from kinject.errors import ConfigurationError
 
-if TYPE_CHECKING:
-    pass
-
 
 def set_deepspeed_rate(config: Any, found: float | str | None, learning_rate: float | str) -> None:
-    """Replace the optimizer's and the scheduler's learning rate in a DeepSpeed configuration where it equals ``found``."""
+    """Replace the learning rate of optimizer and scheduler in a DeepSpeed configuration, wherever it equals ``found``."""
     for place in ("optimizer.params.lr", "scheduler.params.warmup_max_lr"):
         node, name = config.find_config_node(place)
         if node is not None and name in node and node[name] == found:
@@ -27,27 +27,27 @@ def set_deepspeed_rate(config: Any, found: float | str | None, learning_rate: fl
 
 
 def learning_rate_for(parameters: int, adapter: bool, large: float) -> float:
-    """The peak learning rate where nobody gives one: 1e-4 for an adapter and below a billion parameters, else ``large``."""
+    """The default of the peak learning rate: 1e-4 for an adapter and below a billion parameters, else ``large``."""
     return 1e-4 if adapter or parameters < 1e9 else large
 
 
-_LOST = 0.1  # share of the weights from which on a run is refused
-_SAMPLED = 10_000  # numbers of a tensor that are looked at
-_KAHAN = "adamw_anyprecision"  # the optimizer of transformers that can keep what bf16 rounds away
+_LOST = 0.1  # a run is refused where this share of the weights, or more, would not move
+_SAMPLED = 10_000  # numbers of a tensor that are checked
+_KAHAN = "adamw_anyprecision"  # the optimizer of transformers that can carry over what bf16 rounds away
 
 
 def require_updates(model: torch.nn.Module, args: DocumentSFTConfig) -> None:
-    """Refuse to train 16-bit weights that a step of the optimizer leaves as they are.
+    """Refuse to train 16-bit weights that a step of the optimizer would not change, and warn where some of them are such.
 
-    AdamW moves a weight by about the learning rate, and bf16 has numbers at distances of 1/256 to 1/128 of their size: a weight
-    of .02 that is to move by 5e-6 stays where it is, at every step anew.
+    AdamW moves a weight by about the learning rate, while neighboring bf16 numbers differ by 1/256 to 1/128 of their size. A
+    weight of .02 that is to move by 5e-6 is therefore rounded back to its old value at every step.
 
     Args:
-        model: What is trained in full, without fp32 copies of its weights.
+        model: A model that is trained in full, without fp32 copies of its weights.
         args: Its settings.
 
     Raises:
-        ConfigurationError: at the peak learning rate a tenth of the weights or more would not move; for fewer it warns.
+        ConfigurationError: at the peak learning rate a tenth of the weights or more would not move.
     """
     trained = [weight for weight in model.parameters() if weight.requires_grad and weight.element_size() == 2]
     if not trained or (args.optim == _KAHAN and "use_kahan_summation=true" in str(args.optim_args).lower()):
@@ -59,7 +59,7 @@ def require_updates(model: torch.nn.Module, args: DocumentSFTConfig) -> None:
         lost += int((moved == values).sum()) * weight.numel() // max(1, values.numel())
         total += weight.numel()
     share, kind = lost / max(1, total), str(trained[0].dtype).removeprefix("torch.")
-    said = (
+    fault = (
         f"the weights are {kind} and all learn in it: at a learning rate of {args.learning_rate:g} a step of AdamW is rounded "
         f"away in {share:.0%} of them"
     )
@@ -68,8 +68,8 @@ def require_updates(model: torch.nn.Module, args: DocumentSFTConfig) -> None:
         "(--use_peft true), take 8-bit states (--optim adamw_bnb_8bit), or shard (deepspeed_configs/zero3.yaml)."
     )
     if share >= _LOST:
-        raise ConfigurationError(f"{said}, without a word. {cure}")
-    warnings.warn(f"{said}, and in more once the rate falls. {cure}", stacklevel=2)
+        raise ConfigurationError(f"{fault}, so that they would not learn. {cure}")
+    warnings.warn(f"{fault}, and in more of them as the rate falls. {cure}", stacklevel=2)
 
 
 @dataclass
@@ -77,9 +77,9 @@ class DocumentSFTConfig(SFTConfig):
     """Configuration of [`DocumentSFTTrainer`], on top of [`trl.SFTConfig`].
 
     Args:
-        system_prompt: System message of every prompt. `None` leaves the chat template's own default in place.
+        system_prompt: System message of every prompt. None leaves the chat template's own default in place.
         frozen_modules: Modules whose weights are not learned, by name (see `kinject.models.weights`).
-        train_routers: Whether a mixture of experts also learns by which weights it chooses among them.
+        train_routers: Whether a mixture of experts also learns the weights by which it chooses experts.
     """
 
     max_length: int | None = field(
@@ -98,8 +98,8 @@ class DocumentSFTConfig(SFTConfig):
     keep_titles: bool = field(
         default=True,
         metadata={
-            "help": "Begin a document that does not name its title (the row's 'title') with that, and each piece of one that "
-            "is split with its title and the headings above it: what calls its subject 'it' cannot be learned backward."
+            "help": "Put the title of a document (the row's 'title') before its text where that does not name it, and title "
+            "and headings before each piece of a document that is split: a text that only says 'it' cannot be learned backward."
         },
     )
     packing: bool = field(
@@ -118,7 +118,7 @@ class DocumentSFTConfig(SFTConfig):
     logging_nan_inf_filter: bool = field(
         default=False,
         metadata={
-            "help": "Leave losses that are nan or infinite out of what is logged. A run stops at the first of them either way."
+            "help": "Leave losses that are nan or infinite out of the log. A run stops at the first of them in any case."
         },
     )
     system_prompt: str | None = field(
@@ -127,8 +127,9 @@ class DocumentSFTConfig(SFTConfig):
     anchor: float = field(
         default=0.0,
         metadata={
-            "help": "Against forgetting: how much the untrained model's predictions of other words than the right one count in "
-            "all that is learned; 0: not at all. Takes another forward pass, and without an adapter a copy of the weights."
+            "help": "Against forgetting: weight of a second loss, by which the predictions of all tokens but the right one "
+            "stay those of the untrained model; 0: none. Takes another forward pass, and without an adapter a copy of the "
+            "weights."
         },
     )
     frozen_modules: list[str] | None = field(
@@ -141,8 +142,8 @@ class DocumentSFTConfig(SFTConfig):
     train_routers: bool = field(
         default=False,
         metadata={
-            "help": "Whether a mixture of experts also learns which experts a token goes to. By default its routers stay as "
-            "they are: a few documents would send everything to a few experts."
+            "help": "Whether a mixture of experts also learns which experts a token goes to. By default its routers are "
+            "frozen, since a few documents could lead them to send all tokens to a few experts."
         },
     )
 
@@ -150,11 +151,13 @@ class DocumentSFTConfig(SFTConfig):
         """Refuse too few processes, choose the precision that the processor is fast in, set what packing needs."""
         check_processes()
         self._require_effect()
-        self.use_cpu = self.use_cpu or not torch.accelerator.is_available()  # bf16 on the processor needs it said
+        self.use_cpu = (
+            self.use_cpu or not torch.accelerator.is_available()
+        )  # without it bf16 is refused on the processor
         if self.bf16 is None and not self.fp16 and self.use_cpu:
             self.bf16 = processor_is_fast_in_bf16()  # trl's default is bf16
         if self.include_num_input_tokens_seen in (False, "no"):
-            self.include_num_input_tokens_seen = "non_padding"  # results.json states the tokens of every evaluation
+            self.include_num_input_tokens_seen = "non_padding"  # results.json has the tokens up to every evaluation
         if self.dataloader_num_workers is None:
             self.dataloader_num_workers = 0 if self.use_cpu else 1
             self.dataloader_persistent_workers = not self.use_cpu
@@ -170,10 +173,10 @@ class DocumentSFTConfig(SFTConfig):
             )
         super().__post_init__()
         if self.deepspeed and self.learning_rate is None:
-            # It follows from the model, which is not known yet; transformers has put None for what the file leaves open.
+            # The default depends on the model, which is not known yet; transformers has put None where the file says "auto".
             set_deepspeed_rate(self.hf_deepspeed_config, None, "auto")
         if self.packing or self.padding_free:
-            # Both mean the same here. trl lets only its own packing go with a max_length, which ours never cuts at.
+            # Both mean the same here. trl allows a max_length only beside this strategy, though nothing is cut at it here.
             self.packing, self.padding_free, self.packing_strategy = True, True, "bfd"
             self.include_num_input_tokens_seen = "all"  # there is no padding to leave out
         self._require_trackers()
@@ -201,7 +204,7 @@ class DocumentSFTConfig(SFTConfig):
                 )
 
     def _require_trackers(self) -> None:
-        """Refuse trackers that cannot run; transformers would, but after the model is loaded.
+        """Refuse trackers that cannot run, as transformers does only after the model is loaded.
 
         Raises:
             ConfigurationError: there is one.
@@ -231,7 +234,7 @@ class CorruptionSFTConfig(DocumentSFTConfig):
         default="uniform(0.05, 0.95)",
         metadata={
             "help": "Law of the mask ratio: uniform(low, high), fixed(value), linear(start, end) over training, or "
-            "stratified(low, high): each document meets evenly spread ratios over its epochs."
+            "stratified(low, high): the ratios of each document are spread evenly over its epochs."
         },
     )
     mask_ratio_per: str = field(
@@ -259,7 +262,7 @@ class CorruptionSFTConfig(DocumentSFTConfig):
 
 
 def objective_name(training_args: DocumentSFTConfig) -> str:
-    """The name of the objective of parsed settings, as in `results.json`."""
+    """The name of the objective that ``training_args`` are settings of, as in `results.json`."""
     corruption = getattr(training_args, "corruption", None)
     if corruption is None:
         return str(getattr(training_args, "objective", "ar"))

@@ -247,7 +247,7 @@ class DocumentSFTTrainer(SFTTrainer):
         raise NotImplementedError
 
     def _texts_beside(self, text: str, row: Mapping[str, Any], args: DocumentSFTConfig) -> Iterator[str]:
-        """What else is learned of ``text``, a document or a piece of it under its title; as a rule nothing."""
+        """Further texts to learn beside ``text``, a document or a piece of one under its title; none for most objectives."""
         return iter(())
 
     def _masking(self, vocab_size: int) -> Masking | None:

@@ -1,8 +1,8 @@
-"""What a trainer does on the Hub, and the card it writes: `push_to_hub` under the library's own arguments, and our eval card.
+"""A trainer's pushes to the Hub and its eval card, under the library's own arguments and methods.
 
-transformers would upload the whole `output_dir`, training arguments included, and end a run whose upload fails; trl's card says
-nothing of what was measured, and PEFT writes one beside every adapter that names its base model by its local path. Of the
-trainers' modules this one alone knows the Hub; it knows nothing of losses.
+They replace the libraries' own for three reasons. transformers uploads the whole `output_dir`, training arguments included, and
+ends a run whose upload fails. trl's card does not say what was measured. PEFT's card, beside every adapter, names the base
+model by its local path. Of the trainers' modules this one alone knows the Hub; it knows nothing of losses.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 class HubHooks:
     """Creates the repository, pushes, and writes cards for ``trainer``; made before the libraries build it.
 
-    A token that is missing or refused ends the run before it trains. After that a failure costs no training: a push from a
-    checkpoint (`hub_strategy` `every_save`) only warns, the last one raises once all files are written.
+    A token that is missing or refused ends the run before it trains. Later failures cost no training: a push from a
+    checkpoint (`hub_strategy` `every_save`) only warns, and the last push raises after all files are written.
     """
 
     def __init__(self, trainer: SFTTrainer) -> None:
@@ -81,7 +81,7 @@ class HubHooks:
         revision: str | None = None,
         private: bool | None = None,
     ) -> Push:
-        """Publish ``directory`` as `kinject push` does, with the report that lies in `output_dir`.
+        """Publish ``directory`` as `kinject push` does, with the report in `output_dir`.
 
         Raises:
             ConfigurationError, HubError: as `kinject.hub.publishing.push`.
@@ -102,8 +102,8 @@ class HubHooks:
     def push_checkpoint(self, folder: Path) -> None:
         """Push the model of a checkpoint; a failure warns, and the run goes on. The main process calls this.
 
-        Of several processes the others would wait meanwhile, in NCCL, which ends the run after `ddp_timeout`: the model is then
-        pushed at the end alone.
+        With several processes nothing is pushed before the end: the others would wait in NCCL, which ends a run after
+        `ddp_timeout`.
         """
         trainer = self._trainer
         if trainer.args.hub_strategy == HubStrategy.END or trainer.args.world_size > 1:
@@ -142,15 +142,15 @@ class HubHooks:
     def write_card(self, directory: Path, dataset_name: str | None = None, tags: list[str] | None = None) -> None:
         """Write the eval card into ``directory``, from the `results.json` in `output_dir`.
 
-        Without a `QuestionAnsweringCallback` there is none; the card then says what was trained, and that nothing is known
-        of what it learned.
+        A run without a `QuestionAnsweringCallback` has no such file; its card then says what was trained, and that the
+        knowledge was not measured.
         """
         from kinject.evaluation.results import read_results
         from kinject.hub.card import write_card
 
         file = Path(str(self._trainer.args.output_dir)) / "results.json"
         results = read_results(file) if file.is_file() else self._unmeasured(dataset_name)
-        if results["objective"] == "unknown":  # a callback of its own, which was told nothing
+        if results["objective"] == "unknown":  # written by a callback that was not told what is trained
             known = self._unmeasured(dataset_name)
             results |= {
                 name: known[name] for name in ("objective", "model", "model_source", "dataset", "seed", "config")
@@ -158,7 +158,7 @@ class HubHooks:
         write_card(directory, repository=self._trainer.hub_model_id, results=results, tags=tags or ())
 
     def _unmeasured(self, dataset_name: str | None) -> dict[str, Any]:
-        """The results of a run that wrote no `results.json`, as far as the trainer knows them."""
+        """What the trainer itself knows of a run without a `results.json`, in that form."""
         from kinject.evaluation.results import changed_settings, new_results
         from kinject.trainers.document_config import objective_name
 

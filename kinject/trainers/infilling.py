@@ -1,4 +1,7 @@
-"""Where entities and gaps stand among a document's tokens, and samples whose answer is only what is missing."""
+"""Which tokens of a document are entities, and infilling samples, whose answer is only the part missing from the prompt.
+
+Knows nothing of losses.
+"""
 
 from __future__ import annotations
 
@@ -17,35 +20,33 @@ if TYPE_CHECKING:
     from kinject.prompts.encoding import EncodedDocument
 
 
-# Where entities stand among a document's tokens: what is hidden as a whole, and what is asked for.
-
-
 class Gap(NamedTuple):
-    """What an infilling sample misses: the tokens from `start` to before `end`. A mask stands for each of them."""
+    """The tokens that the prompt of an infilling sample misses: those from `start` to before `end`."""
 
     start: int
     end: int
 
 
 def hidden_words(document: EncodedDocument, row: Mapping[str, Any], unit: str | None) -> list[int] | None:
-    """What each token of ``document`` is hidden together with, `(length,)`, for the mask units that need to be told.
+    """For each token of ``document`` the number of what it is hidden together with, `(length,)`.
 
-    These are "word", and "entity", where an entity is one word: those in the ``row``'s `entities`, or found by rule, and
-    its `title`.
+    None for mask units other than "word" and "entity". For "entity" an entity counts as one word: each of the ``row``'s
+    `entities`, else those found by rule, and its `title`.
     """
     if unit not in ("word", "entity"):
         return None
     word_ids = list(document.word_ids)
     for start, end in _entity_tokens(document, row) if unit == "entity" else ():
-        words = set(word_ids[start:end])  # a token may reach over the end of an entity, and a word over both
+        words = set(word_ids[start:end])  # whole words, since a token or a word may reach beyond the end of an entity
         word_ids = [word_ids[start] if word in words else word for word in word_ids]
     return word_ids
 
 
 def entity_gaps(document: EncodedDocument, row: Mapping[str, Any], sides: bool = False) -> list[Gap]:
-    """The tokens of each entity in ``document``: the ``row``'s `entities`, or without any those found by rule, and its title.
+    """The tokens of each entity in ``document``: of the ``row``'s `entities`, else of those found by rule, and of its title.
 
-    With ``sides`` each is followed by the longer stretch beside it, without the punctuation at its ends.
+    With ``sides`` each entity is followed by a second gap: the text before or after it, whichever is longer, without the
+    punctuation at its ends.
     """
     gaps = []
     for start, end in _entity_tokens(document, row):
@@ -58,15 +59,15 @@ def entity_gaps(document: EncodedDocument, row: Mapping[str, Any], sides: bool =
 
 
 class EntityReport:
-    """Counts documents whose entities are not what a setting needs, so that a run says what it hides instead.
+    """Counts documents that lack the entities which a setting needs, so that a run can warn about them.
 
     Args:
-        setting: What needs them, such as "mask_unit entity".
-        instead: What becomes of a document without any; None where that is no fault.
+        setting: The setting that needs entities, such as "mask_unit entity".
+        instead: What is done with a document without entities; None where that is no fault.
 
     Attributes:
-        without: Documents in which no entity stands.
-        absent: Documents of which a given entity stands nowhere.
+        without: Number of documents in which no entity is found.
+        absent: Number of documents that do not hold an entity which their row names.
     """
 
     def __init__(self, setting: str, instead: str | None) -> None:
@@ -75,7 +76,7 @@ class EntityReport:
         self._examples: dict[str, str] = {}
 
     def add(self, text: str, row: Mapping[str, Any], where: str) -> None:
-        """Look at the ``text`` that is learned of a ``row``."""
+        """Count the ``text`` of a ``row``, called ``where`` in messages."""
         self._documents += 1
         if self._instead is not None and not entity_positions(text, row.get("entities"), row.get("title") or ""):
             self.without += 1
@@ -86,7 +87,7 @@ class EntityReport:
             self._examples.setdefault("absent", f"{where}: {absent[0]!r}")
 
     def warnings(self) -> list[str]:
-        """What to say, each with a number and an example."""
+        """The warnings, each with a number and an example."""
         said = []
         if self.without:
             said.append(
@@ -112,16 +113,16 @@ def _entity_tokens(document: EncodedDocument, row: Mapping[str, Any]) -> list[tu
 
 
 def _without_punctuation(document: EncodedDocument, first: int, last: int | None) -> tuple[int, int]:
-    """The tokens from ``first`` to before ``last``, less those without a letter or digit at both ends."""
+    """The range of tokens from ``first`` to before ``last``, without tokens at its ends that hold no letter or digit."""
     last = len(document.offsets) if last is None else last
 
-    def says_something(index: int) -> bool:
+    def has_word(index: int) -> bool:
         start, end = document.offsets[index]
         return any(character.isalnum() for character in document.text[start:end])
 
-    while first < last and not says_something(first):
+    while first < last and not has_word(first):
         first += 1
-    while first < last and not says_something(last - 1):
+    while first < last and not has_word(last - 1):
         last -= 1
     return first, last
 
@@ -131,16 +132,16 @@ InfillUnit = Literal["span", "entity", "side"]
 
 @dataclass(frozen=True)
 class Infilling:
-    """Which samples are infilling samples, and what is missing in them.
+    """Which samples are infilling samples, and what is missing from their prompts.
 
     Attributes:
-        frame: The token ids around the copy and what is missing from it.
+        frame: The token ids around the copy and around the missing part.
         share: The share of infilling samples, from 0 to 1.
-        unit: "span" takes out any contiguous stretch; "entity" one of the document's entities, and "side" one of them or
-            the longer stretch beside one; with both a document without entities is learned whole.
-        law: How large a part of the document a span is.
-        mask_token_id: Stands for each token of the gap.
-        collapsed: Whether it stands for the whole gap instead.
+        unit: What is missing: "span" any contiguous stretch; "entity" one of the document's entities; "side" one of them or
+            the longer text beside one. For the last two a document without entities is learned whole.
+        law: The part of the document that a span takes.
+        mask_token_id: Replaces each token of the gap.
+        collapsed: Whether one mask replaces the whole gap instead.
     """
 
     frame: Frame
@@ -153,12 +154,12 @@ class Infilling:
     def gap(
         self, length: int, gaps: Sequence[Sequence[int]] | None, seed: int, epoch: int, sample: int, num_epochs: float
     ) -> Gap | None:
-        """What ``sample`` misses in ``epoch``; None where it is an ordinary masked sample.
+        """The gap of ``sample`` in ``epoch``; None where it is an ordinary masked sample.
 
         Args:
             length: Number of document tokens, at least 1.
-            gaps: What may be missing, for the units "entity" and "side"; see `entity_gaps`.
-            seed, epoch, sample: All that the draw depends on.
+            gaps: The gaps to choose from, for the units "entity" and "side"; see `entity_gaps`.
+            seed, epoch, sample: What the draw depends on.
             num_epochs: As in `MaskRatioLaw.ratio`.
         """
         generator = sample_generator(seed, epoch, sample, INFILLING_STREAM)
@@ -172,10 +173,10 @@ class Infilling:
         return Gap(start, start + count)
 
     def assemble(self, ids: Sequence[int], gap: Gap) -> tuple[list[int], list[int]]:
-        """Input ids and labels (not shifted), each `(length,)`, of the document ``ids`` that misses ``gap``.
+        """Input ids and labels (not shifted), each `(length,)`, of a sample whose prompt shows the document without ``gap``.
 
-        The end of the turn carries loss after an entity or a side, which are whole answers; a span ends anywhere, and a
-        model that learned to end there would break off in the middle of its answers.
+        After an entity or a side, which are whole answers, the end of the turn carries loss. A span ends anywhere, and a
+        model that learned to end its turn there would break off in the middle of its answers.
         """
         missing = list(ids[gap.start : gap.end])
         copy = [*ids[: gap.start], *[self.mask_token_id] * (1 if self.collapsed else len(missing)), *ids[gap.end :]]

@@ -1,4 +1,4 @@
-"""Settings of masked fine-tuning."""
+"""Settings of masked fine-tuning. Knows nothing of how masks are drawn."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ LossScope = Literal["document", "masked"]
 class MaskedSFTConfig(CorruptionSFTConfig):
     """Configuration of [`MaskedSFTTrainer`]: what is hidden in the prompt's copy, and which tokens are scored.
 
-    The defaults are the paper's (arXiv 2510.09885, section 3) except that the ratio is drawn for each sample, so that
-    a mask never depends on its batch; `recipe="paper"` takes one a batch, too.
+    The defaults are the paper's (arXiv 2510.09885, section 3), except that a ratio is drawn for each sample, so that a mask
+    never depends on its batch. With `recipe="paper"` one is drawn for each batch, as published.
     """
 
     recipe: str | None = field(
         default=None,
         metadata={
-            "help": "'paper': the objective as published: mask_ratio uniform(0.05, 0.95), one a batch, of single tokens, the "
-            "paper's prompt, loss on the document, no infilling. Replaces what a --config file says of these. Default: as "
-            "the settings say.",
+            "help": "'paper': the objective as published: mask_ratio uniform(0.05, 0.95), drawn for each batch, single tokens "
+            "masked, the paper's prompt, loss on the document, no infilling. Overrides these settings in a --config file. "
+            "Default: as set one by one.",
             "choices": ["paper"],
         },
     )
@@ -53,8 +53,8 @@ class MaskedSFTConfig(CorruptionSFTConfig):
     collapse_masks: bool = field(
         default=False,
         metadata={
-            "help": "Show one mask for each run of hidden tokens in the prompt's copy, instead of one a token: how long what "
-            "is missing is stays hidden too, and the sample gets shorter."
+            "help": "Show one mask for each run of hidden tokens in the prompt's copy, instead of one for each token: the "
+            "number of masks then does not tell how long the hidden text is, and the sample gets shorter."
         },
     )
     loss_on: str = field(
@@ -68,22 +68,23 @@ class MaskedSFTConfig(CorruptionSFTConfig):
     infill_share: float = field(
         default=0.0,
         metadata={
-            "help": "Share of samples, from 0 to 1, that answer only with what is missing from the prompt's copy, instead of "
-            "the whole document: it begins and ends where an answer to a question does. Rows of questions are not affected."
+            "help": "Share of samples, from 0 to 1, whose target is only the part that is missing from the prompt's copy, "
+            "instead of the whole document: it begins and ends as an answer to a question does. Rows of questions are not "
+            "affected."
         },
     )
     infill_unit: str = field(
         default="span",
         metadata={
-            "help": "What is missing in such a sample: a 'span' (any contiguous stretch), an 'entity' (the row's "
-            "'entities', or where it has none those found by rule: names, dates, amounts; a document without any is "
-            "learned whole), or a 'side' (one of these, or the longer stretch beside one).",
+            "help": "What is missing in such a sample: a 'span' (any contiguous stretch), an 'entity' (one of the row's "
+            "'entities', or if it has none one found by rule: names, dates, amounts; a document without any is "
+            "learned whole), or a 'side' (an entity, or the longer of the texts before and after one).",
             "choices": ["span", "entity", "side"],
         },
     )
     infill_ratio: str = field(
         default="uniform(0.3, 0.8)",
-        metadata={"help": "How large a part of the document a missing span is: a law as for mask_ratio."},
+        metadata={"help": "The part of the document that a missing span takes: a law as for mask_ratio."},
     )
 
     def __post_init__(self) -> None:

@@ -1,4 +1,8 @@
-"""Masked fine-tuning of autoregressive models (arXiv 2510.09885, section 3)."""
+"""Masked fine-tuning of autoregressive models (arXiv 2510.09885, section 3).
+
+Says which prompts surround a document and how its copy is masked; masks are drawn in `collator.py`. Knows nothing of
+checkpoints and the Hub.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +27,9 @@ if TYPE_CHECKING:
 class MaskedSFTTrainer(DocumentSFTTrainer):
     """Trains a model to restore a document from a randomly masked copy in its prompt.
 
-    The prompt holds the document with a share `t` of its tokens replaced; the target is the whole document, never
-    altered. With prompt/completion or chat rows the question stays visible and the answer is masked. Besides trl's
-    metrics, `mask_ratio` and the loss by quartile of the ratio (`loss_ratio_q1` ... `loss_ratio_q4`) are logged.
+    The prompt holds the document with a share `t` of its tokens replaced; the target is the whole, unaltered document. With
+    prompt/completion or chat rows the question stays visible and the answer is masked. Besides trl's metrics, `mask_ratio` and
+    the loss by quarter of the ratio range (`loss_ratio_q1` ... `loss_ratio_q4`) are logged.
 
     See [`DocumentSFTTrainer`] for the arguments and errors.
     """
@@ -37,7 +41,7 @@ class MaskedSFTTrainer(DocumentSFTTrainer):
     def _document_wordings(self, args: DocumentSFTConfig) -> Sequence[Wording]:
         if not isinstance(args, MaskedSFTConfig):
             return (DEMASKING,)
-        # The infilling prompt is the last one; `_collator` takes it from there.
+        # The infilling prompt is the last one, where `_collator` expects it.
         return (*named_wordings(args.wordings), *((INFILLING,) if args.infill_share else ()))
 
     def _row_wordings(self, args: DocumentSFTConfig) -> Sequence[Wording]:
@@ -68,16 +72,17 @@ class MaskedSFTTrainer(DocumentSFTTrainer):
         return super()._collator(frames=frames, infilling=infilling, **options)
 
     def _masking(self, vocab_size: int) -> Masking:
-        special = set(compat.tokenizer_of(self).all_special_ids) | set(compat.tokenizer_of(self).added_tokens_decoder)
+        tokenizer = compat.tokenizer_of(self)
+        special = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
         ordinary = sorted(
-            i for i in compat.tokenizer_of(self).get_vocab().values() if i not in special and i < vocab_size
+            index for index in tokenizer.get_vocab().values() if index not in special and index < vocab_size
         )
+        mask_token_id = -1  # the random-token control needs no mask token, and runs on tokenizers without one
+        if self.args.corruption == "mask":
+            mask_token_id = resolve_mask_token(tokenizer, self.args.mask_token, vocab_size)
         return Masking(
             law=parse_mask_ratio(self.args.mask_ratio),
-            # Only masks need a mask token; the controls also run on tokenizers without one.
-            mask_token_id=resolve_mask_token(compat.tokenizer_of(self), self.args.mask_token, vocab_size)
-            if self.args.corruption == "mask"
-            else -1,
+            mask_token_id=mask_token_id,
             candidate_ids=torch.tensor(ordinary),
             corruption=self.args.corruption,  # type: ignore[arg-type]
             unit=self.args.mask_unit,  # type: ignore[arg-type]

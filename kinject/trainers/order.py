@@ -1,4 +1,7 @@
-"""The order of samples: grouped by length, shown in some epochs only, and the epoch that masks and order are drawn for."""
+"""The order of samples: grouped by length or at random, some of them in some epochs only; and the epoch of masks and order.
+
+Knows nothing of objectives.
+"""
 
 from __future__ import annotations
 
@@ -18,27 +21,25 @@ if TYPE_CHECKING:
     from transformers import TrainerControl, TrainerState, TrainingArguments
 
 
-# An order in which some samples take turns: each epoch shows another part of them, beside the samples of every epoch.
-
 ALWAYS = -1
 """The turn of a sample that every epoch shows."""
 
 
 class TurnSampler(Sampler[int]):
-    """Yields the indices of an epoch's samples, as a pure function of (seed, epoch).
+    """Yields the indices of an epoch's samples, some of which take turns; a pure function of (seed, epoch).
 
-    All epochs are equally long, as the libraries count their steps before the first: one that has fewer samples than another
-    shows some of them twice.
+    All epochs are equally long, since the libraries count their steps before the first one. An epoch with fewer samples than
+    others shows some of its samples twice.
 
     Args:
-        turns: `ALWAYS`, or the turn of each sample, counted from 0; epochs go through the turns again and again. As many
-            samples have each turn.
+        turns: The turn of each sample, counted from 0, or `ALWAYS`. Epoch e shows turn e modulo the number of turns; every turn
+            has equally many samples.
         seed: Of the order.
         epoch: Returns the epoch whose samples are shown, counted from 0.
-        lengths: Length of each sample in tokens, to group those of similar length; else the order is random.
+        lengths: Length of each sample in tokens, to group samples of similar length; without it the order is random.
         group_size: Samples in such a group.
-        epochs: The epochs that show each sample; all of them where none is named. After the last that is named they come
-            again.
+        epochs: For each sample the epochs that show it, which repeat after the last one that any sample names; where a sample
+            names none, its turn decides.
     """
 
     def __init__(
@@ -91,20 +92,20 @@ class TurnSampler(Sampler[int]):
         return shown
 
     def _of_turn(self, epoch: int) -> torch.Tensor:
-        """The samples that no epoch is planned for: those of every epoch, and those whose turn it is."""
+        """The samples whose turn decides and that ``epoch`` shows, `(samples,)`."""
         turn = epoch % (int(self._turns.max()) + 1) if self._turns.max() >= 0 else ALWAYS
         return (self._unplanned & ((self._turns == ALWAYS) | (self._turns == turn))).nonzero()[:, 0]
 
 
-_POOL = 50  # batches' worth of random samples that are sorted together
-_JITTER = 0.1  # lengths are compared give or take this part, so that the same samples do not meet in every epoch
+_POOL = 50  # groups' worth of random samples that are sorted together
+_JITTER = 0.1  # lengths are changed by at most this part before they are compared, so that groups differ between epochs
 
 
 class LengthGroupedSampler(Sampler[int]):
     """Yields sample indices, every ``group_size`` of which are of similar length.
 
     The order is a pure function of (seed, epoch): the same on all processes, and after a resume. transformers' sampler of
-    this name hardly groups small data sets, and runs through each group from long to short.
+    this name hardly groups small data sets, and yields each of its pools from long to short.
 
     Args:
         lengths: Length of each sample, in tokens.
@@ -138,7 +139,7 @@ class LengthGroupedSampler(Sampler[int]):
 
 
 def own_sampler(dataset: Dataset, args: Any, collator: Any) -> Sampler[int] | None:
-    """The sampler of a prepared training ``dataset``, where the library's has not the order that ``args`` or rows ask for.
+    """The sampler of a prepared training ``dataset``; None where the library's own yields the order that is asked for.
 
     Its epoch is that of the collator's masks. The library's `set_epoch` does not reach a sampler of several processes after a
     resume in the middle of an epoch.
@@ -159,10 +160,10 @@ def own_sampler(dataset: Dataset, args: Any, collator: Any) -> Sampler[int] | No
 
 
 class EpochCallback(TrainerCallback):
-    """Tells the collator which epoch's masks and order to draw, also after a resume in the middle of one.
+    """Tells the collator the epoch whose masks and order to draw, also after a resume in the middle of one.
 
-    Counts as the training loop does, which derives the epoch of a resume from the steps that were taken; `state.epoch` is that
-    of the checkpoint, whatever number of steps an epoch has now.
+    The epoch is derived from the steps that were taken, as the training loop does. `state.epoch` would be wrong after a resume
+    in which an epoch has another number of steps.
     """
 
     def __init__(self, collator: DocumentCollator) -> None:
@@ -172,7 +173,7 @@ class EpochCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Find the epoch that the loop begins in."""
+        """Derive the epoch in which the loop begins."""
         loader = kwargs["train_dataloader"]
         batches = len(loader) if has_length(loader) else state.max_steps * args.gradient_accumulation_steps
         self._next = state.global_step // max(1, -(-batches // args.gradient_accumulation_steps))
@@ -180,7 +181,7 @@ class EpochCallback(TrainerCallback):
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Choose the masks and the order of the epoch."""
+        """Give the collator the epoch that begins."""
         self._collator.epoch = self._next
         self._next += 1
         self._collator.num_epochs = max(1.0, float(state.num_train_epochs))

@@ -1,4 +1,7 @@
-"""The baselines without a masked copy: autoregressive fine-tuning, and reverse training (arXiv 2403.13799)."""
+"""The baselines without a masked copy: autoregressive fine-tuning, and reverse training (arXiv 2403.13799).
+
+Settings and trainer stand together, since both are short. Knows nothing of masks.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,6 @@ from kinject.trainers.document_config import DocumentSFTConfig
 from kinject.trainers.document_trainer import DocumentSFTTrainer
 from kinject.trainers.infilling import EntityReport
 from kinject.trainers.preparation import title_of
-
-# Settings of the baselines that see no masked copy.
 
 
 @dataclass
@@ -43,9 +44,9 @@ class PlainSFTConfig(DocumentSFTConfig):
 
 
 class PlainSFTTrainer(DocumentSFTTrainer):
-    """Autoregressive fine-tuning under the same roof as the masked objective.
+    """Autoregressive fine-tuning with all that the masked objective shares: splitting, evaluation, checkpoints, cards.
 
-    `objective="ar"` learns each document after "Tell me a fact." (`frame="chat"`) or bare (`frame="raw"`);
+    `objective="ar"` learns each document after "Tell me a fact." (`frame="chat"`) or without a prompt (`frame="raw"`);
     `objective="reverse"` learns each document and its reversal with entities kept whole (the row's `entities` where
     given, else found by rule). In prompt/completion and chat rows the answer is learned.
 
@@ -63,7 +64,7 @@ class PlainSFTTrainer(DocumentSFTTrainer):
 
     def _texts_beside(self, text: str, row: Mapping[str, Any], args: DocumentSFTConfig) -> Iterator[str]:
         if isinstance(args, PlainSFTConfig) and args.objective == "reverse":
-            yield reverse_text(text, row.get("entities"), title_of(row, args))  # the title at its end
+            yield reverse_text(text, row.get("entities"), title_of(row, args))  # it ends with the title
 
     def _entity_report(self, args: DocumentSFTConfig) -> EntityReport | None:
         reversing = isinstance(args, PlainSFTConfig) and args.objective == "reverse"

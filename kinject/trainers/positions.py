@@ -1,8 +1,8 @@
 """Runs the head on supervised positions only, encodes a shared prefix once, and logs the scores of the targets.
 
-A masked sample is scored on about a third of its positions. trl's fused head skips the others on devices with Triton only;
-gathering the hidden states behind the backbone saves their projection everywhere and exposes the loss of each token to the
-metrics, without a second forward pass. Knows nothing of objectives.
+A masked sample is scored on about a third of its positions. trl's fused head skips the others on devices with Triton only.
+Gathering the hidden states between backbone and head skips them on every device, and gives the metrics the loss of each token
+without a second forward pass. Knows nothing of objectives.
 """
 
 from __future__ import annotations
@@ -20,9 +20,6 @@ from kinject.models.weights import is_sharded
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, Trainer
-
-
-# Projects only the supervised positions through the language-model head, on every device.
 
 
 class SupervisedPositions:
@@ -46,9 +43,9 @@ class SupervisedPositions:
         """Gather the hidden states at ``positions`` of ``rows``, each `(supervised,)`.
 
         Args:
-            rows, positions: Where they are.
-            padded_behind: Whether attention is causal and rows are padded behind, so that no target sees the padding and the
-                backbone needs no attention mask. One of four dimensions, as it would make of it, rules FlashAttention out.
+            rows, positions: The row, and the position in it, of each supervised token.
+            padded_behind: Whether attention is causal and rows are padded on the right. No target then attends to padding, so
+                the backbone gets no attention mask; it would make one of four dimensions, which rules FlashAttention out.
         """
         self._positions, self._padded_behind = (rows, positions), padded_behind
         try:
@@ -112,8 +109,8 @@ WORTH_SHARING = 8  # tokens; for less a second forward costs more than it saves
 class SharedPrompts:
     """Encodes the prefix that all rows of a padded batch share once instead of in every row, where the model allows it.
 
-    Gradient checkpointing does not, as it keeps no keys and values; nor do compiled or sharded models, and those with an
-    attention or a cache that this was not tested with. `take_out` then changes nothing.
+    `take_out` changes nothing under gradient checkpointing, which keeps no keys and values, in compiled or sharded models, and
+    with an attention or a cache that this was not tested with.
     """
 
     def __init__(self, trainer: Trainer, model: Any) -> None:
@@ -135,7 +132,7 @@ class SharedPrompts:
         Args:
             inputs: `input_ids` and `attention_mask`, `(batch, length)`, padded on the right; `input_ids` gets shorter,
                 `past_key_values` is added.
-            length: Tokens of that beginning, as the collator counts them.
+            length: Tokens of that prefix, as the collator counts them.
 
         Returns:
             The number of tokens taken out.
@@ -155,14 +152,14 @@ class SharedPrompts:
         return length
 
 
-_PENDING = 256  # steps after which figures are read though no log is due
+_PENDING = 256  # steps after which figures are read even if no log is due, so that they do not pile up on the device
 
 
 class Tally:
-    """What is logged of the steps of ``trainer``, kept on the device until a log is due.
+    """Collects the figures of the steps of ``trainer`` on the device, until a log is due.
 
-    Reading a number waits for the device, and sharing one with other processes takes a collective: one of each for all steps of
-    a log, instead of several for every step. Every process has to add and settle the same.
+    Reading a number waits for the device, and summing it over processes takes a collective. Both happen once a log instead of
+    several times a step. Every process has to add and settle equally often.
     """
 
     def __init__(self, trainer: Any) -> None:
@@ -171,7 +168,7 @@ class Tally:
         self._scores: dict[str, list[torch.Tensor]] = {"train": [], "eval": []}  # (4,) each
 
     def add_scores(self, mode: str, scores: TokenScores, tokens: torch.Tensor) -> None:
-        """Entropy and accuracy of the supervised tokens, and how many ``tokens`` there were."""
+        """Add the entropy and accuracy of the supervised tokens, and the number of all ``tokens`` of the step."""
         counted = (scores.entropy.sum(), scores.correct.sum(), torch.tensor(len(scores.correct)), tokens)
         sums = torch.stack([count.to(tokens.device, torch.float32, non_blocking=True) for count in counted])
         self._add(self._scores, mode, sums)
@@ -184,16 +181,16 @@ class Tally:
         log_probs: torch.Tensor | None,
         of_tokens: torch.Tensor | None = None,
     ) -> None:
-        """The mean mask ratio, and the mean loss of each quartile of the ratio range [0, 1], over the masked samples.
+        """Add the mean mask ratio, and the mean loss of each quarter of the ratio range [0, 1], over the masked samples.
 
-        Where no process has any, nothing is logged: there is no ratio of rehearsed answers.
+        Nothing is logged of a step in which no process has such a sample; rehearsed answers have no ratio, for example.
 
         Args:
             mode: `train` or `eval`.
             mask_ratio: The ratio of each sample, `(batch,)`; NaN where there is no mask.
             rows: The sample of each supervised token, `(supervised,)`.
             log_probs: Their log-probabilities, if known.
-            of_tokens: The ratio of each supervised token, `(supervised,)`; that of its sample if left out.
+            of_tokens: The ratio of each supervised token, `(supervised,)`. Default: that of its sample.
         """
         sums = torch.zeros(10, device=mask_ratio.device)
         masked = ~mask_ratio.isnan()  # (batch,)
@@ -213,7 +210,7 @@ class Tally:
             self.settle()
 
     def settle(self) -> None:
-        """Read what was added, and hand it to trl's log step by step."""
+        """Read what was added since the last call, and give trl's log the figures of each step."""
         for mode in ("train", "eval"):
             for entropy, correct, supervised, seen in self._read(self._scores[mode]):
                 compat.add_metric(self._trainer, mode, "entropy", entropy / max(supervised, 1))
@@ -227,7 +224,7 @@ class Tally:
                         compat.add_metric(self._trainer, mode, f"loss_ratio_q{index + 1}", sums[index])
 
     def _read(self, pending: list[torch.Tensor], means: bool = False) -> list[list[float]]:
-        """The figures of each step over all processes; with ``means`` the sums of ratios and losses over their numbers."""
+        """The figures of each step, summed over all processes; with ``means`` ratios and losses divided by their numbers."""
         if not pending:
             return []
         sums = self._trainer.accelerator.reduce(torch.stack(pending), reduction="sum")  # (steps, figures)

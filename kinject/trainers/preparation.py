@@ -1,4 +1,4 @@
-"""Rows in, samples out: what a trainer learns from, framed by prompts and split to fit. Draws no mask and knows no loss."""
+"""Turns the rows of a data set into samples for a trainer: framed by prompts, split to fit. Knows no masks and no losses."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The inputs of a run, and whether a resumed run has the same: documents, objective, model, and settings that shape the steps.
+"""The inputs of a run (documents, objective, model, settings that shape the steps), and whether a resumed run has the same.
 
-Every checkpoint records it in the trainer's state. Knows nothing of how a checkpoint is written.
+Every checkpoint records its run's inputs in the trainer's state. Knows nothing of how a checkpoint is written.
 """
 
 from __future__ import annotations
@@ -31,23 +31,15 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-TRAINER_STATE = "trainer_state.json"  # written last
-
-
+TRAINER_STATE = "trainer_state.json"  # the last file of a checkpoint that is written
 INPUTS = "kinject_inputs"  # in the trainer's state, which is saved with every checkpoint
 
-
 _ROWS = ("documents", "questions")  # inputs that are compared row by row
+_HASHED = "the "  # the names of inputs that are hashes begin so
+_TAGGED = 8  # hexadecimal digits of the hash of one row
 
-
-_HASHED = "the "  # begins the names of inputs that are hashes
-
-
-_TAGGED = 8  # hexadecimal digits by which one document is told from another
-
-
-# Settings that a resumed run may change: where and how often it writes, logs, saves and evaluates, and how fast it computes the
-# same. All others shape the steps, or which weights are kept.
+# Settings that a resumed run may change: where and how often it writes, logs, saves and evaluates, and how fast it computes.
+# All others shape the steps, or which weights are kept.
 _FREE = {
     *("output_dir", "run_name", "project", "report_to", "disable_tqdm", "debug", "overwrite", "resume_from_checkpoint"),
     *("do_train", "do_eval", "do_predict", "prediction_loss_only", "batch_eval_metrics", "skip_memory_metrics"),
@@ -71,29 +63,23 @@ _FREE = {
     ),
     *("trust_remote_code", "enable_jit_checkpoint", "restore_callback_states_from_checkpoint"),
 }
-
-
 _FREE_BEGINNINGS = (
     *("logging_", "log_", "save_", "eval_", "per_device_eval_", "include_", "hub_", "push_", "trackio_", "dataloader_"),
     *("ddp_", "gradient_checkpointing", "activation_", "torch_compile", "torch_empty_cache_", "tpu_", "ray_"),
 )
-
-
 _STEP = "samples of a step (per_device_train_batch_size x gradient_accumulation_steps x processes)"
-
-
-# As many samples of a step may be divided otherwise.
-_BATCHED = ("per_device_train_batch_size", "gradient_accumulation_steps")
-
-
+_BATCHED = (
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+)  # free as long as their product `_STEP` is the same
 _LENGTHS = ("num_train_epochs", "max_steps")
 
 
 def shaping_settings(args: TrainingArguments, free: Sequence[str] = ()) -> dict[str, Any]:
     """The settings among ``args`` that decide the steps of a run and which weights it keeps, by name, in JSON's types.
 
-    Left out are `_FREE` ones, and those in ``free``; how the samples of a step are divided into processes, batches and
-    accumulation; and how long the run is, where no step depends on it, so that such a run may be prolonged.
+    Left out are the `_FREE` ones and those in ``free``, and how a step's samples are divided into processes, batches and
+    accumulation. The length of the run is left out where no step depends on it, so that such a run may be prolonged.
     """
     settings = {
         item.name: plain(getattr(args, item.name))
@@ -119,14 +105,14 @@ def shaping_settings(args: TrainingArguments, free: Sequence[str] = ()) -> dict[
 def row_tags(rows: Iterable[Mapping[str, Any]]) -> str:
     """Short hashes of ``rows``, in their order; row numbers, the file they came from, and empty fields do not count."""
     free = ("fact", "read_from")
-    told = (
+    contents = (
         {name: value for name, value in row.items() if name not in free and value not in (None, [])} for row in rows
     )
-    return "".join(digest(row)[:_TAGGED] for row in told)
+    return "".join(digest(content)[:_TAGGED] for content in contents)
 
 
 def digest(value: Any) -> str:
-    """A hash of ``value``, which holds JSON's types only."""
+    """A hash of ``value`` in 16 hexadecimal digits; what JSON has no type for counts by its `str`."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
@@ -137,7 +123,7 @@ def recorded_state(checkpoint: str | Path) -> dict[str, Any]:
 
 
 def require_same_inputs(checkpoint: str | Path, inputs: Mapping[str, Any]) -> None:
-    """Refuse to go on from ``checkpoint`` with other inputs than its run had; only what is known of both is compared.
+    """Refuse to go on from ``checkpoint`` with other inputs than its run had; only inputs that both record are compared.
 
     Raises:
         ConfigurationError: names what differs, and the ways out.
@@ -145,15 +131,15 @@ def require_same_inputs(checkpoint: str | Path, inputs: Mapping[str, Any]) -> No
     recorded = recorded_state(checkpoint).get("stateful_callbacks", {}).get(INPUTS)
     if recorded is None:
         logger.warning(
-            "%s does not say what it was trained on, as an older version wrote it: whether documents and settings are still "
-            "the same cannot be told",
+            "%s was written by an older version and does not say what it was trained on: whether documents and settings are "
+            "still the same cannot be checked",
             Path(checkpoint).name,
         )
         return
     known = [name for name in inputs if name in recorded]
     named = [name for name in known if not name.startswith(_HASHED)]
     differences = [text for name in named for text in _differences(name, recorded[name], inputs[name])]
-    # What was made of the documents differs with them: it is named only where nothing else is.
+    # Hashes follow from the named inputs and differ with them, so they are reported only where nothing else differs.
     differences = differences or [
         f"{name} differ" for name in known if name.startswith(_HASHED) and _differ(recorded[name], inputs[name])
     ]
@@ -166,7 +152,7 @@ def require_same_inputs(checkpoint: str | Path, inputs: Mapping[str, Any]) -> No
 
 
 def _differ(before: str | None, now: str | None) -> bool:
-    """Whether two hashes differ; one that is not known (None) differs from none."""
+    """Whether two hashes are known (not None) and differ."""
     return None not in (before, now) and before != now
 
 
@@ -200,7 +186,7 @@ def _changed_rows(before: str, now: str) -> Iterator[str]:
 
 
 def _unmatched(rows: Sequence[str], others: Sequence[str]) -> list[int]:
-    """The numbers of ``rows`` without an equal among ``others``; each of those is the equal of one row at most."""
+    """The numbers of ``rows`` that have no equal row among ``others``, of which each is matched once."""
     left = Counter(others)
     missing = []
     for number, row in enumerate(rows, start=1):
@@ -227,22 +213,24 @@ def plain(value: Any) -> Any:
 
 
 def _frozen_digest(model: torch.nn.Module) -> str | None:
-    """A hash of the names of all weights, and of some values of those that are frozen; None where weights are sharded."""
-    told: list[Any] = []
+    """A hash of the names of all weights, and of some values of the frozen ones; None where weights are sharded."""
+    known: list[Any] = []
     for name, weight in model.named_parameters():
-        told.append([name, weight.requires_grad])
+        known.append([name, weight.requires_grad])
         if weight.is_meta or hasattr(weight, "ds_id") or isinstance(weight, DTensor):
             return None
-        if not weight.requires_grad and weight.is_floating_point():  # the layout of quantized ones is the device's
+        if (
+            not weight.requires_grad and weight.is_floating_point()
+        ):  # the device decides on the layout of quantized ones
             values = weight.detach().reshape(-1)
-            told.append([list(weight.shape), values[:: max(1, len(values) // 8)][:8].float().tolist()])
-    return digest(told)
+            known.append([list(weight.shape), values[:: max(1, len(values) // 8)][:8].float().tolist()])
+    return digest(known)
 
 
 def inputs_of(trainer: Any, base: PreTrainedModel, document_tags: str | None) -> dict[str, Any]:
     """The inputs of the run of ``trainer``: what it learns, and what shapes its steps; see `require_same_inputs`.
 
-    Of what is rehearsed only the prompts count: its answers follow from them, but on some GPUs not to the last bit.
+    Of rehearsed answers only the prompts count: the answers follow from them, but on some GPUs not to the last bit.
 
     Args:
         trainer: A `DocumentSFTTrainer` with its data prepared.
@@ -256,8 +244,8 @@ def inputs_of(trainer: Any, base: PreTrainedModel, document_tags: str | None) ->
     if prepared is not None:
         for row in prepared.select_columns(["document_ids", "word_ids", "gaps", "frames", "turn", "epochs"]):
             planned = row.pop("epochs")
-            digest_of, told = (documents, row) if row["turn"] == ALWAYS else (rehearsed, row["frames"])
-            digest_of.update(json.dumps([row["turn"], told, *([planned] if planned else [])]).encode())
+            digest_of, content = (documents, row) if row["turn"] == ALWAYS else (rehearsed, row["frames"])
+            digest_of.update(json.dumps([row["turn"], content, *([planned] if planned else [])]).encode())
     collator = trainer.data_collator
     infilling, masking = collator.infilling, collator.masking
     documents.update(repr((collator.frames, infilling and infilling.frame, masking and masking.mask_token_id)).encode())

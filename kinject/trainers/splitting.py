@@ -1,9 +1,9 @@
-"""Splits documents to fit a token budget, without losing a word; every piece says what it is about.
+"""Splits documents to fit a token budget, without losing a word; every piece names its subject.
 
-A document that is longer than the budget becomes several samples, cut at sentence ends where there are any, else behind
-a comma or the like, else between words, and only inside a word that alone exceeds the budget. Nothing is dropped (design
-invariant 5). What the rest of a piece cannot be understood without is repeated above it: the title of its document, the
-headings it stands under, and the header of a table that was cut.
+A document that is longer than the budget becomes several samples. It is cut at sentence ends where there are any, else after a
+comma or the like, else between words, and inside a word only if that alone exceeds the budget. Nothing is dropped. Context that
+a piece needs is repeated above it: the title of its document, the headings it stands under, and the header of a table that was
+cut. Knows nothing of objectives and of the frames around documents.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ _CLAUSE_END = regex.compile(
 )
 _WORD_END = regex.compile(r"(?<=\S)(?=\s)")
 _CHARACTER = regex.compile(r"\X")  # what a reader takes for one
-# No line begins with a mark that closes something, and none ends with one that opens it or with a vowel that is written
-# before its consonant: the rules of typesetters where no space says where to break.
+# Typesetters' rules for text without spaces: no line begins with a closing mark, and none ends with an opening one or with a
+# vowel that is written before its consonant.
 _KEPT_BEFORE = regex.compile(r"[\p{Pe}\p{Pf}\p{Terminal_Punctuation}\p{M}・·ー々〜…—]", regex.VERSION1)
 _KEPT_BEHIND = regex.compile(r"[\p{Ps}\p{Pi}เแโใไເແໂໃໄ]", regex.VERSION1)
 _WIDE = regex.compile(r"[\p{East_Asian_Width=F}\p{East_Asian_Width=W}]", regex.VERSION1)
@@ -42,7 +42,7 @@ _HEADING = regex.compile(r" {0,3}(#{1,6})[ \t]+\S")
 _UNDERLINE = regex.compile(r" {0,3}(?:(=+)|-{2,})[ \t]*")
 _TABLE_RULE = regex.compile(r"[ \t>]*\|?[ \t]*:?-+:?[ \t]*(?:\|[ \t]*:?-+:?[ \t]*)*\|?[ \t]*")
 
-# What is repeated above a piece takes at most this part of the budget, or what the row of a table leaves of it.
+# The part of the budget that repeated context may take; more only above the row of a table that still fits.
 _MOST_REPEATED = 0.75
 
 
@@ -66,15 +66,15 @@ def split_document(
 ) -> Iterator[EncodedDocument]:
     """Encode ``text`` as one or more documents of at most ``budget`` tokens each.
 
-    White space at a cut is dropped, except what indents a line; every other character of the text appears in exactly one
-    piece, in order, beside what is repeated above a piece.
+    White space at a cut is dropped, unless it indents a line. Every other character of the text appears in exactly one piece,
+    in order, apart from the context that is repeated above a piece.
 
     Args:
-        template: encodes.
-        text: the document.
-        budget: tokens of a piece, with what is repeated above it.
-        title: begins every piece; the first only where it does not name that itself.
-        headings: whether the Markdown headings above a cut are repeated.
+        template: Encodes the pieces.
+        text: The document.
+        budget: The most tokens of a piece, repeated context included.
+        title: Stands above every piece; above the first only if its text does not name it.
+        headings: Whether the Markdown headings above a cut are repeated.
 
     Raises:
         ConfigurationError: ``budget`` is below one token.
@@ -91,7 +91,7 @@ def split_document(
 
 
 class _Cutting:
-    """A document that is longer than the budget, while it is split."""
+    """Splits one document that is longer than the budget."""
 
     def __init__(self, template: DocumentTemplate, text: str, budget: int, title: str, headings: bool) -> None:
         self._template, self._text, self._budget, self._title = template, text, budget, title
@@ -111,9 +111,9 @@ class _Cutting:
     # Where to cut.
 
     def _sentences_and_clauses(self, headings: Sequence[_Heading]) -> tuple[list[int], list[int], list[int]]:
-        """Where sentences end, where the header of a table does, and where clauses do.
+        """The ends of sentences, of table headers, and of clauses.
 
-        No sentence ends with its heading, and none within a row, as long as there is another place.
+        A heading is not cut off from its text, and the end of a sentence within a row of a table counts as that of a clause.
         """
         text = self._text
         spans = [(each.start, _next_word(text, each.end)) for each in headings]
@@ -129,7 +129,7 @@ class _Cutting:
 
     @cached_property
     def _characters(self) -> tuple[list[int], list[int]]:
-        """Places between characters: those at which text without spaces may be split, and all of them."""
+        """Positions between characters: those at which text without spaces may be split, and all of them."""
         text = self._text
         every = [match.end() for match in _CHARACTER.finditer(text)][:-1]
         good = [
@@ -141,7 +141,7 @@ class _Cutting:
         return good, every
 
     def _cut(self, position: int, furthest: int) -> int:
-        """The last good place to split at, after ``position`` and up to ``furthest``."""
+        """The last position to split at of the best kind there is, after ``position`` and up to ``furthest``."""
         found = next(filter(None, (_last(ends, position, furthest) for ends in self._ends)), None)
         found = found or next(filter(None, (_last(ends, position, furthest) for ends in self._characters)), None)
         return found or furthest
@@ -164,8 +164,9 @@ class _Cutting:
         title = [self._title] if self._title and not any(names(text, self._title) for text in above) else []
         table = self._table_at(position)
         header = table.header if table else ""
-        aboves = [[*title, *above[skipped:]] for skipped in range(len(above) + 1)]  # the outer headings go first
-        headers = (header, header.partition("\n")[0])  # then the rule below the header
+        # Where not all fits, the outer headings are left out first, then the line below the header of the table.
+        aboves = [[*title, *above[skipped:]] for skipped in range(len(above) + 1)]
+        headers = (header, header.partition("\n")[0])
         choices = [(each, line) for each in ([*aboves, []] if table else ()) for line in headers]
         choices += [(each, "") for each in ([*title, *above], [*title, *above[-1:]], title)]
         row = self._text[position : table.end].partition("\n")[0] if table else ""
@@ -186,11 +187,11 @@ class _Cutting:
         above, header = self._above(position)
         piece, end = self._fitted(position, above, header)
         if piece is not None and len(piece.ids) > self._budget and (above or header):
-            return self._fitted(position, [], "")  # rather the text alone than more than fits
+            return self._fitted(position, [], "")  # the context does not fit
         return piece, end
 
     def _fitted(self, position: int, above: Sequence[str], header: str) -> tuple[EncodedDocument | None, int]:
-        """A piece from ``position`` on that fits, ending at the last good place or after one character, and its end."""
+        """A piece from ``position`` on that fits and is at least one character long, and where it ends."""
         room = self._budget - self._count(_composed(above, header, ""))
         first = bisect_left(self._token_starts, position)
         rest_fits = len(self._token_starts) - first <= room
@@ -203,7 +204,7 @@ class _Cutting:
             encoded = self._template.encode(_composed(above, header, chunk))
             if len(encoded.ids) <= self._budget or end - position <= 1:
                 return encoded, end
-            # Cutting can change how the pieces tokenize; give back a little until the piece fits.
+            # A piece may tokenize into more tokens than it had in the document; take less until it fits.
             taken = len(encoded.ids) - self._budget + room
             furthest = position + max(1, (end - position) * room // (taken + 1))
 
@@ -221,7 +222,7 @@ def _next_word(text: str, position: int) -> int:
 
 
 def _without_outer_space(text: str, start: int, end: int) -> str:
-    """The text between, without the white space around it that does not indent its first line."""
+    """The text from ``start`` to ``end`` without white space around it, except what indents its first line."""
     chunk = text[start:end].rstrip()
     lead = chunk[: len(chunk) - len(chunk.lstrip())]
     if "\n" in lead:
@@ -240,10 +241,8 @@ def _markdown(text: str) -> tuple[list[_Heading], list[_Table]]:
     tables: list[_Table] = []
     fence = ""
     position = 0
-    previous: tuple[int, str] | None = (
-        None  # start and text of the line before, where that may become a heading or header
-    )
-    alone = True  # whether an empty line stands before it
+    previous: tuple[int, str] | None = None  # start and text of the line before, if it may be a heading or table header
+    alone = True  # whether an empty line stands before that line
     in_table = False
     for line in text.split("\n"):
         start, end, position = position, position + len(line), position + len(line) + 1
@@ -274,7 +273,7 @@ def _markdown(text: str) -> tuple[list[_Heading], list[_Table]]:
 
 
 def _below(headings: Sequence[_Heading], start: int, end: int, level: int, text: str) -> _Heading:
-    """The heading that comes after ``headings``."""
+    """The heading that follows ``headings``, with the path of those it stands under."""
     path: tuple[str, ...] = ()
     for earlier in reversed(headings):
         if earlier.level < level:

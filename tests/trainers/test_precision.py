@@ -43,7 +43,7 @@ def test_what_is_said_to_be_lost_is_lost(make_trainer: Callable[..., Any]) -> No
 
 
 def test_a_rate_at_which_nearly_all_weights_move_warns(make_trainer: Callable[..., Any]) -> None:
-    with pytest.warns(UserWarning, match="rounded away in .*and in more once the rate falls"):
+    with pytest.warns(UserWarning, match="rounded away in .*and in more of them as the rate falls"):
         make_trainer(trainer=in_bf16(), learning_rate=1e-2)
 
 
