@@ -1,8 +1,8 @@
-"""Asks a language model questions in batches: AR models greedily by default, masked diffusion models by `kinject.sampling`.
+"""Asks a language model questions in batches, estimates how likely it holds an answer, and lets it write questions.
 
-The answer is cut by token position, never by searching text for a marker. Unless it is drawn by an AR model, it depends on
-its own question alone: not on its neighbors in the batch, nor on padding. A model, loaded or behind an address, is also asked
-to write questions about documents.
+AR models answer greedily by default, masked diffusion models by `kinject.sampling`. An answer is cut by token position, never
+by searching text for a marker. Unless an AR model draws it at random, it depends on its own question alone: neither on the
+other questions in the batch nor on padding. Knows nothing of scores.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from kinject.prompts.templates import ANSWER, IGNORED, DocumentTemplate, Questio
 from kinject.sampling import SamplingConfig, sample
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
     import numpy as np
     from transformers import PreTrainedTokenizerBase
@@ -63,15 +63,15 @@ def answer_questions(
         tokenizer: its tokenizer.
         questions: the questions as the user's turn. Equal questions are asked once, unless answers are drawn.
         max_new_tokens: length at which an answer is cut. The paper takes 128.
-        batch_size: questions per batch; default: as `questions_at_once` says. An AR model takes up more where answers stay
-            short of ``max_new_tokens``, in no more memory.
+        batch_size: questions per batch; default: that of `questions_at_once`. An AR model answers more at once, in no more
+            memory, where answers are shorter than ``max_new_tokens``.
         examples: (question, answer) turns put before every question, for few-shot answering.
         system_prompt: system prompt of the conversation; ``None`` leaves it to the chat template.
         sampling: how a masked diffusion model is decoded; default ``SamplingConfig.fast(max_new_tokens)``.
-        temperature: at which the tokens of an AR model are drawn; 0 takes the most probable.
-        seed: of these draws, which also depend on what is asked beside a question.
-        progress: called as ``progress(answered, total)`` on the way, counting distinct questions.
-        watch: called as ``watch(question, steps)`` with how a masked diffusion model unmasked each answer.
+        temperature: at which an AR model draws tokens; 0 takes the most probable one.
+        seed: of these draws, which also depend on the other questions.
+        progress: called as ``progress(answered, total)`` after each batch, counting distinct questions.
+        watch: called as ``watch(question, steps)`` with the steps in which a masked diffusion model unmasked each answer.
 
     Raises:
         KinjectError: ``max_new_tokens`` or ``batch_size`` below 1, ``temperature`` below 0, a question too long for the
@@ -87,7 +87,7 @@ def answer_questions(
     if temperature < 0:
         raise KinjectError(f"temperature: expected 0 or more, got {temperature}")
     if temperature or sampling is not None or watch is not None:
-        refuse_canvases(model, "draw by a temperature, a sampling or a watcher of ours")
+        refuse_canvases(model, "draw by a temperature, sampling settings or a watcher of kinject's")
     template = QuestionTemplate(tokenizer, system_prompt)
     asked = list(questions) if temperature else list(dict.fromkeys(questions))
     prompts = [template.encode(question, examples) for question in asked]
@@ -136,23 +136,23 @@ def answer_questions(
 
 
 def questions_at_once(device: torch.device, diffusion: bool) -> int:
-    """Questions in a batch where nobody says how many: 32, and 256 of an AR model on an accelerator.
+    """The default number of questions in a batch: 256 for an AR model on an accelerator, else 32.
 
-    There a token for 256 rows takes hardly longer than for one. A masked diffusion model computes all tokens of an answer at
-    once, each over the whole vocabulary.
+    There a token for 256 rows takes hardly longer than for one. A masked diffusion model needs more memory, since it computes
+    all tokens of an answer at once, each over the whole vocabulary.
     """
     return 32 if device.type == "cpu" or diffusion else 256
 
 
 def answer_ends(model: Any, tokenizer: PreTrainedTokenizerBase, template: QuestionTemplate) -> tuple[int, ...]:
-    """Every id that ends an answer of a masked diffusion model, padding included: the model fills what follows with it.
+    """Every id that ends an answer of a masked diffusion model, padding included, with which it fills the rest.
 
-    LLaDA ends a turn with one token and pads with another; an answer may show either first.
+    LLaDA ends a turn with one token and pads with another, and either may come first.
     """
     config = text_config(model)
     eos = getattr(config, "eos_token_id", None)
     ends = eos if isinstance(eos, list) else [eos]
-    # A pad that is no special token could also stand for itself.
+    # A padding token that is not special may also be part of an answer.
     pads = {getattr(config, "pad_token_id", None), tokenizer.pad_token_id} & added_special_ids(tokenizer)
     mask = diffusion_settings(model).mask_token_id
     return tuple(dict.fromkeys(each for each in (*template.end_ids, *ends, *sorted(pads)) if each not in (None, mask)))
@@ -196,16 +196,16 @@ def _check_length(model: Any, longest: int, max_new_tokens: int) -> None:
 
 @contextmanager
 def evaluating(model: Any) -> Iterator[None]:
-    """Evaluation mode, without gradient checkpointing and the model's own sampling settings; restored after the block.
+    """Put ``model`` in evaluation mode, without gradient checkpointing and its own sampling settings; restore it afterwards.
 
-    Gradients are off by ``no_grad``, not ``inference_mode``: a tensor that a module keeps from a forward in inference
-    mode (a rotary table, a gathered ZeRO-3 parameter) could not be trained with afterwards.
+    Gradients are off by ``no_grad``, not ``inference_mode``, since a tensor that a module keeps from a forward pass in
+    inference mode (a rotary table, a gathered ZeRO-3 parameter) could not be used in training afterwards.
     """
     modules: list[Any] = list(model.modules())
     training = [(module, module.training) for module in modules]
     checkpointing = [module for module in modules if getattr(module, "gradient_checkpointing", False) is True]
-    # generate() fills what our configuration leaves open from the model's, and warns about sampling settings there. A
-    # DiffusionGemma has one of another class, which says how canvases are written.
+    # generate() completes our configuration from the model's, and warns about sampling settings in that. The one of a
+    # DiffusionGemma is of another class and stays, since it says how its canvases are written.
     configured = [
         (each, vars(each)["generation_config"])
         for each in modules
@@ -214,7 +214,7 @@ def evaluating(model: Any) -> Iterator[None]:
     try:
         model.eval()
         for module in modules:
-            # In evaluation mode on a CPU bitsandbytes repacks 4-bit weights into what passes no gradient on, for good.
+            # In evaluation mode on a CPU bitsandbytes repacks 4-bit weights, for good, into a form without gradients.
             if hasattr(getattr(module, "weight", None), "quant_state"):
                 module.training = True
         for module in checkpointing:
@@ -248,12 +248,13 @@ def answer_log_likelihood(
 ) -> list[float]:
     """A lower bound on the log-likelihood of each answer after its prompt, in nats.
 
-    A block diffusion model writes block after block, so that the bounds of an answer's blocks add up, each after what stands
-    before it (BD3-LM, arXiv 2503.09573, equation 4); what would follow in the last block stays hidden.
+    Each sample hides k of the answer's L tokens, k uniform in 1..L, and weights their log-probabilities by L / k (LLaDA, arXiv
+    2502.09992, equation 6). Of a block diffusion model, which writes block after block, the bounds of the answer's blocks are
+    added up, each given the text before it (BD3-LM, arXiv 2503.09573, equation 4); the rest of the last block stays hidden.
 
-    The k of an answer's samples are spread evenly over 1..L, which leaves the mean as it is and lowers the variance;
-    samples that hide the same tokens are computed once. The estimate of an answer depends on nothing but the model, the
-    prompt, the answer, ``samples`` and ``seed``; equally long answers meet the same noise, so they compare well.
+    The k of the samples are spread evenly over 1..L, which keeps the mean and lowers the variance; samples that hide the same
+    tokens are computed once. The estimate depends only on the model, the prompt, the answer, ``samples`` and ``seed``; equally
+    long answers get the same noise, so that they can be compared.
 
     Args:
         model: A masked diffusion model, wrapped or not.
@@ -295,7 +296,7 @@ def answer_log_likelihood(
 def _written_at_once(
     prompt: Sequence[int], answer: Sequence[int], block_length: int | None
 ) -> Iterator[tuple[Sequence[int], Sequence[int]]]:
-    """The parts of ``answer`` that stand in one block of a model, or all of it, each with all that stands before it."""
+    """``answer`` cut at the blocks of a model, or whole without blocks: each part with all the ids before it."""
     whole, start = [*prompt, *answer], len(prompt)
     while start < len(whole):
         end = len(whole) if block_length is None else min(len(whole), (start // block_length + 1) * block_length)
@@ -353,15 +354,13 @@ def _log_likelihood(
     return total / len(maskings)
 
 
-_KEPT = 64  # tokens of a prediction
-
-
-_IMPOSSIBLE = -100.0
+_KEPT = 64  # most probable tokens that are kept of a prediction
+_IMPOSSIBLE = -100.0  # least log-probability that is kept
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """Predictions of the tokens of an answer and of the end of its turn.
+    """A model's predictions at the tokens of an answer and at the end of its turn.
 
     Attributes:
         ids: The most probable tokens of each, `(answer + 1, kept)`, int32.
@@ -392,7 +391,7 @@ def predict(
         for prompt, answer in zip(prompts, answers, strict=True)
     ]
     found: dict[int, Predictions] = {}
-    order = sorted(range(len(samples)), key=lambda index: len(samples[index].input_ids))  # little padding
+    order = sorted(range(len(samples)), key=lambda index: len(samples[index].input_ids))  # for little padding
     with evaluating(model):
         for first in range(0, len(order), batch_size):
             places = order[first : first + batch_size]
@@ -403,33 +402,33 @@ def predict(
             for place, of_row in zip(places, logits, strict=True):
                 scored = [index - 1 for index, label in enumerate(samples[place].labels) if label != IGNORED]
                 log_probs, kept = of_row[scored].float().log_softmax(-1).topk(min(_KEPT, of_row.shape[-1]))
-                # Of an impossible token, the product of its probability and its logarithm would be no number.
+                # The product of probability and log-probability of an impossible token would be nan.
                 log_probs = log_probs.clamp(min=_IMPOSSIBLE)
                 found[place] = Predictions(kept.int().cpu().numpy(), log_probs.cpu().numpy())
     return [found[place] for place in range(len(samples))]
 
 
-# Who writes questions, and who has to read the answers out of the documents.
+# A model writes questions about documents, and a model checks them by reading the answers out of the documents.
 
 KEY = "KINJECT_WRITER_KEY"
-"""Environment variable with the key for the writer's address; no other secret is ever sent there."""
+"""Environment variable with the key for the writer's address; no other secret is sent there."""
 _LONGEST_REPLY = 320  # tokens
 
 
 def written_questions(
     documents: Sequence[Document], writer: str, base: str | None, address: str | None = None, count: int | None = None
 ) -> Written:
-    """Questions about ``documents`` that the model ``writer`` writes and ``base`` can answer with the document in view.
+    """Questions about ``documents`` that the model ``writer`` writes and ``base`` can answer with the document in its prompt.
 
     Args:
         documents: What is asked about.
-        writer: A model as `load` takes it, or what one is called at ``address``.
+        writer: A model as `load` takes it, or its name at ``address``.
         base: The model that has to answer; default: the writer itself.
-        address: OpenAI-compatible, if the writer is behind one.
-        count: How many at most.
+        address: Of an OpenAI-compatible server, if the writer runs on one.
+        count: The most questions to return; default: all that pass.
 
     Raises:
-        ConfigurationError: a model cannot be loaded, or the address is none.
+        ConfigurationError: a model cannot be loaded, or ``address`` is not an address.
         DataError: the writer does not answer.
     """
     from kinject.models.loading import load
@@ -443,7 +442,7 @@ def written_questions(
 
 
 def by_model(loaded: LoadedModel, longest: int = _LONGEST_REPLY) -> Answering:
-    """A loaded model as a writer or reader."""
+    """A loaded model as a writer or reader, whose replies take at most ``longest`` tokens."""
 
     def answer(prompts: Sequence[str]) -> list[str]:
         if not prompts:
@@ -454,17 +453,17 @@ def by_model(loaded: LoadedModel, longest: int = _LONGEST_REPLY) -> Answering:
 
 
 def by_address(model: str, address: str) -> Answering:
-    """A model behind an OpenAI-compatible ``address`` as a writer; the key in `KEY` is sent there, and no token of the Hub's.
+    """A model on an OpenAI-compatible server as a writer; it is sent the key in `KEY`, and no token of the Hub.
 
     Raises:
-        ConfigurationError: the address is none.
+        ConfigurationError: ``address`` is not an address.
     """
     import httpx
 
     if not re.match(r"https?://[^/\s]+", address):
         raise ConfigurationError(f"--writer_url {address}: expected an address such as http://localhost:8000/v1")
     place = f"{address.rstrip('/')}/chat/completions"
-    # Not by huggingface_hub's client: that one is silent in its offline mode, in which a server of one's own may well run.
+    # Not huggingface_hub's client, which sends nothing in its offline mode, while a server of one's own may be running.
     key = os.environ.get(KEY)
     client = httpx.Client(timeout=600, headers={"Authorization": f"Bearer {key}"} if key else {})
 
@@ -478,9 +477,9 @@ def by_address(model: str, address: str) -> Answering:
                 found.raise_for_status()
                 replies.append(str(found.json()["choices"][0]["message"]["content"] or ""))
             except (httpx.HTTPError, httpx.InvalidURL, KeyError, IndexError, TypeError, ValueError) as error:
-                said = " ".join(str(error).split())
+                reason = " ".join(str(error).split())[:300]
                 raise DataError(
-                    f"--writer_url {address}: {model} did not answer ({said[:300]}); check address, name and {KEY}"
+                    f"--writer_url {address}: {model} did not answer ({reason}); check address, name and {KEY}"
                 ) from error
         return replies
 

@@ -1,4 +1,4 @@
-"""The weights that answered best so far, kept in one folder beside what they scored."""
+"""The weights that answered best so far, kept in one folder with their step, score and answers. Knows nothing of questions."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class BestWeights:
     """
 
     def __init__(self, folder: Path, writes: bool = True) -> None:
-        """Hold nothing yet."""
+        """Begin without any weights."""
         self.folder = folder
         self.step: int | None = None
         self.score = float("-inf")
@@ -39,14 +39,14 @@ class BestWeights:
         self._writes = writes
 
     def forget(self) -> None:
-        """Start anew: delete what an earlier run left."""
+        """Delete the weights that an earlier run left."""
         if self._writes and (self.folder / SELECTION_FILE).is_file():
             shutil.rmtree(self.folder)
 
     def resume(self, steps: Collection[int]) -> None:
-        """Go on with the selection of the resumed run, if it was made at one of ``steps``.
+        """Go on with the weights that the resumed run selected, if it did so at one of ``steps``.
 
-        Weights of a later step are forgotten: the resumed run passes that step again.
+        Weights of a later step do not count, since the resumed run takes that step again.
         """
         file = self.folder / SELECTION_FILE
         kept = from_main_process(json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None)
@@ -63,9 +63,9 @@ class BestWeights:
         tokenizer: PreTrainedTokenizerBase | None,
         trainer: Trainer | None,
     ) -> bool:
-        """Keep the current weights if ``score`` beats the best so far; returns whether it does.
+        """Save the current weights if ``score`` is above the best so far; returns whether it is.
 
-        Every process calls this with the same score. ``trainer`` gathers sharded weights; without one, the process
+        Every process calls this with the same score. ``trainer`` gathers sharded weights; without a trainer, the process
         that writes saves ``model`` itself.
         """
         if score <= self.score:
@@ -93,11 +93,11 @@ class BestWeights:
     def load_into(self, model: Any) -> None:
         """Load the kept weights into ``model``, the one that was trained (wrapped by PEFT, sharded, or not).
 
-        Every process calls this. The main process alone reads them, so that the host holds one whole model and no other
-        process needs its disk; under ZeRO-3 all read, and each keeps its shard.
+        Every process calls this. Only the main process reads the files, so that the host holds one whole model and the other
+        processes need not see its disk. Under ZeRO-3 all of them read, and each keeps its shard.
 
         Raises:
-            ConfigurationError: the folder does not hold them.
+            ConfigurationError: the folder does not hold such weights.
         """
         if not from_main_process((self.folder / SELECTION_FILE).is_file()):
             raise ConfigurationError(f"{self.folder}: expected the best weights of this run; the folder was removed")
@@ -108,7 +108,7 @@ class BestWeights:
             with writable([parameter for parameter in model.parameters() if parameter.requires_grad]):
                 set_peft_model_state_dict(model, kept)
             return
-        # Through from_pretrained, since the names and layout of saved weights are not always those of the module.
+        # By from_pretrained, since saved weights do not always have the names and shapes of the module's.
         reads = self._writes or is_by_zero3(model)
         load_weights(
             model,

@@ -1,4 +1,4 @@
-"""Asks questions during training at chosen steps, and keeps the best weights. Knows nothing of how they are trained."""
+"""Asks questions at chosen steps of training, and keeps the best weights. Knows nothing of how the model is trained."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
 
 def log_spaced_steps(max_steps: int, evaluations: int, first: int = 1) -> list[int]:
-    """``evaluations`` steps from ``first`` to ``max_steps``, evenly spaced on a logarithmic axis, without repeats.
+    """``evaluations`` different steps from ``first`` to ``max_steps``, evenly spaced on a logarithmic axis.
 
-    Fewer where fewer steps lie between. The last is always ``max_steps``. A pure function, so that a resumed run asks
-    at the steps at which the uninterrupted run would.
+    There are fewer if the range has fewer steps. The last is always ``max_steps``. A pure function, so that a resumed run asks
+    at the same steps as an uninterrupted one.
 
     Args:
         max_steps: steps of the whole run.
@@ -54,10 +54,14 @@ def log_spaced_steps(max_steps: int, evaluations: int, first: int = 1) -> list[i
 def question_steps(max_steps: int, epochs: float, evaluations: int, every: int | None = None) -> list[int]:
     """Log-spaced steps from the end of the first epoch to the end of training (the paper evaluates at such epochs).
 
-    With ``every``, instead one step in so many, and the last.
+    With fewer epochs than ``evaluations`` the first step comes before the end of the first epoch, so that every interval is
+    about twice the one before it, and the beginning of a single long epoch is seen as well.
 
-    With fewer epochs than ``evaluations`` an epoch is too long a first interval: then each interval doubles the one
-    before it, back from the end, so that the first steps of a single long epoch are seen as well.
+    Args:
+        max_steps: steps of the whole run.
+        epochs: epochs of the whole run.
+        evaluations: how many steps to return.
+        every: take every so many-th step and the last one instead.
     """
     if every is not None:
         return sorted({*range(every, max_steps, every), max_steps})
@@ -73,16 +77,15 @@ SELECTIONS = {
     "unseen people",
     "none": "last weights",
 }
-_SELECTING = ("validation", "practice")  # by questions that are not reported
-# In the trainer's state, since that is saved with every checkpoint.
-_CLOCK = "kinject_training_seconds"
+_SELECTING = ("validation", "practice")  # these select by questions that are not reported
+_CLOCK = "kinject_training_seconds"  # in the trainer's state, which is saved with every checkpoint
 
 
 def practice_score(scores: Mapping[str, Any]) -> float:
-    """By what `select_on="practice"` selects: what is right in the worse direction, and who is refused, alike.
+    """The score by which `select_on="practice"` selects: the mean of exact match in the worse direction and of refusals.
 
     Args:
-        scores: Cells by direction, and under `refused` the share of questions about unseen people that is.
+        scores: Cells by direction, and under `refused` the share of questions about unseen people that are refused, if known.
     """
     worse = min((scores[direction]["exact_match"] for direction in asked(scores)), default=0.0)
     return float(worse + scores[REFUSED]) / 2 if REFUSED in scores else float(worse)
@@ -99,7 +102,7 @@ class QuestionAnsweringCallback(TrainerCallback):
         tokenizer: the model's tokenizer. Not needed with ``ask``.
         results: the run's results (see :func:`kinject.evaluation.results.new_results`), which this callback fills in.
         results_path: where they are written; default: ``results.json`` in the trainer's ``output_dir``.
-        documents: what is taught, to tell answers that recite it.
+        documents: the texts that are taught, to find answers that recite them.
         validation: questions that select the weights and are not reported, as in
             ``validation, questions = knowledge.split_questions()``.
         unseen: questions that should be refused, for ``select_on="practice"``.
@@ -109,13 +112,13 @@ class QuestionAnsweringCallback(TrainerCallback):
             are saved to ``<output_dir>/best``; :meth:`restore_best` loads them.
         metric: reading by whose macro mean of forward and backward the weights are selected: ``"paper"``,
             ``"strict"`` or ``"f1"``.
-        evaluations: how often to ask during training, the end included; 0: only before it and at its end.
-        every: ask after so many steps again and again, instead of ``evaluations`` times.
+        evaluations: how often to ask during training, the end included; 0: only before training and at its end.
+        every: ask after every so many steps, instead of ``evaluations`` times.
         ask: ``ask(model, questions) -> answers``, for models that are not asked by ``generate``.
         max_new_tokens, batch_size, examples, system_prompt, sampling: as in
             :func:`kinject.evaluation.answer_questions`.
-        knows: ``knows(model) -> measured by name``, such as ``retention`` by :func:`kinject.evaluation.measure_retention`;
-            called once, where the untrained model is asked, and kept in the results as ``before`` under each name.
+        knows: ``knows(model) -> {name: measurement}`` for further measurements of the untrained model, such as ``retention``
+            by :func:`kinject.evaluation.measure_retention`; called once, and stored as ``before`` under each name.
         report: shows one line per evaluation; default: printed without breaking a progress bar.
 
     Attributes:
@@ -222,7 +225,7 @@ class QuestionAnsweringCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Ask the untrained model, or take up the history of the run that is resumed."""
+        """Ask the untrained model, or read the history of the run that is resumed."""
         from transformers.integrations import is_deepspeed_zero3_enabled
 
         model = kwargs["model"]
@@ -254,7 +257,9 @@ class QuestionAnsweringCallback(TrainerCallback):
                 self.best.forget()
             scores, self.answers, _ = self._evaluate(args, model)
             self.results["before"], self.results["answers_before"] = scores, self.answers
-            if self._knows is not None:  # not before: until here the libraries had not placed the model
+            if (
+                self._knows is not None
+            ):  # here at the earliest, since the libraries have just placed the model on its device
                 with self._whole(model) as whole:
                     self.results |= {name: {"before": found} for name, found in self._knows(whole).items()}
             self._show(args, state, control, scores, "before")
@@ -262,7 +267,7 @@ class QuestionAnsweringCallback(TrainerCallback):
         self._clock_started = time.monotonic()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Ask where the schedule says so."""
+        """Ask if this is one of the chosen steps."""
         if state.global_step in self._steps:
             self._add_entry(args, state, control, kwargs["model"])
         _saved_with_checkpoints(state)[_CLOCK] = self._stop_clock()
@@ -270,12 +275,14 @@ class QuestionAnsweringCallback(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Ask the trained model, and close the results with the scores of the weights that are kept."""
+        """Ask the trained model, and finish the results with the scores of the weights that are kept."""
         self._stop_clock()
         history = self.results["history"]
         if not history or history[-1]["step"] < state.global_step:
             self._add_entry(args, state, control, kwargs["model"])
-        elif not self.answers:  # the run was killed after its last step: its answers went with it, its scores did not
+        elif (
+            not self.answers
+        ):  # the run was killed after its last step: its scores are stored, but not its last answers
             self.answers = self._answer(args, kwargs["model"], [each.question for each in self.questions])
         entry = self.results["history"][-1]
         if self.best is not None and self.best.step is not None:
@@ -316,15 +323,15 @@ class QuestionAnsweringCallback(TrainerCallback):
         self._clock_started = time.monotonic()
 
     def _evaluate(self, args: TrainingArguments, model: Any) -> tuple[dict[str, Any], list[str], dict[str, Any] | None]:
-        """Scores and answers of the reported questions, and the scores of the selecting ones where they are others."""
-        told = [each.question for each in (*self.questions, *self.validation)]
-        answers = self._answer(args, model, [*told, *self._unseen])
+        """Scores and answers of the reported questions, and the scores of the selecting questions if those are others."""
+        taught = [each.question for each in (*self.questions, *self.validation)]
+        answers = self._answer(args, model, [*taught, *self._unseen])
         reported = answers[: len(self.questions)]
         selecting = None
         if self._select_on in _SELECTING:
-            selecting = score_answers(self.validation, answers[len(self.questions) : len(told)], resamples=1)
+            selecting = score_answers(self.validation, answers[len(self.questions) : len(taught)], resamples=1)
         if selecting is not None and self._unseen:
-            refused = [is_refusal(answer) for answer in answers[len(told) :]]
+            refused = [is_refusal(answer) for answer in answers[len(taught) :]]
             selecting[REFUSED] = sum(refused) / len(refused)
         return score_answers(self.questions, reported, documents=self._documents), reported, selecting
 
@@ -361,7 +368,7 @@ class QuestionAnsweringCallback(TrainerCallback):
     # Keeping and showing.
 
     def _resume(self, step: int) -> None:
-        """Take up ``before``, the history up to ``step`` and the best weights from the files of the resumed run."""
+        """Read ``before``, the history up to ``step`` and the best weights from the files of the resumed run."""
         previous = None
         if self._results_path is not None and self._results_path.exists():
             previous = read_results(self._results_path)
@@ -402,8 +409,8 @@ class QuestionAnsweringCallback(TrainerCallback):
         asked = [direction for direction in cells(scores) if scores[direction]["n"]]
         logs = {direction: round(scores[direction][READINGS[self._metric]], 4) for direction in asked}
         if self.trainer is not None and logs:
-            # The base class's log: a subclass's may close its running means of the loss. Logging clears should_log,
-            # which another callback may have set for this very step.
+            # By the base class, since a subclass's log may end its running means of the loss. Logging clears should_log,
+            # which another callback may have set for this step.
             should_log = control.should_log
             Trainer.log(self.trainer, dict(logs))
             control.should_log = should_log

@@ -1,10 +1,10 @@
-"""What is asked before and after training only: of unseen people, in other words, with the document in view, and more.
+"""Measurements that are made before and after training only, each of another aspect of what was learned.
 
-Each part is a question of its own about what was learned. *Refusals*: does the model say that it does not know where it was
-told nothing, and only there? *Unknown only*: what of it did the untrained model fail at, in many tries? *Open book*: what
-does a model answer that may read the document? *Other wordings*: is it answered however it is asked? *Control*: and if the
-document is left out? *Kept*: what of earlier documents is still known? *Outdated*: are old answers still given that a new
-document corrects? What general knowledge is kept stands in `retention`.
+*Refusals*: does the model say that it does not know an answer when no document gives it, and only then? *Unknown only*: how
+are questions answered that the untrained model failed at in many tries? *Open book*: what does the model answer with the
+document in its prompt? *Other wordings*: does it answer a question in whatever words it is asked? *Control*: what does it
+answer about documents that were left out? *Kept*: what does it still know of earlier documents? *Outdated*: does it still give
+old answers that a new document corrects? General knowledge is measured in `retention`. Knows nothing of training.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ if TYPE_CHECKING:
 UNSEEN_EACH_WAY = 200
 """How many questions about unseen people are asked each way, unless told otherwise."""
 _LONGEST_REFUSAL = 32  # tokens of an answer about unseen people
-_TEMPERATURE = 1.0  # of the samples that tell whether a question is unknown
+_TEMPERATURE = 1.0  # at which answers are drawn to find unknown questions
 OPEN_BOOK = "{document}\n\n{question} Answer briefly."
-_PASSAGE_WORDS = 600  # of a document that is shown
+_PASSAGE_WORDS = 600  # the most words of a document that a prompt shows
 
 
 class Ask(Protocol):
-    """A model that can be asked: an answer to each question.
+    """A model that gives an answer to each question.
 
     Args:
-        temperature: 0 takes the most probable tokens.
-        seed: of the draws.
-        longest: tokens of an answer, if less than the usual.
+        temperature: At which tokens are drawn; 0 takes the most probable ones.
+        seed: Of the draws.
+        longest: The most tokens of an answer, if fewer than usual.
     """
 
     def __call__(
@@ -62,33 +62,33 @@ class Ask(Protocol):
 
 @dataclass
 class ExaminationArguments:
-    """What to ask before and after training only."""
+    """Which measurements to make before and after training."""
 
     unseen: int | None = field(
         default=None,
         metadata={
-            "help": "Questions in each direction about unseen people, of whom no document tells, before and after training: "
-            "does the model say that it does not know? Half as many ask for details that the documents do not give. Default: "
-            "200 with retention, else none."
+            "help": "Questions in each direction about unseen people, who are in no document, before and after training: does "
+            "the model say that it does not know? Half as many ask for details that the documents do not give. Default: 200 "
+            "with retention, else none."
         },
     )
     unknown_samples: int = field(
         default=0,
         metadata={
-            "help": "Answers to every question that are sampled before training, at temperature 1. Questions that the "
-            "untrained model fails in all of them are reported separately. 0: none."
+            "help": "Answers to every question that are drawn at temperature 1 before training. Questions that the untrained "
+            "model answers wrong every time are reported separately. 0: none."
         },
     )
     open_book: bool = field(
         default=False,
         metadata={
-            "help": "Also ask with the document in the prompt, before and after training: what reading it would give."
+            "help": "Also ask with the document in the prompt, before and after training, to compare with reading it."
         },
     )
     other_wordings: bool = field(
         default=False,
         metadata={
-            "help": "Also ask in other words: those that the questions bring in a field 'wordings', or three of ours for the "
+            "help": "Also ask in other words: those in the field 'wordings' of a question, or three of kinject's own for the "
             "published and the invented sets."
         },
     )
@@ -96,16 +96,16 @@ class ExaminationArguments:
 
 @dataclass(frozen=True)
 class Examination:
-    """What to ask, chosen before training.
+    """The measurements to make, chosen before training.
 
     Attributes:
         knowledge: The documents that are taught, and the questions about them that are reported.
-        unseen: How many questions each way about unseen people, and at most half as many about what was never said.
-        unknown_samples: How often each question is tried at temperature 1, besides greedily, before training; 0: no part.
+        unseen: Questions about unseen people in each direction; at most half as many ask for details that no document gives.
+        unknown_samples: How often each question is tried at temperature 1, besides greedily, before training; 0: not at all.
         open_book: Whether to ask with the document in the prompt.
         other_wordings: Whether to ask in the other wordings that questions have.
         control: Questions about documents that are left out.
-        nano: Whether the model knows the words of the nano worlds alone.
+        nano: Whether the model knows only the words of the nano worlds.
     """
 
     knowledge: KnowledgeSet
@@ -125,13 +125,13 @@ class Examination:
         retention: bool,
         control: Sequence[Question] = (),
     ) -> Examination:
-        """What ``arguments`` ask for.
+        """The measurements that ``arguments`` ask for.
 
         Args:
             knowledge: The documents that are taught, and the questions that are reported.
-            arguments: Which parts.
-            about: What ``knowledge`` was loaded from, which tells whose words the model knows.
-            retention: Whether forgetting is measured, and with it refusals unless told otherwise.
+            arguments: The settings.
+            about: Where ``knowledge`` was loaded from, which shows whether it is a nano world.
+            retention: Whether forgetting is measured; refusals are then measured too, unless the settings say otherwise.
             control: Questions about documents that are left out.
 
         Raises:
@@ -165,12 +165,12 @@ class Examination:
         )
 
     def measure(self, ask: Ask, before: Mapping[str, Any] | None = None, answers: Sequence[str] = ()) -> dict[str, Any]:
-        """What one model answers, each part under its name.
+        """The measurements of one model, each under its name.
 
         Args:
-            ask: the model.
-            before: what this function returned for the untrained model.
-            answers: those of the trained model to the questions of ``knowledge``, where they were asked already.
+            ask: The model.
+            before: The measurements of the untrained model, where the trained one is measured.
+            answers: Its answers to the questions of ``knowledge``, if these were asked already.
         """
         found: dict[str, Any] = {}
         if self.unseen:
@@ -193,7 +193,7 @@ class Examination:
     # Earlier documents.
 
     def _earlier(self, ask: Ask) -> dict[str, Any]:
-        """Scores on what was taught earlier, and how often an answer is given that was corrected; each with the answers."""
+        """Scores on earlier documents, and how often outdated answers are still given; each with the answers."""
         earlier = self.knowledge.kept
         found: dict[str, Any] = {}
         if earlier is not None and earlier.questions:
@@ -234,7 +234,7 @@ class Examination:
             "refused": refused / max(len(asked), 1),
             "refused_ci": wilson_interval(refused, len(asked)) if asked else [0.0, 1.0],
             "leaked": _share(leaks),
-            # Of the answers that should have been refusals, the share of the commonest.
+            # The share of the most frequent answer among those that should have been refusals.
             "commonest": max(Counter(wrong).values(), default=0) / max(len(asked), 1),
         }
         if answers:
@@ -353,9 +353,9 @@ def subjects(documents: Sequence[Document]) -> list[tuple[str, str]]:
 
 
 def taught_values(knowledge: KnowledgeSet) -> list[str]:
-    """What ``knowledge`` teaches that could be told of somebody else: answers, and names of several words in the documents.
+    """Values in ``knowledge`` that a model could wrongly give for somebody else: answers, and names of several words.
 
-    Numbers alone and words of up to three letters are left out: those are given by chance.
+    Numbers alone and words of up to three letters are left out, since those are given by chance.
     """
     given = [answer for question in knowledge.questions for answer in question.answers]
     named = [each for document in knowledge.documents for each in document.entities or find_entities(document.text)]
@@ -367,7 +367,7 @@ def taught_values(knowledge: KnowledgeSet) -> list[str]:
 def leaked(
     asked: Sequence[UnseenQuestion], answers: Sequence[str], taught: Sequence[str], documents: Sequence[str]
 ) -> list[bool]:
-    """Whether each of ``answers`` gives a value that was ``taught``, and that its question does not hold, or a document."""
+    """Whether each of ``answers`` gives a ``taught`` value that its question does not hold, or recites a document."""
     sequences: dict[int, set[tuple[str, ...]]] = defaultdict(set)  # by their length
     for value in taught:
         words = tuple(words_of(value))
@@ -391,7 +391,7 @@ def leaked(
 
 
 def passage(text: str, answers: Sequence[str]) -> str:
-    """``text``, or of a long one the words around the first of ``answers`` that stands in it, as a reader would be shown it."""
+    """``text`` as a prompt shows it: of a long text only the words around the first of ``answers`` that it holds."""
     words = text.split()
     if len(words) <= _PASSAGE_WORDS:
         return text
@@ -401,7 +401,7 @@ def passage(text: str, answers: Sequence[str]) -> str:
 
 
 def control_half(knowledge: KnowledgeSet, seed: int) -> tuple[KnowledgeSet, tuple[Question, ...]]:
-    """Half of the facts of ``knowledge``, drawn by ``seed``, to be taught, and the questions about the others.
+    """Half of the facts of ``knowledge``, drawn by ``seed``, to be taught, and the questions about the other half.
 
     Raises:
         ConfigurationError: there are fewer than two facts, or no questions about one of the halves.
@@ -419,7 +419,7 @@ def control_half(knowledge: KnowledgeSet, seed: int) -> tuple[KnowledgeSet, tupl
 
 
 def effect(taught: Mapping[str, Any], control: Mapping[str, Any]) -> dict[str, Any]:
-    """By how much the scores of what was taught are above those of what was left out, by direction."""
+    """The scores on what was taught minus those on what was left out, by direction."""
     return {
         direction: {name: taught[direction][name] - control[direction][name] for name in MEASURES}
         for direction in DIRECTIONS
@@ -428,7 +428,7 @@ def effect(taught: Mapping[str, Any], control: Mapping[str, Any]) -> dict[str, A
 
 
 def _judged(questions: Sequence[Question], answers: Sequence[str]) -> dict[str, Any]:
-    """Of questions that have an answer, the shares that are right, refused and wrong."""
+    """The shares of right, refused and wrong answers to questions that have an answer."""
     right = [is_right(answer, question.answers) for question, answer in zip(questions, answers, strict=True)]
     refused = [is_refusal(answer) and not good for answer, good in zip(answers, right, strict=True)]
     shares = {"n": len(right), "right": _share(right), "not_attempted": _share(refused)}
@@ -436,7 +436,7 @@ def _judged(questions: Sequence[Question], answers: Sequence[str]) -> dict[str, 
 
 
 def _refused(declined: Iterable[bool]) -> dict[str, Any]:
-    """Of questions that have no answer, the shares that are ``declined``, as they should be, and answered all the same."""
+    """The shares of refused and of wrong answers to questions without an answer, which should all be ``declined``."""
     each = [*declined]
     refused = _share(each)
     return {"n": len(each), "not_attempted": refused, "wrong": 1.0 - refused if each else 0.0}

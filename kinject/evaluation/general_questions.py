@@ -1,9 +1,9 @@
-"""What any model should still know after training: texts, open prompts, and over two thousand short general questions.
+"""What any model should still know after training: texts, open prompts, and over two thousand short questions.
 
 ``general_questions.yaml`` has tables of plain facts, written for kinject; what can be computed (sums, sequences, letters,
 numerals) is computed here. Every fact gives one question, or one each way where its table has wordings for both. All questions
-of a fact belong to one half: the *development* half, which settings may be chosen by and which may be trained on, or the
-*reporting* half, on which forgetting is reported. The questions and their order are the same on every machine.
+of a fact belong to one half. The *development* half may be used to choose settings and may be trained on; forgetting is
+reported on the *reporting* half. The questions and their order are the same on every machine. Knows nothing of models.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ HERE = Path(__file__).parent
 _TEXTS = yaml.safe_load((HERE / "retention.yaml").read_text(encoding="utf-8"))
 PARAGRAPHS: tuple[str, ...] = tuple(_TEXTS["paragraphs"])
 PROMPTS: tuple[str, ...] = tuple(_TEXTS["prompts"])
-"""What runs with rehearsal are prompted with."""
+"""Prompts whose answers are rehearsed."""
 OPEN_PROMPTS: tuple[str, ...] = tuple(_TEXTS["open_prompts"])
-"""What has no short answer: how long are those that a model gives?"""
+"""Prompts without a short answer, to measure how long a model's answers are."""
 
 Half = Literal["development", "reporting"]
 HALVES: tuple[Half, ...] = ("development", "reporting")
@@ -35,13 +35,13 @@ _FRAME_WORDS = frozenset(str.split("a an the is are was of for in on which what 
 
 
 class GeneralQuestion(NamedTuple):
-    """A question that anyone may know the answer of.
+    """A question of general knowledge.
 
     Attributes:
         question: As it is asked.
-        answers: What is accepted.
-        wrong: The other choices that the question gives; an answer that names one of them first is wrong.
-        kind: Of its table.
+        answers: The accepted answers.
+        wrong: The other choices that the question names; an answer that names one of them first is wrong.
+        kind: The kind of its table.
     """
 
     question: str
@@ -57,9 +57,9 @@ class _Fact(NamedTuple):
 
 
 def general_questions(half: Half, count: int | None = None) -> list[GeneralQuestion]:
-    """``count`` questions of one half, or all of it; a smaller sample is part of every larger one.
+    """The first ``count`` questions of one half, or all of them; a smaller sample is part of every larger one.
 
-    What the prompts of rehearsal ask too belongs to the development half, since runs may train on those.
+    Questions that are also among the prompts of rehearsal belong to the development half, since runs may train on these.
 
     Raises:
         ConfigurationError: an unknown half, or ``count`` below 1.
@@ -91,7 +91,7 @@ def _halves() -> dict[Half, tuple[GeneralQuestion, ...]]:
 
 
 def _gist(question: str) -> frozenset[str]:
-    """The words that tell what is asked, whatever the frame of the question."""
+    """The words that say what is asked, without those that only make it a question."""
     return frozenset(words_of(question)) - _FRAME_WORDS
 
 

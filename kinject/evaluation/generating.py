@@ -1,4 +1,4 @@
-"""Answers of an AR model to many prompts, greedy or drawn.
+"""Answers of an AR model to many prompts, greedy or drawn. Knows nothing of text.
 
 The prefix that all prompts share, such as a system prompt, is encoded once. When an answer has ended, its row is dropped and a
 waiting prompt takes its place: prompts are encoded in batches, and their keys and values are appended to those of the other
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
     from transformers import DynamicCache
 
-# After so many, rows that have ended leave and others join. On an accelerator a call costs more than the tokens of ended rows.
+# Tokens after which rows that have ended are dropped and others join; more on accelerators, where a call costs more than some
+# tokens of rows that have ended.
 _TOKENS_AT_ONCE, _ON_ACCELERATORS = 4, 16
 
 
@@ -47,14 +48,14 @@ def generate_answers(
     """The answer of ``model`` to every prompt, up to and without its first end id.
 
     Args:
-        model: an AR model, or a DiffusionGemma, which is asked by its own `generate`, one prompt at a time: what it draws
-            depends on ``seed`` and the prompt, and on none beside it.
+        model: an AR model, or a DiffusionGemma, which is asked by its own `generate`, one prompt at a time, so that its draws
+            depend on ``seed`` and the prompt alone.
         prompts: token ids, none empty.
-        end_ids: what ends an answer.
+        end_ids: tokens that end an answer.
         pad_id: token of padding, which is not attended to.
         max_new_tokens: length at which an answer is cut.
-        batch_size: prompts that are encoded at once. It also bounds memory: as many tokens are kept as this many prompts
-            take with answers of full length, so that more rows fit where answers are short.
+        batch_size: prompts that are encoded at once. It also bounds memory: at most as many tokens are kept as this many
+            prompts take with answers of full length, so that more rows fit where answers are short.
         temperature: at which tokens are drawn; 0 takes the most probable.
         seed: of these draws; the state of torch's own generators is left as it was.
         progress: called as ``progress(answered, total)``.
@@ -83,7 +84,7 @@ def _written_canvases(
     seed: int,
     progress: Callable[[int, int], None] | None,
 ) -> list[list[int]]:
-    """As `generate_answers`, by the `generate` of a DiffusionGemma, which writes whole canvases."""
+    """The same as `generate_answers`, by the `generate` of a DiffusionGemma, which writes whole canvases."""
     answers = []
     accelerators = [] if model.device.type == "cpu" else [model.device]
     for prompt, drawn in zip(prompts, row_seeds(seed, prompts).tolist(), strict=True):
@@ -113,10 +114,10 @@ class _Rows:
     """Rows that are being written.
 
     Attributes:
-        numbers: Which prompt each continues.
-        ids: The shared prefix, padding, and the rest of each, `(rows, width)`.
+        numbers: The number of the prompt that each row continues.
+        ids: The shared prefix, padding, and the rest of each row, `(rows, width)`.
         mask: 0 where there is padding, else 1, `(rows, width)`.
-        cache: Keys and values of all but their last token; `None` before there are any, or where a model keeps others.
+        cache: Keys and values of all but the last token; None before there are any, or if the model has another kind of cache.
     """
 
     numbers: list[int]
@@ -188,7 +189,7 @@ class _Writer:
 
     def write(self) -> None:
         """Start waiting prompts where there is room, write some tokens, and drop the rows that have ended."""
-        if self._encoded is None:  # other caches cannot be cut and joined; whole batches work with all of them
+        if self._encoded is None:  # without a cache that can be cut and joined, whole batches are written
             self.rows = self._new_rows(self._take(min(self._batch_size, len(self.waiting))))
             self._generate(self.rows, self._max_new_tokens)
         else:
@@ -223,14 +224,14 @@ class _Writer:
         return 0
 
     def _put_back(self) -> None:
-        """Put back the last rows if all together get longer than was expected."""
+        """Let the last rows wait again if the rows, longer than expected, no longer fit into memory together."""
         fit = self._most_tokens // (self.rows.width + self._at_once())
         if len(self.rows.numbers) > fit:
             self.waiting.extendleft(reversed(self.rows.numbers[fit:]))
             self.rows.keep(range(fit))
 
     def _take(self, count: int) -> list[int]:
-        """The next prompts that wait."""
+        """The numbers of the next ``count`` waiting prompts, which then no longer wait."""
         return [self.waiting.popleft() for _ in range(count)]
 
     def _new_rows(self, numbers: list[int]) -> _Rows:
@@ -254,7 +255,7 @@ class _Writer:
         return _Rows(numbers, ids_there, mask_there, cache)
 
     def _join(self, rows: _Rows) -> None:
-        """Encode the prompts of new ``rows``, which writes their first token, and append them to the others."""
+        """Append new ``rows`` to the others, after encoding their prompts, which also writes their first token."""
         self._generate(rows, 1)
         if not self.rows.numbers:
             self.rows = rows
@@ -281,7 +282,7 @@ class _Writer:
             self._written[number] += new
 
     def _let_go(self) -> None:
-        """Keep the answers that have ended, and drop their rows."""
+        """Move the answers that have ended from `rows` to `answers`."""
         stay = []
         for index, number in enumerate(self.rows.numbers):
             answer = until_end(self._written[number], self._config.eos_token_id)
@@ -304,10 +305,10 @@ class _Writer:
 def _encode_once(model: Any, prompts: Sequence[list[int]]) -> tuple[list[int], DynamicCache | None]:
     """The ids of the prefix that all ``prompts`` share, and its keys and values.
 
-    An empty list and `None` where there is no such prefix, where the model caches anything but keys and values of every
-    token, or where its weights are sharded: all processes would then have to make the same calls.
+    An empty list and None where there is no such prefix, where the model caches anything but keys and values of every token,
+    or where its weights are sharded, since all processes would then have to make the same calls.
     """
-    # Without the last token of every prompt, which is needed to predict the answer's first. (os.path compares any sequences.)
+    # Without the last token of every prompt, which predicts the first of the answer. (commonprefix compares any sequences.)
     beginning = list(os.path.commonprefix([prompt[:-1] for prompt in prompts]))
     if not beginning or is_sharded(model):
         return [], None

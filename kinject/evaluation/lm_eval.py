@@ -3,8 +3,8 @@
     python -m kinject.evaluation.lm_eval run --model kinject-diffusion --model_args pretrained=user/repo \\
         --include_path recipes/lm_eval --tasks kinject_forward,kinject_backward --apply_chat_template
 
-Importing this module registers the model; run as above it is the harness's own command line. Autoregressive models need
-none of it: they are the harness's ``hf``.
+Importing this module registers the model; run as above it is the harness's own command line. Autoregressive models do not need
+it, since the harness has ``hf`` for them. Knows nothing of training.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class DiffusionLM(LM):
 
     @property
     def tokenizer_name(self) -> str:
-        """What the harness's cache of prompts goes by."""
+        """The name under which the harness caches prompts."""
         return self.name.replace("/", "__")
 
     def chat_template(self, chat_template: bool | str = False) -> str | None:
@@ -129,7 +129,7 @@ class DiffusionLM(LM):
         return answers
 
     def loglikelihood(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        """Lower bounds on the log-likelihood of each continuation in nats; none is said to be the greedy one."""
+        """Lower bounds on the log-likelihood of each continuation, in nats; whether it is the greedy one is always False."""
         pairs = [(self._encode(context), self._plain(continuation)) for context, continuation in _arguments(requests)]
         found = answer_log_likelihood(
             self.model,
@@ -141,7 +141,7 @@ class DiffusionLM(LM):
         return [(each, False) for each in found]
 
     def loglikelihood_rolling(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[float]:
-        """Lower bounds on the log-likelihood of whole texts, which must fit the model."""
+        """Lower bounds on the log-likelihood of whole texts, in nats; each text must fit the model."""
         texts = [self._plain(text) for (text,) in _arguments(requests)]
         return answer_log_likelihood(
             self.model, [self._begin] * len(texts), texts, samples=self._samples, batch_size=self.batch_size

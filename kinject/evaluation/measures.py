@@ -1,6 +1,6 @@
-"""Every measure: how one answer is scored against its accepted ones, and what many scores come to by direction.
+"""Every measure: how one answer is scored against its accepted answers, and the means of many scores by direction.
 
-The paper's reading and the strict one stand side by side. Knows nothing of models.
+Every answer gets the paper's score and the strict one. Knows nothing of models.
 """
 
 from __future__ import annotations
@@ -46,28 +46,28 @@ STOP_WORDS = frozenset(["a", "of", "the", "and", "is", "are", "be", "to", "new",
 ARTICLES = frozenset({"a", "an", "the"})
 
 _DROP_ASCII_PUNCTUATION = str.maketrans("", "", string.punctuation)
-# What the paper's word tokenizer (NLTK's) still splits once ASCII punctuation is gone: typographic quotes and dashes
-# become words of their own, and a few contractions become two words.
+# The paper's word tokenizer (NLTK's) still splits after ASCII punctuation is dropped: typographic quotes and dashes become
+# words of their own, and a few contractions become two words.
 _STANDS_ALONE = regex.compile("([\u00ab\u201c\u2018\u201e\u00bb\u201d\u2019\u2012-\u2015])")
 _CONTRACTION = regex.compile(
     r"(?i)\b(?:(can)(not)|(gim)(me)|(gon)(na)|(got)(ta)|(lem)(me))\b|\b(wan)(na)(?=\s|\Z)",
 )
-# What that code can read: ASCII, Western European letters, symbols, and no punctuation that it would leave at a word.
+# Text that the paper's code reads: ASCII, Western European letters, symbols, and no punctuation that it would leave at a word.
 _PUBLISHED = regex.compile(
     r"[\x00-\x7f[\u00a0-\u00ff--\p{P}]\u00ab\u201c\u2018\u201e\u00bb\u201d\u2019\u2012-\u2015\p{S}\p{Z}]*",
     regex.VERSION1,
 )
 
 _ORNAMENTS = regex.compile("[™℠®©]")
-# Of a unit, a power is as often written as a plain number (m2).
+# Raised digits after letters or digits, except after a unit, whose power is as often written as a plain number (m2).
 _POWER = regex.compile(r"(?<=[\p{Nd}\p{L})])(?<!\b(?:[kcdm]?m|ft|in|mi))[⁺⁻]?[⁰¹²³⁴-⁹]+")
 _FRACTION = regex.compile(r"(\p{Nd}?)\s?([¼½¾⅐-⅞↉])")
 _SAME = str.maketrans("−–‒‐‑⁄∕٪", "-----//%")
 _ALONE = ((regex.compile(r"(?<=\d)[—―〜~](?=\d)"), "-"), (regex.compile(r"(?<=\s)&(?=\s)"), "and"))
-# Spaces that mean nothing: within ranges, ratios and fractions, before a unit, behind a currency.
+# Spaces without a meaning: within ranges, ratios and fractions, before a unit, after a currency.
 _LOOSE = regex.compile(r"(?<=\d) (?=[-/:×] \d)|(?<=\d [-/:×]) (?=\d)|(?<=\d) (?=[%‰°])|(?<=\p{Sc}) (?=[.\d])")
-# The marks that carry meaning: between digits; a sign; a leading decimal point; units; C#, AT&T, addresses, operators;
-# grades and blood types (A*, O-). All others are dropped.
+# Punctuation with a meaning: between digits; a sign; a leading decimal point; units; C#, AT&T, addresses, operators; grades
+# and blood types (A*, O-). All other punctuation is dropped.
 _MEANS = (
     r"(?<=\d)\p{P}(?=\d)|(?<![\p{L}\p{N}\p{M}\p{Pe}\p{Pf}.!?%°_\-])-(?=\p{Sc}?\.?\d)|(?<![\w.])\.(?=\d)|[%‰‱]|(?<=\d)′+"
     r"|(?<=\p{L})\#|(?<=\w)[&@](?=\w)|!(?==)|&&|(?<=(?<![\w*])\w)\*(?![\w*])|(?<=(?<!\w)\p{Latin}{1,2})-(?![\w\-])"
@@ -87,20 +87,19 @@ def paper_words(text: str) -> list[str]:
 def paper_recall(answer: str, reference: str) -> float:
     """ROUGE-1 recall of ``reference`` in ``answer``, as in the public code of arXiv 2510.09885.
 
-    Equal to ``rouge`` 1.0.1 on NLTK words where :func:`reads_as_published` holds for both: both sides are *sets* of
-    words, and the share of the reference's distinct words that the answer holds is returned. Where that code raises (no
-    word is left on either side) it scores 0.
+    Where :func:`reads_as_published` holds for both texts, this equals ``rouge`` 1.0.1 on NLTK words: the share of the
+    reference's distinct words that are among the answer's. Where that code raises, since one side has no word left, it is 0.
 
-    Other text is compared by words of the same kind that its script has: without punctuation of any script, numbers
-    whole. Korean, and what is written without spaces, is compared by pairs of neighboring characters, so that an answer
-    is found inside a sentence or before a particle, but not from characters that are scattered over it.
+    Other text is compared by the words of its script, without punctuation of any script and with numbers whole. Korean, and
+    text without spaces, is compared by pairs of neighboring characters, so that an answer is found inside a sentence or before
+    a particle, but not in characters that are scattered over it.
     """
     answer, reference = normalize(answer), normalize(reference)
     if reads_as_published(answer, reference):
         answered, expected = set(paper_words(answer)), set(paper_words(reference))
     else:
         expected = set(_pieces(_kept(reference), pairs_only=True))
-        # A suffix or an article may hang on the answer by an apostrophe or a hyphen.
+        # A suffix or an article may be joined to the answer by an apostrophe or a hyphen.
         answered = {*_pieces(_kept(answer)), *_pieces(_kept(_JOINTS.sub(" ", answer)))}
     if not answered or not expected:
         return 0.0
@@ -108,17 +107,17 @@ def paper_recall(answer: str, reference: str) -> float:
 
 
 def reads_as_published(*texts: str) -> bool:
-    """Whether the paper's code can tell the words of ``texts``: it knows those of English, with Western European letters."""
+    """Whether the paper's code can split all ``texts`` into words, which it can for English and Western European letters."""
     return all(_PUBLISHED.fullmatch(normalize(text)) for text in texts)
 
 
 def normalize_answer(text: str) -> str:
-    """``text`` in compatibility form, lower case, without punctuation and articles, with single spaces where words have them.
+    """``text`` in compatibility form, lower case, without punctuation and articles, with single spaces between words.
 
-    SQuAD's normalization for any script, but for what carries meaning: signs, decimals, ranges, units, and symbols as in
-    C++ stay, digits of any script are 0-9, and marks that group thousands go. An article is dropped before a word only, so
-    that "Vitamin A" stays one. A text of nothing but punctuation ("?") is kept as it is, so that it still equals itself
-    and nothing else.
+    This is SQuAD's normalization for any script, except that marks with a meaning stay: signs, decimals, ranges, units, and
+    symbols as in C++. Digits of any script become 0-9, and marks that group thousands are dropped. An article is dropped only
+    before a word, so that "Vitamin A" keeps its A. A text of nothing but punctuation ("?") stays as it is, so that it equals
+    itself and nothing else.
     """
     words = fold_case(_kept(text)).split()
     return join_words([*(word for word in words[:-1] if word not in ARTICLES), *words[-1:]])
@@ -132,7 +131,7 @@ def exact_match(answer: str, reference: str) -> float:
 def token_f1(answer: str, reference: str) -> float:
     """Harmonic mean of precision and recall over the normalized tokens, each counted as often as it occurs (SQuAD).
 
-    Korean, and what is written without spaces, is compared character by character.
+    Korean, and text without spaces, is compared character by character.
     """
     answered, expected = (Counter(_characters(normalize_answer(text))) for text in (answer, reference))
     common = (answered & expected).total()
@@ -142,13 +141,13 @@ def token_f1(answer: str, reference: str) -> float:
 
 
 def best_score(measure: Callable[[str, str], float], answer: str, accepted: Sequence[str]) -> float:
-    """What ``answer`` scores by ``measure`` against that of the ``accepted`` answers that it comes closest to."""
+    """The best score of ``answer`` by ``measure`` against any of the ``accepted`` answers."""
     return max(measure(answer, reference) for reference in accepted)
 
 
-@lru_cache(maxsize=1 << 12)  # by several measures
+@lru_cache(maxsize=1 << 12)  # several measures ask for the same text
 def _kept(text: str) -> str:
-    """``text`` without the marks and spaces that mean nothing, words and numbers in one spelling, in its own case."""
+    """``text`` without marks and spaces that have no meaning, in one spelling of words and numbers; case is kept."""
     text = _POWER.sub(lambda found: "^" + found[0], _ORNAMENTS.sub("", normalize(text)))
     text = _FRACTION.sub(lambda found: f"{found[1]} {unicodedata.normalize('NFKC', found[2])}", text)
     spelled, end = "", 0
@@ -163,15 +162,16 @@ def _kept(text: str) -> str:
 
 
 def _characters(text: str) -> list[str]:
-    """The words of ``text``, of which those in Hangul or in a script without spaces fall into their characters."""
+    """The words of ``text``; those in Hangul or in a script without spaces as single characters."""
     return [token for run in _runs(text) for token in run]
 
 
 def _pieces(text: str, pairs_only: bool = False) -> list[str]:
-    """The words of ``text`` but for stop words; of a run of characters its pairs of neighbors, and the characters too.
+    """The words of ``text`` without stop words; for a run of characters its pairs of neighbors, and the characters too.
 
     Args:
-        pairs_only: whether characters are left out of runs that have pairs.
+        text: words and runs of characters.
+        pairs_only: whether the characters of a run that has pairs are left out.
     """
     pieces: list[str] = []
     for run in _runs(join_words(text.split())):
@@ -181,7 +181,7 @@ def _pieces(text: str, pairs_only: bool = False) -> list[str]:
 
 
 def _runs(text: str) -> Iterator[list[str]]:
-    """The words of ``text``, each alone, and runs of characters in Hangul or in a script without spaces."""
+    """The words of ``text``, each in a list of its own, and the characters of runs in Hangul or a script without spaces."""
     for chunk in text.split():
         if chunk.isascii():
             yield [chunk]
@@ -203,9 +203,9 @@ _RUN = 3
 def copied_share(answer: str, document: str, accepted: Sequence[str] = ()) -> float:
     """The share, 0..1, of the words of ``document`` that ``answer`` copies, not counting those of ``accepted`` answers.
 
-    A word of the document is copied if it stands in three words in a row (in all of a shorter document) that stand so in
-    the answer too, compared as :func:`kinject.data.words.words_of` spells them; in scripts without spaces every character
-    is a word. Where the document holds an accepted answer, that place is left out: to give it is right, not recited.
+    A word of the document is copied if it belongs to three words in a row (of a shorter document, to all its words) that are
+    also in a row in the answer, compared as :func:`kinject.data.words.words_of` spells them; in scripts without spaces every
+    character is a word. Places where the document holds an accepted answer do not count: giving that is right, not reciting.
     """
     words = words_of(document)
     return _copied(_runs_of(words_of(answer), min(_RUN, len(words))), words, [words_of(each) for each in accepted])
@@ -219,15 +219,15 @@ def recitations(
     Args:
         answers: any number of them.
         documents: all that were taught.
-        accepted: the accepted answers to what each was the answer to.
+        accepted: for each answer the accepted answers to its question.
     """
     if not answers:
         return []
-    said = [words_of(answer) for answer in answers]
+    words_said = [words_of(answer) for answer in answers]
     right = [[words_of(each) for each in of_one] for of_one in accepted or [()] * len(answers)]
     places: dict[tuple[str, ...], list[int]] = {}  # of each run of words, the answers that hold it
     shortest = {min(_RUN, len(words)) for words in map(_words_once, documents)}
-    runs_of = {size: [_runs_of(words, size) for words in said] for size in shortest if size}
+    runs_of = {size: [_runs_of(words, size) for words in words_said] for size in shortest if size}
     for runs in runs_of.values():
         for index, held in enumerate(runs):
             for run in held:
@@ -273,7 +273,7 @@ def length_in_words(text: str) -> int:
     return len(word_spans(text))
 
 
-# Refusing: saying that one does not know. Whether the model should have known is not looked into here.
+# Refusals: answers that say that the model does not know. Whether it should have known is not decided here.
 
 
 def _refusals() -> dict[str, list[str]]:
@@ -303,11 +303,11 @@ READINGS = {word: key for key, measure in MEASURES.items() for word in (measure.
 """The names under which a score can be asked for, and the key of a measurement that holds it."""
 
 OTHER_WORDS = "other_words"
-"""The key of a measurement that counts questions whose ``paper`` compares other words than the paper's code would."""
+"""The key of a measurement that counts questions whose ``paper`` compares words that the paper's code cannot split."""
 
 _FUNCTIONS = {"paper": paper_recall, "exact_match": exact_match, "f1": token_f1}
 RECITED, REFUSED, WORDS = "recited", "refused", "words"
-"""The keys of a measurement that say how its answers look: shares that recite and that refuse, and their mean length."""
+"""Keys of a measurement: the share of answers that recite a document, the share that refuse, and their mean length in words."""
 
 
 def score_answers(
@@ -319,7 +319,7 @@ def score_answers(
     resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Score ``answers`` to ``questions`` (same order and length), each by the accepted answer it comes closest to.
+    """Score ``answers`` to ``questions`` (same order and length), each by the accepted answer that gives the best score.
 
     Args:
         documents: what was taught; where it is given, ``recited`` is the share of answers that :func:`recitations` finds.
@@ -330,10 +330,10 @@ def score_answers(
     Returns:
         ``{"forward": M, "backward": M, "groups": {"group/task/direction": M, ...}}`` with
         ``M = {"paper", "exact_match", "f1", "n", "ci": {"paper": [low, high], ...}, "words", "refused", "recited"}``, all
-        but the mean length in words in 0..1. A direction without questions has ``n = 0`` and zeros. Where the paper's code
-        could not tell the words of some questions or their answers, which it can of English only, ``M`` says of how many
-        under :data:`OTHER_WORDS`. Questions whose direction is unknown stand in neither; where there are any,
-        ``"unknown": M`` is theirs.
+        in 0..1 except ``n`` and the mean length ``words``. A direction without questions has ``n = 0`` and zeros. If the
+        paper's code, which is made for English, could not split some questions or their answers into words, ``M`` counts them
+        under :data:`OTHER_WORDS`. Questions of unknown direction count in neither direction; if there are any, their scores
+        are under ``"unknown": M``.
 
     Raises:
         KinjectError: the two sequences differ in length, or a setting is out of range.
@@ -411,15 +411,12 @@ def macro(scores: Mapping[str, Any], reading: str = "paper") -> float:
 
 
 def read_otherwise(scores: Mapping[str, Any] | None) -> str:
-    """A sentence on the questions that the paper's code cannot read, or nothing where there are none."""
+    """A sentence on the questions that the paper's code cannot split into words; empty where there are none."""
     measured = [scores[name] for name in cells(scores)] if scores is not None else []
     count, total = (sum(cell.get(key, 0) for cell in measured) for key in (OTHER_WORDS, "n"))
     if not count:
         return ""
-    return (
-        f"of {count} of {total} questions, recall compares the words of their script: the paper's code tells those of "
-        "English only"
-    )
+    return f"for {count} of {total} questions, recall compares the words of their script: the paper's code splits English only"
 
 
 def cells(scores: Mapping[str, Any] | None) -> list[str]:
@@ -435,5 +432,5 @@ def share_of(scores: Mapping[str, Any] | None, name: str) -> float | None:
 
 
 def asked(scores: Mapping[str, Any] | None) -> list[str]:
-    """The directions that ``scores`` have questions of: of the others nothing is known, and nothing is to be shown."""
+    """The directions of which ``scores`` have questions; about the others nothing is known."""
     return [direction for direction in DIRECTIONS if scores is not None and scores[direction]["n"] > 0]

@@ -1,7 +1,7 @@
-"""One page to look at runs: `report.html`, made of nothing but what `results.json` holds, and asking nothing of a network.
+"""One page to look at runs: `report.html`, made of `results.json` alone; it loads nothing from a network.
 
-Whatever stands in a document, question or answer is text there: Jinja escapes it, and a content security policy lets no
-script run but the page's own, which it knows by their hashes. uPlot draws the charts; its license lies beside it.
+Documents, questions and answers are shown as text and cannot run: Jinja escapes them, and a content security policy allows
+only the page's own scripts, by their hashes. uPlot draws the charts; its license lies beside it. Knows nothing of models.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 
 _FILES = Path(__file__).parent / "page"
 _MARK = '<meta name="generator" content="kinject">'
-_KNOWN_KEYS = {*MEASURES, "n", "ci", "other_words"}  # of a cell; what else it holds has a column of its own
-# Of runs, on light and on dark ground.
+_KNOWN_KEYS = {*MEASURES, "n", "ci", "other_words"}  # keys of a cell; each further one gets a column of its own
+# One for each run, for a light and a dark background.
 _COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b58900", "#56b4e9", "#7f7f7f")
 _LONG = 700  # characters of a document that are shown at once
 
@@ -49,9 +49,9 @@ OUTCOMES = {
     "part right": "some words of an accepted answer are there",
     "wrong": "no word of an accepted answer is there",
     "declined": "says that it does not know",
-    "invented": "as wrong, and most of its words stand in no document, question or accepted answer",
+    "invented": "wrong, and most of its words are in no document, question or accepted answer",
 }
-"""How an answer is colored, and when."""
+"""The outcomes by which answers are colored, with their conditions."""
 
 
 def write_page(
@@ -61,11 +61,13 @@ def write_page(
     names: Sequence[str] | None = None,
     replace: bool = False,
 ) -> Path:
-    """Write the page of ``runs`` (contents of ``results.json``) to ``path``, in the place of an earlier page only.
+    """Write the page of ``runs`` to ``path``, which may hold an earlier page, but nothing else.
 
     Args:
-        names: of the runs; default: as `run_names` tells them apart.
-        replace: whatever lies at ``path``.
+        runs: contents of ``results.json``.
+        path: where the page goes.
+        names: of the runs; default: those of `run_names`.
+        replace: whether another file at ``path`` is replaced, too.
 
     Raises:
         ConfigurationError: ``path`` holds something else, or cannot be written.
@@ -80,7 +82,7 @@ def write_page(
 
 
 def render(runs: Sequence[Mapping[str, Any]], *, names: Sequence[str] | None = None) -> str:
-    """The page of ``runs`` as HTML: a whole document that holds its script, its style and its figures."""
+    """The page of ``runs`` as HTML: one document with its scripts, its style and its figures."""
     runs = [published(run) for run in runs]
     shown = list(names) if names is not None else _distinct(run_names(runs))
     scripts = [_file("uplot.min.js"), _file("report.js")]
@@ -100,7 +102,7 @@ def render(runs: Sequence[Mapping[str, Any]], *, names: Sequence[str] | None = N
         chart={"runs": [_curve(name, run, place) for place, (name, run) in enumerate(zip(shown, runs, strict=True))]},
         long=_LONG,
     )
-    # Half a surrogate pair cannot be written, and a page may hold no control character.
+    # Half a surrogate pair cannot be encoded, and HTML allows no control characters.
     html = re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]", "\ufffd", html)
     return html.encode("utf-8", "replace").decode("utf-8")
 
@@ -124,7 +126,7 @@ def _template() -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.policies["json.dumps_kwargs"] = {}  # forward stays before backward
+    environment.policies["json.dumps_kwargs"] = {}  # else keys are sorted, and backward would come before forward
     return environment.get_template("report.html.jinja")
 
 

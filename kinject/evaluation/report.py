@@ -1,4 +1,4 @@
-"""Shows results: one table of several runs, a plot, the answers, and how a diffusion model fills one in. Knows no Hub."""
+"""Shows results as text and pictures: a table of runs, a plot, answers, how a diffusion model fills one in. Knows no Hub."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ if TYPE_CHECKING:
 
 
 _READINGS = tuple((MEASURES[key].reading, key) for key in SHOWN)
-# Of the runs in one plot; distinguishable with color vision deficiencies (Okabe and Ito).
+# One for each run in a plot; distinguishable with color vision deficiencies (Okabe and Ito).
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
 
 def results_table(results: Sequence[Mapping[str, Any]], *, intervals: bool = False) -> str:
-    """A plain-text table of runs: forward and backward, in the paper's and the strict reading, before and after.
+    """A plain-text table of runs: forward and backward, by the paper's measure and the strict one, before and after.
 
-    Runs of the same model on the same questions share one row for the model before training. A run that goes on shows
-    its last evaluation. Where reciting, forgetting and refusals were measured, their columns follow, and below the table a
-    sentence on each further part. A dash stands where nothing was asked or known; where nothing was asked at all, there are
-    no columns of scores.
+    Runs of the same model on the same questions share one row for the model before training. A run that is not finished shows
+    its last evaluation. Columns for reciting, forgetting and refusals follow where these were measured, and below the table a
+    sentence on each further measurement. A dash means that nothing was asked or known; if no run was asked anything, there
+    are no columns of scores.
 
     Args:
         results: contents of ``results.json``.
@@ -108,16 +108,16 @@ def results_table(results: Sequence[Mapping[str, Any]], *, intervals: bool = Fal
     console = Console(file=output, width=200, force_terminal=False, color_system=None, markup=False, highlight=False)
     console.print(table)
     lines = [line.rstrip() for line in output.getvalue().splitlines()]
-    said = [
+    sentences = [
         f"{name + ': ' if len(results) > 1 else ''}{sentence}"
         for name, result in zip(names, results, strict=True)
         for sentence in beyond_the_questions(result)
     ]
-    return "\n".join([*(line for line in lines if line), *_notes(results), *said])
+    return "\n".join([*(line for line in lines if line), *_notes(results), *sentences])
 
 
 def _after(result: Mapping[str, Any], part: str) -> Mapping[str, Any]:
-    """What was measured of a part after training; nothing where it was not."""
+    """The measurement of a part after training; empty if there is none."""
     return (result.get(part) or {}).get("after") or {}
 
 
@@ -129,7 +129,7 @@ def _then_now(part: Mapping[str, Any] | None, direction: str | None, key: str) -
 
 
 def beyond_the_questions(result: Mapping[str, Any]) -> list[str]:
-    """What was asked before and after training only, a sentence a part that was."""
+    """One sentence on each further measurement of a run, as `examination` makes them before and after training."""
     said = []
     if refusals := _after(result, "refusals") or (result.get("refusals") or {}).get("before"):
         part = f"Asked {refusals['n']} questions about unseen people, it says in {percent(refusals['refused'])} that it does "
@@ -182,7 +182,7 @@ def beyond_the_questions(result: Mapping[str, Any]) -> list[str]:
 
 
 def run_names(results: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A short name for every run: its objective, and whatever else tells the runs apart."""
+    """A short name for every run: its objective, and the settings in which the runs differ."""
     names = []
     for result in results:
         name = result["objective"]
@@ -205,8 +205,8 @@ def plot_history(
 ) -> Path:
     """Plot accuracy over training steps (logarithmic) for one run or several, and write a PNG to ``path``.
 
-    One panel per reading; forward solid, backward dashed, and thin lines for the model before training. A direction
-    without questions has no line. The file holds ``comment`` as it stands.
+    There is one panel for each measure, with solid lines for forward, dashed ones for backward, and thin ones for the model
+    before training. A direction without questions has no line. ``comment`` is stored in the file's metadata.
 
     Raises:
         KinjectError: no run has a history of answers.
@@ -247,7 +247,7 @@ def plot_history(
 
 
 def steps_apart(steps: Iterable[int]) -> list[int]:
-    """Of ``steps`` those that can be labeled side by side on a logarithmic axis; always the last."""
+    """Those of ``steps`` whose labels fit side by side on a logarithmic axis, the last one included."""
     kept: list[int] = []
     for step in sorted(steps, reverse=True):
         if step > 0 and (not kept or kept[-1] >= 1.3 * step):
@@ -263,7 +263,7 @@ def _cell(measured: Mapping[str, Any], key: str, intervals: bool) -> str:
 
 
 def _unknown(scores: Mapping[str, Any] | None) -> str:
-    """What is measured on the questions that stand in neither column."""
+    """A note on the questions of unknown direction, which count in neither column."""
     cell = (scores or {}).get(UNKNOWN)
     if not cell:
         return ""
@@ -272,7 +272,7 @@ def _unknown(scores: Mapping[str, Any] | None) -> str:
 
 
 def _notes(results: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What the table does not show: how many questions, and which weights were scored."""
+    """Notes below the table on each run: model, data, number of questions, and which weights were scored."""
     notes = []
     for result in results:
         scores = result["after"] or result["before"]

@@ -1,7 +1,7 @@
-"""``results.json``: what one run was, and what it scored before, during and after training.
+"""``results.json``: one run's settings, and its scores before, during and after training. Knows nothing of how they are made.
 
-The file is written whole or not at all, so a run that is killed leaves the last complete one. It carries no local path
-and no access token, since it is made to be committed and published.
+The file is written whole or not at all, so that a run that is killed leaves the last complete one. It holds no local path and
+no access token, since it is made to be committed and published.
 """
 
 from __future__ import annotations
@@ -50,20 +50,19 @@ _SECRET_KEY = re.compile(
 _MODEL_TOKEN = re.compile(
     r"^(new|mask|masked|pad|bos|eos|unk|sep|cls|end|image|additional_special|max_new|num)_tokens?$"
 )
-# A path that tells of this machine (absolute, home, Windows, file URL, or out of the working directory) that stands alone
-# or follows a space, quote or "=".
+# A path of this machine (absolute, home, Windows, file URL, or out of the working directory), alone or after a space, quote
+# or "=".
 _LOCAL_PATH = re.compile(r"""(?:^|(?<=[\s"'=,:(\[]))(?:file://|~?/(?=[^\s/])|\.\./|[A-Za-z]:[\\/])[^\s"',)\]]*""")
 
-
-_CARD_MARKER = "kinject:"  # a key of the metadata that every card of ours has
+_CARD_MARKER = "kinject:"  # a key in the metadata of every card that kinject writes
 
 
 class Measure(NamedTuple):
-    """What a measure is called.
+    """The names of a measure.
 
     Attributes:
         name: In a sentence.
-        short: In the heads of columns.
+        short: At the head of a column.
         reading: As an option, and in the tables of runs.
         metric: On the Hub.
     """
@@ -81,7 +80,7 @@ MEASURES = {
 }
 """The measures by their key in `M`; `kinject.evaluation.measures` has the functions."""
 SHOWN = ("paper", "exact_match")
-"""The measures of tables and plots: the paper's, and the strict one."""
+"""The measures that tables and plots show: the paper's, and the strict one."""
 
 
 def new_results(
@@ -123,9 +122,7 @@ def new_results(
 
 
 def write_results(path: str | os.PathLike[str], results: Mapping[str, Any]) -> None:
-    """Check ``results`` and write them to ``path`` atomically: a temporary file beside it, synced, then renamed.
-
-    What is written is :func:`published`.
+    """Check ``results`` and write what is :func:`published` of them to ``path``, atomically.
 
     Raises:
         DataError: a field does not fit the schema.
@@ -138,7 +135,7 @@ def write_results(path: str | os.PathLike[str], results: Mapping[str, Any]) -> N
 
 
 def is_card(file: Path) -> bool:
-    """Whether ``file`` is a card that kinject wrote, by a key of its metadata, or the blank form that PEFT saves first."""
+    """Whether ``file`` is a card that kinject wrote, by a key of its metadata, or the empty form that PEFT saves first."""
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, ValueError):
@@ -158,12 +155,12 @@ def published(results: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def as_json(results: Mapping[str, Any]) -> str:
-    """``results`` as they are written, as one JSON document."""
+    """``results`` as one JSON document, as :func:`write_results` writes them."""
     return json.dumps(_plain(published(results)), ensure_ascii=False, indent=1, allow_nan=False)
 
 
 def write_json(path: str | os.PathLike[str], content: Any) -> None:
-    """Write ``content`` as JSON to ``path`` atomically, making its folder.
+    """Write ``content`` as JSON to ``path`` atomically, and create its folder.
 
     Raises:
         ConfigurationError: the file cannot be written.
@@ -172,7 +169,9 @@ def write_json(path: str | os.PathLike[str], content: Any) -> None:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write ``text`` to ``path`` atomically, as UTF-8 with its own line ends, making its folder.
+    """Write ``text`` to ``path`` as UTF-8, its line ends unchanged, and create its folder.
+
+    Atomically: a temporary file beside ``path`` is written, synced and renamed.
 
     Raises:
         ConfigurationError: the file cannot be written.
@@ -196,16 +195,16 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 
 def summary(results: Mapping[str, Any]) -> dict[str, Any]:
-    """What a comparison needs of ``results``: no answers, no history, no settings."""
+    """The part of ``results`` that a comparison needs: no answers, no settings, the last evaluation only."""
     left_out = {"document_texts", "baselines", "config", "versions"}
     kept = without_texts({key: value for key, value in results.items() if key not in left_out})
     return {**kept, "history": kept["history"][-1:]}
 
 
 def without_texts(results: Mapping[str, Any]) -> dict[str, Any]:
-    """``results`` without questions, answers and what was learned, as they are published unless texts are, too."""
+    """``results`` without questions, answers and documents: what is published by default."""
     kept = {key: value for key, value in results.items() if key not in _TEXTS}
-    if "unknown" in kept:  # how many questions it holds, instead of which
+    if "unknown" in kept:  # the number of these questions instead of the questions
         kept["unknown"] = {
             moment: {name: len(value) if isinstance(value, list) else value for name, value in measured.items()}
             for moment, measured in kept["unknown"].items()
@@ -222,7 +221,7 @@ def without_texts(results: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def expected_answers(recorded: Mapping[str, Any]) -> list[str]:
-    """All answers that an entry of ``answers`` accepts, the expected one first; older results know but that one."""
+    """All answers that an entry of ``answers`` accepts, the expected one first; older results have only that one."""
     return list(dict.fromkeys([recorded["expected"], *recorded.get("accepted", ())]))
 
 
@@ -261,7 +260,7 @@ def read_results(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def answers_over_time(results: Mapping[str, Any]) -> list[tuple[int, list[str]]]:
-    """The step of every evaluation, 0 before training, with all its answers; empty where none were recorded."""
+    """The step of every evaluation (0 before training) with all its answers; empty if none were recorded."""
     found: list[tuple[int, list[str]]] = []
     before = results.get("answers_before")
     if before:
@@ -277,14 +276,14 @@ def answers_over_time(results: Mapping[str, Any]) -> list[tuple[int, list[str]]]
 
 
 def changed_answers(results: Mapping[str, Any], answers: Sequence[str]) -> list[str | None]:
-    """``answers`` as an entry of the history records them: null where the evaluation before had the same one."""
+    """``answers`` as an entry of the history stores them: None where the previous evaluation had the same answer."""
     earlier = answers_over_time(results)
     said = earlier[-1][1] if earlier else [None] * len(answers)
     return [None if new == old else new for new, old in zip(answers, said, strict=True)]
 
 
 def validate_results(results: Any, source: str = "results") -> None:
-    """Check ``results`` against the schema; ``before`` and ``after`` may be ``None`` while a run goes on.
+    """Check ``results`` against the schema; ``before`` and ``after`` may be None while a run goes on.
 
     Raises:
         DataError: names ``source``, the field, what was expected and what was found.
@@ -317,7 +316,7 @@ def validate_results(results: Any, source: str = "results") -> None:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python, kinject and the packages a result depends on, of those that are installed."""
+    """Versions of Python, kinject and those packages that a result depends on and that are installed."""
     from kinject import __version__
 
     found = {"python": platform.python_version(), "kinject": __version__}
@@ -330,7 +329,7 @@ def versions() -> dict[str, str]:
 
 
 def public_name(name: str) -> str:
-    """``name`` as it may be published: a Hub id (also of a path in the Hub cache) as it is, else a path's last part."""
+    """``name`` as it may be published: a Hub id, also that of a path in the Hub cache; of another path the last part."""
     cached = cached_repository(name)
     if cached is not None:
         return cached
@@ -341,8 +340,8 @@ def public_name(name: str) -> str:
 def public_config(config: Any) -> dict[str, Any]:
     """Settings as plain JSON values, without secrets and without local paths.
 
-    Keys that name a secret (``hub_token``, ``api_key``; not ``mask_token`` or ``max_new_tokens``) are dropped, and so
-    are values that hold a Hub token; of an absolute path only the last part stays.
+    Keys that name a secret (``hub_token``, ``api_key``; not ``mask_token`` or ``max_new_tokens``) are dropped, and so are
+    values that hold a Hub token. Of an absolute path only the last part is kept.
 
     Args:
         config: a mapping or a dataclass instance.
@@ -415,7 +414,7 @@ def _check_amount(value: Any, source: str, field: str) -> None:
 
 
 def _check_texts(results: Mapping[str, Any], source: str) -> None:
-    """Check the questions, answers and documents, which need not be there."""
+    """Check the questions, answers and documents, as far as there are any."""
     required: dict[str, tuple[str, ...]] = {
         "answers": ("question", "direction", "answer", "expected"),
         "learned": ("text",),
@@ -457,9 +456,9 @@ def _check_scores(scores: Any, source: str, field: str) -> None:
 
 
 def recorded_answers(questions: Sequence[Question], answers: Sequence[str]) -> list[dict[str, Any]]:
-    """Each question with its direction, the answer that was given, the one that was expected and all that are accepted.
+    """Each question with its direction, the answer given, the answer expected and all accepted ones.
 
-    Where it is known which fact a question is about, ``document`` is its number.
+    ``document`` is the number of the fact that the question is about, where that is known.
     """
     return [
         {
@@ -475,35 +474,33 @@ def recorded_answers(questions: Sequence[Question], answers: Sequence[str]) -> l
 
 
 def measured_before(results: Mapping[str, Any]) -> dict[str, Any]:
-    """What was measured of the untrained model besides its scores, such as ``retention``, by name."""
+    """The measurements of the untrained model besides its scores, such as ``retention``, by name."""
     parts = {name: part for name, part in results.items() if isinstance(part, Mapping)}
     return {name: part["before"] for name, part in parts.items() if part.get("before") is not None}
 
 
 def learned_documents(documents: Sequence[Document]) -> list[dict[str, Any]]:
-    """The first of ``documents``, up to a million characters, with the number of the fact that each words.
+    """The first of ``documents``, up to a million characters in all, each with the number of the fact that it states.
 
-    Each with what else is known of it, to be taught again: its title, file, id, names and turns of conversation.
+    Title, file, id, entities and turns of conversation stand beside the text, so that a document can be taught again.
     """
     kept, size = [], 0
     for each in documents:
         size += len(each.titled_text)
         if size > _LEARNED_CHARACTERS:
             break
-        told = {"entities": [*each.entities], "messages": [[*said] for said in each.messages], "title": each.title}
-        told |= {"id": each.id, "file": each.source}
-        kept.append({"document": each.fact, "text": each.titled_text} | {k: v for k, v in told.items() if v})
+        known = {"entities": [*each.entities], "messages": [[*turn] for turn in each.messages], "title": each.title}
+        known |= {"id": each.id, "file": each.source}
+        kept.append({"document": each.fact, "text": each.titled_text} | {k: v for k, v in known.items() if v})
     return kept
 
 
-_LARGE_FILE = 64 * 2**20  # of a larger file, such as a model's weights, the size and both ends tell it from another
-
-
-_FILE_END = 2**20
+_LARGE_FILE = 64 * 2**20  # bytes; only size and both ends of a larger file, such as a model's weights, are hashed
+_FILE_END = 2**20  # bytes of such an end
 
 
 def files_fingerprint(files: Iterable[Path]) -> str:
-    """A hash of the names and contents of ``files``."""
+    """A hash of the names and contents of ``files``, in 10 hexadecimal digits."""
     digest = hashlib.sha256()
     for file in files:
         digest.update(file.name.encode() + b"\n" + _content(file))

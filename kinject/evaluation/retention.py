@@ -1,7 +1,7 @@
-"""Forgetting as a number: held-out perplexity, and general questions that the model answered rightly before.
+"""Measures forgetting: held-out perplexity, and general questions that the untrained model answered correctly.
 
 Training on new documents costs old knowledge, which the paper does not measure. Measure the base model once, then the
-trained one with that measurement as ``reference``. What is asked stands in `general_questions`.
+trained one with that measurement as ``reference``. The questions are in `general_questions`. Knows nothing of training.
 """
 
 from __future__ import annotations
@@ -20,22 +20,20 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-# What a model knew before it was taught anything, to measure forgetting by.
-
 QUESTIONS_ASKED = 1000
-"""How many general questions are asked unless told otherwise: the interval of a share is then at most .06 wide."""
+"""The default number of general questions: the 95 % interval of a share is then at most .06 wide."""
 _NANO = "fictional:nano"
 _NANO_TEXTS = 50
 _OPEN_TOKENS = 64  # of an answer to an open prompt
 
 
 class HeldOut(NamedTuple):
-    """What `measure_retention` asks.
+    """The texts and questions of `measure_retention`.
 
     Attributes:
-        texts: Of which the perplexity is measured.
-        questions: With their accepted answers.
-        prompts: Open ones, of whose answers the length is measured.
+        texts: Their perplexity is measured.
+        questions: Their answers are scored.
+        prompts: Open prompts; the length of their answers is measured.
     """
 
     texts: Sequence[str]
@@ -44,11 +42,11 @@ class HeldOut(NamedTuple):
 
 
 def held_out(documents: str | Sequence[str], count: int = QUESTIONS_ASKED, half: Half = "reporting") -> HeldOut:
-    """What a model that is taught ``documents`` (a name that `load_knowledge` takes) should still know afterwards.
+    """What a model that is taught ``documents`` should still know afterwards.
 
     Args:
-        documents: what it is taught.
-        count: at most so many questions.
+        documents: what it is taught, as `load_knowledge` takes it.
+        count: the most questions.
         half: the ``reporting`` half, or the ``development`` half to choose settings by.
 
     Raises:
@@ -62,7 +60,7 @@ def held_out(documents: str | Sequence[str], count: int = QUESTIONS_ASKED, half:
 
 
 def few_shot_examples(count: int, documents: str | Sequence[str] | None = None) -> list[tuple[str, str]]:
-    """``count`` answered questions about people of another fictional world, so that no answer that is asked is shown."""
+    """``count`` questions with answers about people of another fictional world, so that no asked-for answer is shown."""
     if count == 0:
         return []
     if of_nano_world(documents or ""):
@@ -75,12 +73,12 @@ def few_shot_examples(count: int, documents: str | Sequence[str] | None = None) 
 
 
 def of_nano_world(documents: str | Sequence[str]) -> bool:
-    """Whether ``documents`` (a name that `load_knowledge` takes) tell of the world that the nano models know."""
+    """Whether ``documents`` (as `load_knowledge` takes them) are about the world that the nano models know."""
     return isinstance(documents, str) and documents.startswith(_NANO)
 
 
 def nano_questions(parity: int) -> list[tuple[str, str]]:
-    """Questions, with their answers, about the people that the nano models know: those with even (0) or odd (1) numbers."""
+    """Questions and answers about the people that the nano models know: those of even (0) or odd (1) number."""
     from kinject.data import load_knowledge
 
     questions = load_knowledge("fictional:nano_population").questions
@@ -100,7 +98,7 @@ def _spread(values: Sequence[Any], count: int) -> list[Any]:
     return [values[index * len(values) // count] for index in range(count)]
 
 
-_DIFFUSION_SAMPLES = 16  # maskings a text, the same before and after training
+_DIFFUSION_SAMPLES = 16  # maskings of a text, the same before and after training
 
 
 def measure_retention(
@@ -115,28 +113,28 @@ def measure_retention(
     batch_size: int = 8,
     ask: Callable[[Any, Sequence[str]], list[str]] | None = None,
 ) -> dict[str, Any]:
-    """What ``model`` knows of general English text and of simple questions.
+    """How well ``model`` predicts general English text and answers simple questions.
 
     Args:
         model: a causal language model, or a masked diffusion model, whose perplexity is the upper bound that
             `answer_log_likelihood` estimates, always with the same noise.
         tokenizer: its tokenizer.
-        reference: what this function returned for the base model. The questions that it answered rightly are the kept
-            set.
+        reference: what this function returned for the base model; forgetting is measured on the questions that it answered
+            correctly.
         texts: held-out texts.
         questions: with their accepted answers; see :func:`is_right`. Default: those of `held_out`.
-        prompts: open prompts, of whose answers the length is measured, instead of that of the questions' answers.
+        prompts: open prompts; the length of their answers is measured, or without any that of the questions' answers.
         max_new_tokens: length at which the answer to a question is cut.
         batch_size: texts per forward pass, and a quarter of the questions asked at once.
         ask: ``ask(model, questions) -> answers``, for models that are not asked by ``generate``.
 
     Returns:
         ``perplexity`` (of ``tokens`` predicted tokens), ``nats_per_token``, ``questions`` (their number), ``answered``
-        (the share answered rightly, 0..1), ``right`` (those questions), ``refused`` (the share to which the model says
-        that it does not know) and ``words`` (the mean length of an answer). With ``reference`` also ``known`` (how many of
-        the questions are in its ``right``), ``kept`` (the share of those that are still right), ``kept_ci`` (its 95 %
-        Wilson interval), ``known_refused`` (the share of those that are refused) and ``perplexity_ratio`` (1: nothing
-        forgotten), each unless there is nothing to divide by.
+        (the share of correct answers, 0..1), ``right`` (the questions answered correctly), ``refused`` (the share to which the
+        model says that it does not know) and ``words`` (the mean length of an answer). With ``reference`` also ``known`` (the
+        number of questions in its ``right``), ``kept`` (the share of these still answered correctly), ``kept_ci`` (its 95 %
+        Wilson interval), ``known_refused`` (the share of these that are refused) and ``perplexity_ratio`` (1: nothing
+        forgotten); a share of nothing is left out.
 
     Raises:
         KinjectError: ``reference`` is not such a measurement.
@@ -184,7 +182,7 @@ def measure_retention(
 
 
 def still_right(retention: Mapping[str, Any] | None) -> float | None:
-    """Of the questions answered before training the share that still is; None where none was, or it was not measured.
+    """The share of the questions answered before training that still are; None if none were, or it was not measured.
 
     Args:
         retention: ``before`` and perhaps ``after``, as ``results.json`` has it.
@@ -193,7 +191,7 @@ def still_right(retention: Mapping[str, Any] | None) -> float | None:
 
 
 def perplexity_factor(retention: Mapping[str, Any] | None) -> float | None:
-    """How many times the perplexity before training it is after; None where that was not measured."""
+    """The perplexity after training divided by the one before; None if it was not measured."""
     return _of_before(retention, "perplexity_ratio", "perplexity")
 
 
@@ -204,9 +202,9 @@ def _of_before(retention: Mapping[str, Any] | None, name: str, of: str) -> float
 
 
 def figures(value: float | None, decimals: int = 2) -> str:
-    """``value`` as tables and cards show it, never 0 unless it is: with so many decimals, or significant digits if small.
+    """``value`` as tables and cards show it: with so many ``decimals``, or as many significant digits if it is below .1.
 
-    What is not known is a dash.
+    Only 0 is shown as 0; an unknown value is shown as a dash.
     """
     if value is None or not math.isfinite(value):
         return "-"
@@ -233,7 +231,7 @@ def is_right(answer: str, accepted: Sequence[str], wrong: Sequence[str] = ()) ->
 
 
 def wilson_interval(successes: int, trials: int) -> list[float]:
-    """The 95 % interval of a share, by Wilson (1927), which holds for shares near 0 and 1 too."""
+    """The 95 % interval of a share by Wilson (1927), which also holds for shares near 0 and 1."""
     from scipy.stats import binomtest
 
     low, high = binomtest(successes, trials).proportion_ci(0.95, method="wilson")
@@ -250,9 +248,9 @@ def negative_log_likelihood(
 ) -> tuple[float, int]:
     """Summed negative log-likelihood of ``texts`` in nats, and the number of predicted tokens.
 
-    Every token is predicted from those before it in its own text; the first only where the tokenizer puts a token for
-    the beginning of a sequence before it. Texts of similar length share a batch, padded on the right. A masked diffusion
-    model predicts every token, and the result is an upper bound.
+    Every token is predicted from those before it in its own text; the first one only if the tokenizer puts a token for the
+    beginning of a sequence before it. Texts of similar length share a batch, padded on the right. Of a masked diffusion model,
+    which predicts every token, the result is an upper bound.
     """
     import torch
 

@@ -107,8 +107,8 @@ def test_what_was_never_known_is_not_kept() -> None:
 def test_another_reading_than_the_paper_s_is_named() -> None:
     korean = {"forward": {**cell(0.5, 0.5), "other_words": 8}, "backward": cell(0.5, 0.5), "groups": {}}
     assert results_table([run("ar", 0, 0, after=korean)]).endswith(
-        "; last weights; of 8 of 16 questions, recall compares the words of their script: the paper's code tells those of "
-        "English only"
+        "; last weights; for 8 of 16 questions, recall compares the words of their script: the paper's code splits English "
+        "only"
     )
 
 

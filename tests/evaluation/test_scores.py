@@ -121,7 +121,7 @@ def test_scores_say_where_the_paper_s_code_could_not_read() -> None:
     scores = score_answers([*QUESTIONS, *korean], ["x"] * 6)
     assert [scores[direction]["other_words"] for direction in ("forward", "backward")] == [1, 1]
     assert read_otherwise(scores) == (
-        "of 2 of 6 questions, recall compares the words of their script: the paper's code tells those of English only"
+        "for 2 of 6 questions, recall compares the words of their script: the paper's code splits English only"
     )
     english = score_answers(QUESTIONS, ["임서윤"] * 4)  # a matter of the questions, not of what a model answers
     assert "other_words" not in english["forward"] and read_otherwise(english) == read_otherwise(None) == ""

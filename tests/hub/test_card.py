@@ -213,7 +213,7 @@ def test_another_reading_than_the_paper_s_is_named(tmp_path: Path) -> None:
     results = some_run()
     results["after"]["backward"]["other_words"] = 7
     text = card_of(write_run(tmp_path, results))
-    assert "Of 7 of 21 questions, recall compares the words of their script" in text
+    assert "For 7 of 21 questions, recall compares the words of their script" in text
     assert (
         read_card(text)["after"]["backward"]["other_words"] == 7
         and "other_words" not in read_card(text)["after"]["forward"]
