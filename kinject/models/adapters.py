@@ -171,7 +171,7 @@ def require_adapter_modules(model: PreTrainedModel | PeftModel, config: PeftConf
         each for part in _listed(getattr(config, "exclude_modules", None) or ()) for each in _matched(part, modules)
     }
     if name in {each for names in found.values() for each in names} - excluded and name not in saved:
-        raise ConfigurationError(_head_refusal(str(name)))
+        raise ConfigurationError(head_refusal(str(name)))
 
 
 @contextmanager
@@ -186,7 +186,7 @@ def explained_refusals() -> Iterator[None]:
     except ValueError as error:
         said = str(error)
         if "adapter to `lm_head`" in said:
-            raise ConfigurationError(_head_refusal("lm_head")) from error
+            raise ConfigurationError(head_refusal("lm_head")) from error
         if "Target module" in said or "`target_modules`" in said:  # one that peft cannot adapt, or none at all
             raise ConfigurationError(
                 f"lora_target_modules cannot be adapted: {said.splitlines()[0]} Name two or more linear layers of the "
@@ -195,7 +195,7 @@ def explained_refusals() -> Iterator[None]:
         raise
 
 
-def _head_refusal(name: str) -> str:
+def head_refusal(name: str) -> str:
     """Why no adapter goes on the output head ``name``, and what to name instead."""
     return (
         f"lora_target_modules reach the output head, {name}: the loss is computed from its weight directly, so an adapter on "
