@@ -1,4 +1,7 @@
-"""How a masked diffusion model is asked: the settings of the sampler, and the same as options of the command line."""
+"""How a masked diffusion model is asked: the settings of the sampler, and the same as options of the command line.
+
+Knows nothing of tensors, and imports nothing heavy.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,9 @@ from kinject.errors import ConfigurationError
 class SamplingConfig:
     """Settings of `sample` and `infill`.
 
-    An answer begins as masks. Every step predicts them all and commits the most probable tokens of the block in work (LLaDA's
-    low-confidence remasking); what is committed is never masked again. `SamplingConfig.published` is LLaDA's algorithm to
-    the letter, `SamplingConfig.fast` what questions are asked with.
+    An answer begins as masks. Every step predicts them all and commits the most probable tokens of the current block (LLaDA's
+    low-confidence remasking); a committed token is never masked again. `SamplingConfig.published` is LLaDA's algorithm to
+    the letter; questions are asked with `SamplingConfig.fast` by default.
 
     Attributes:
         answer_length: Longest answer in tokens.
@@ -23,14 +26,14 @@ class SamplingConfig:
         block_length: Blocks are filled from left to right, one after the other; None means one block.
         temperature: Of the Gumbel noise by which tokens are drawn; 0 takes the most probable.
         threshold: Also commit every token of the block whose probability is above this.
-        edit_threshold: Replace a token that is already committed in the block in work where another one has a probability above
-            this (LLaDA2.1, its public `generate`); None never does. A block is left once a step without masks has changed
-            nothing, or after 16 such steps, and an end token counts from then on.
-        stop_at_end: A row is finished once it holds an end token with nothing masked before it. That never changes
-            what stands before the end token.
-        exact: Follow the published code where it could show: logits of every position, ties as `torch.topk` breaks
-            them, and no ban on predicting the mask token itself (such a position stays masked).
-        seed: Of the noise, together with the prompt; never of the batch.
+        edit_threshold: Replace a committed token of the current block where another one has a probability above this (LLaDA2.1,
+            its public `generate`); None never does. A block is finished once a step without masks has changed nothing, or after
+            16 such steps; only then its end tokens count.
+        stop_at_end: A row is finished once it holds an end token with no mask before it. That never changes the tokens before
+            the end token.
+        exact: Follow the published code also in details: logits of every position, ties as `torch.topk` breaks them, and the
+            mask token may be predicted (such a position stays masked).
+        seed: The noise depends on this and the prompt, never on the batch.
 
     Raises:
         ConfigurationError: a value out of range, or lengths that do not divide.
@@ -92,7 +95,7 @@ class SamplingConfig:
 
     @property
     def steps_per_block(self) -> int:
-        """Steps after which all of a block is committed."""
+        """Steps after which a block is committed as a whole."""
         return self.block if self.steps is None else self.steps // self.blocks
 
     @classmethod
@@ -101,48 +104,48 @@ class SamplingConfig:
     ) -> SamplingConfig:
         """LLaDA's algorithm (arXiv 2502.09992, its public `generate`), token for token; defaults of arXiv 2510.09885.
 
-        Every step evaluates the whole sequence, and an answer is never finished early; only steps left over in a block
-        with fewer masks than steps are not taken. Noise is drawn otherwise, from `seed` and the prompt, so that it does
-        not depend on the batch.
+        Every step evaluates the whole sequence, and an answer is never finished early. Two things differ: a block with fewer
+        masks than steps takes no empty steps, and noise depends on `seed` and the prompt, so that it does not depend on the
+        batch.
         """
         chosen = {"stop_at_end": False, "exact": True, **others}
         return cls(answer_length=answer_length, steps=steps, block_length=block_length, **chosen)
 
     @classmethod
     def fast(cls, answer_length: int = 128, block_length: int = 4, **others: Any) -> SamplingConfig:
-        """What questions are asked with: the published order of blocks, without the evaluations that change nothing.
+        """The default settings for questions: the published order of blocks with fewer evaluations.
 
-        Whatever the model is sure of is committed at once, and a row stops at its end token. `answer_length` is rounded
-        up to whole blocks.
+        All tokens that the model is sure of are committed at once, and a row stops at its end token. `answer_length` is
+        rounded up to whole blocks.
 
-        There is no prefix cache across blocks: with attention in both directions its keys are stale as soon as a token
-        is committed, and answers of 20-30 tokens take too few blocks for it to pay (Fast-dLLM, issue 81).
+        There is no cache of earlier blocks: with attention in both directions its keys are outdated as soon as a token is
+        committed, and answers of 20-30 tokens have too few blocks for it to pay (Fast-dLLM, issue 81).
         """
         block = max(block_length, 1)
         chosen = {"threshold": _SURE, **others}
         return cls(answer_length=-(-answer_length // block) * block, block_length=block_length, **chosen)
 
 
-# Fast-dLLM (arXiv 2505.22618) takes .9. With nano-diffusion that changes two answers in a hundred; .99 hardly any, for one
-# more evaluation an answer.
+# Fast-dLLM (arXiv 2505.22618) takes .9. With nano-diffusion that changes two answers in a hundred; .99 changes hardly any, at
+# the cost of one more evaluation for each answer.
 _SURE = 0.99
-_BLOCK = 4
+_BLOCK = 4  # tokens of a block by default
 
 
-# How a masked diffusion model is asked, as options of the recipes and the command line. Free of heavy imports.
+# The same as options of the recipes and the command line.
 
 SAMPLINGS = ("fast", "published")
 
 
 @dataclass
 class SamplingArguments:
-    """How masked diffusion models fill in an answer. Autoregressive models are asked greedily, whatever these say."""
+    """How masked diffusion models fill in an answer. They do not apply to autoregressive models, which answer greedily."""
 
     sampling: str = field(
         default="fast",
         metadata={
-            "help": "'fast': blocks from left to right, several sure tokens at once, done at the end token; 'published': "
-            "LLaDA's algorithm, which the paper uses: so many steps for each answer.",
+            "help": "'fast': blocks from left to right, all tokens at once that the model is sure of, until the end token; "
+            "'published': LLaDA's algorithm, which the paper uses: sampling_steps steps for every answer.",
             "choices": ["fast", "published"],
         },
     )
@@ -152,15 +155,15 @@ class SamplingArguments:
     edit_threshold: float | None = field(
         default=None,
         metadata={
-            "help": "Replace a token of the block in work where the model holds another one for more probable than this, as "
-            "LLaDA2.1 does (.9). Default: what is written stays."
+            "help": "Replace a written token of the current block where the model gives another one a probability above this, "
+            "as LLaDA2.1 does (.9). Default: written tokens stay."
         },
     )
     block_length: int | None = field(
         default=None,
         metadata={
-            "help": "Tokens of a block; with --sampling published, max_new_tokens is a multiple of it. Default: 4, and of "
-            "block diffusion models their own, the only one that they have."
+            "help": "Tokens of a block; with --sampling published, max_new_tokens is a multiple of it. Default: 4; block "
+            "diffusion models always use their own."
         },
     )
 
@@ -175,7 +178,6 @@ class SamplingArguments:
         Raises:
             ConfigurationError: lengths or steps that do not divide.
         """
-
         steps, block_length = self.sampling_steps, self.block_length or _BLOCK
         try:
             if self.sampling == "published":
@@ -189,7 +191,7 @@ class SamplingArguments:
             ) from error
 
     def require_blocks_of(self, block_length: int | None) -> None:
-        """Refuse to ask a model in other blocks than its own, of ``block_length``; None: it has none.
+        """Refuse to ask a model in other blocks than its own ``block_length`` (None: it has no blocks).
 
         Raises:
             ConfigurationError: the two differ.

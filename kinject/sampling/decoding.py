@@ -1,4 +1,7 @@
-"""Decodes one batch: its rows, how far each has come, and what the model predicts in the columns in work."""
+"""Decodes one batch: its rows and their state, the model's predictions for the current columns, and the loop over steps.
+
+Knows nothing of prompts and answers.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from kinject.models.diffusion import DiffusionSettings, Tokens, block_mask
 from kinject.sampling import remasking
 from kinject.sampling.config import SamplingConfig
 
-# What a masked diffusion model says of the columns in work.
+# Predictions of the current columns: those with masks that may be filled now.
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class Predictor:
         config: How to decode.
         settings: How to call the model.
         padded: Whether any row is padded; if none is, the model is called without an attention mask.
-        edged: Whether the very first token of any row is to be filled.
+        edged: Whether the first token of any row is to be filled.
     """
 
     model: Any
@@ -61,7 +64,7 @@ class Predictor:
         return logits
 
     def keep(self, kept: torch.Tensor) -> None:
-        """Go on with the rows at ``kept`` alone."""
+        """Drop all rows but those at ``kept``."""
 
     def _call(self, rows: Rows, columns: Sequence[int]) -> torch.Tensor:
         """Logits at ``columns``."""
@@ -85,7 +88,7 @@ class Predictor:
         return _precise(output.logits[:, looked] if self.config.exact else output.logits)
 
     def _block_mask(self, tokens: Tokens, queries: int | None = None) -> torch.Tensor:
-        """What a block model's last ``queries`` of ``tokens`` attend to, (rows, 1, queries, tokens)."""
+        """The attention mask of a block diffusion model for the last ``queries`` of ``tokens``, (rows, 1, queries, tokens)."""
         assert self.settings.block_length is not None
         return block_mask(
             self.model, tokens, self.settings.block_length, self.settings.clean_attention, queries=queries
@@ -94,11 +97,11 @@ class Predictor:
 
 @dataclass
 class _Stored:
-    """What a block diffusion model remembers of the rows in work.
+    """What is cached of finished blocks.
 
     Attributes:
         cache: Keys and values of the first columns.
-        columns: How many these are.
+        columns: The number of these columns.
         before: (rows, 1, vocabulary) logits of the last of them, for models with shifted logits.
     """
 
@@ -109,25 +112,25 @@ class _Stored:
 
 @dataclass(frozen=True)
 class CachedPredictor(Predictor):
-    """Calls a block diffusion model on the block in work; what stands before it is in a cache, and never goes stale.
+    """Calls a block diffusion model on the current block; the columns before it are in a cache, which stays valid.
 
-    All rows work on the same columns. What a block holds when it is full is stored by the call that begins the next one, so
-    that storing costs no call of its own; the first call encodes the prompt, too.
+    All rows work on the same columns. A finished block is cached by the call that begins the next one, so that it costs no call
+    of its own; the first call encodes the prompt, too.
     """
 
     stored: _Stored = field(default_factory=_Stored)
 
     def keep(self, kept: torch.Tensor) -> None:
-        """Go on with the rows at ``kept`` alone."""
+        """Drop all rows but those at ``kept``."""
         if self.stored.columns:
             self.stored.cache.batch_select_indices(kept)
-        else:  # nothing is stored yet, but the number of rows, which a cache without columns does not change
+        else:  # a cache without columns has a number of rows all the same, which `batch_select_indices` does not change
             self.stored.cache = None
         if self.stored.before is not None:
             self.stored.before = self.stored.before[kept]
 
     def _call(self, rows: Rows, columns: Sequence[int]) -> torch.Tensor:
-        """Logits at ``columns``: those of the block in work, or with shifted logits the ones before these."""
+        """Logits at ``columns``: those of the current block, or with shifted logits the ones before them."""
         from transformers import DynamicCache
 
         stored, length = self.stored, self.settings.block_length
@@ -138,7 +141,7 @@ class CachedPredictor(Predictor):
         if columns[0] >= known:
             stored.before = None
         inside = [column - known for column in columns if column >= known]
-        if not inside:  # all that is left is predicted by what is stored
+        if not inside:  # the stored logits predict all that is left
             assert stored.before is not None
             return stored.before
         if stored.cache is None:
@@ -153,7 +156,7 @@ class CachedPredictor(Predictor):
             use_cache=True,
             logits_to_keep=torch.tensor(inside, device=rows.ids.device),
         )
-        stored.cache.crop(-length)  # the block in work is not final yet
+        stored.cache.crop(-length)  # the current block is not finished yet
         logits = _precise(output.logits)
         if len(inside) < len(columns):
             assert stored.before is not None
@@ -168,31 +171,31 @@ def _precise(logits: torch.Tensor) -> torch.Tensor:
     return logits if logits.dtype in (torch.float32, torch.float64) else logits.float()
 
 
-# The rows of a batch in work: token ids, which are still masked, and how far each row has come.
+# The state of the rows of a batch.
 
-_REVISIONS = 16  # steps that a block takes at most when no mask is left in it (LLaDA2.1)
-NO_BLOCK = 2**62  # the block of what is not to be filled, and of a row that is filled
+_REVISIONS = 16  # the most steps of a block after its last mask was filled (LLaDA2.1)
+NO_BLOCK = 2**62  # block number of a token that is not to be filled, and of a row that is finished
 
 
 @dataclass
 class Rows:
-    """The rows in work.
+    """The rows that are not finished, and how far each is decoded.
 
     Attributes:
-        index: (rows,) where the row stands in the batch as it began.
+        index: (rows,) number of the row in the batch at its beginning.
         ids: (rows, width) token ids, padded on the left.
-        visible: (rows, width) no padding.
-        answer: (rows, width) masks at the beginning.
-        open: (rows, width) masks still.
-        block_of: (rows, width) number of the block.
-        seeds: (rows,) of the noise.
-        block: (rows,) block in work.
+        visible: (rows, width) whether it is a token and not padding.
+        answer: (rows, width) whether it was a mask at the beginning.
+        open: (rows, width) whether it is still a mask.
+        block_of: (rows, width) number of its block.
+        seeds: (rows,) seeds of the noise.
+        block: (rows,) current block.
         step: (rows,) steps taken in that block.
-        masks: (rows,) masks of that block when work on it began.
+        masks: (rows,) masks of that block when it became the current one.
         taken: (rows,) steps taken in all.
         revised: (rows,) steps taken in that block since its last mask was filled.
         edits: (rows,) tokens replaced in all.
-        together: Whether rows wait until all have filled a block, as `RowsTogether` do, or go on each for itself.
+        together: Whether all rows wait until each has filled its block (`RowsTogether`); else each goes on by itself.
     """
 
     index: torch.Tensor
@@ -212,7 +215,7 @@ class Rows:
 
     @property
     def positions(self) -> torch.Tensor:
-        """(rows, width) place of each token in its own row."""
+        """(rows, width) position of each token in its own row."""
         return (self.visible.cumsum(dim=1) - 1).clamp(min=0)
 
     @property
@@ -227,16 +230,16 @@ class Rows:
 
     @property
     def written(self) -> torch.Tensor:
-        """(rows, width) what was filled in the block in work."""
+        """(rows, width) tokens of the current block that are filled."""
         return self.answer & ~self.open & (self.block_of == self.block[:, None]) & self.working[:, None]
 
     @property
     def working(self) -> torch.Tensor:
-        """(rows,) those that do not wait for others."""
+        """(rows,) whether the row does not wait for others."""
         return self.block == self.block.amin() if self.together else torch.ones_like(self.block, dtype=torch.bool)
 
     def enter(self, entering: torch.Tensor) -> None:
-        """Let rows, (rows,) booleans, go on to their next block with masks."""
+        """Let the rows ``entering``, (rows,) booleans, go on to their next block with masks."""
         ahead = self.open & (self.block_of > self.block[:, None])
         following = self.block_of.masked_fill(~ahead, NO_BLOCK).amin(dim=1)
         self.block = self.block.where(~entering, following)
@@ -250,7 +253,7 @@ class Rows:
 
 
 class RowsTogether(Rows):
-    """Rows that work on the same block, and wait for each other."""
+    """Rows that all work on the same block, and wait for each other."""
 
     together = True
 
@@ -265,15 +268,15 @@ def batch_rows(
     device: torch.device,
     together: bool = False,
 ) -> Rows:
-    """Rows out of token ids in which masks stand for what is to be filled.
+    """Rows from token ids, whose masks are to be filled.
 
     Args:
         sequences: Token ids of each row.
-        mask_token_id: Stands for what is to be filled.
+        mask_token_id: The id of a mask.
         block_length: Tokens of a block.
-        origins: Position of each row at which its block 0 begins.
-        seeds: (rows,) of the noise.
-        device: Where the tensors go.
+        origins: For each row the position at which its block 0 begins.
+        seeds: (rows,) seeds of the noise.
+        device: The device of the tensors.
         together: Whether rows work on the same block; blocks of the same number then stand in the same columns.
     """
     width = max(map(len, sequences))
@@ -281,7 +284,7 @@ def batch_rows(
     def padded(values: Sequence[Sequence[int]], padding: int) -> torch.Tensor:
         return torch.tensor([[padding] * (width - len(row)) + list(row) for row in values], device=device)
 
-    ids = padded(sequences, 0)  # (rows, width); what padding reads as does not matter
+    ids = padded(sequences, 0)  # (rows, width); padding is not attended to, so any id will do
     visible = padded([[1] * len(row) for row in sequences], 0).bool()
     masked = visible & (ids == mask_token_id)
     positions = (visible.cumsum(dim=1) - 1).clamp(min=0)
@@ -308,13 +311,13 @@ def batch_rows(
 
 @dataclass
 class Decoded:
-    """What became of a batch.
+    """A decoded batch.
 
     Attributes:
-        ids: The ids of every row with its padding.
-        taken: The steps of each.
-        edits: How many of its tokens were replaced after they had been committed.
-        calls: How often the model was called.
+        ids: The ids of every row, with its padding.
+        taken: The steps of every row.
+        edits: The committed tokens of every row that were replaced.
+        calls: The calls of the model.
     """
 
     ids: list[list[int]]
@@ -340,10 +343,9 @@ def decode(
         rows: From `batch_rows`; changed in place.
         config: How to decode.
         settings: How to call the model.
-        steps_per_block: Steps after which all of a block is committed.
+        steps_per_block: Steps after which a block is committed as a whole.
         end_ids: Tokens that end an answer.
-        watch: Called after every step with the rows and where, (rows, width), they were just committed.
-
+        watch: Called after every step with the rows and with the tokens just committed, (rows, width) booleans.
     """
     count, width = rows.ids.shape
     decoded = Decoded([[] for _ in range(count)], [0] * count, [0] * count)
@@ -351,7 +353,7 @@ def decode(
     predict = Predictor.of(model, rows, config, settings)
     done = rows.block == NO_BLOCK
     while True:
-        # The one wait for the device in a step: who is done, and which columns the others work on.
+        # The only wait for the device in a step: which rows are finished, and on which columns the others work.
         in_work = rows.in_work if config.edit_threshold is None else rows.in_work | rows.written
         columns_in_work = (in_work & ~done[:, None]).any(dim=0)
         flags = torch.cat([done, columns_in_work]).tolist()
@@ -381,14 +383,14 @@ def decode(
             watch(rows, committed)
         if config.stop_at_end and end_ids:
             ended = _ended(rows, ends)
-            if config.edit_threshold is not None:  # until a block is left, its end may be replaced
+            if config.edit_threshold is not None:  # until its block is finished, an end token may be replaced
                 ended &= rows.block != block
             rows.block = rows.block.masked_fill(ended, NO_BLOCK)
         done = rows.block == NO_BLOCK
 
 
 def _step(predict: Predictor, rows: Rows, places: Sequence[int], steps_per_block: int) -> torch.Tensor:
-    """Predict, commit and go on; returns where tokens were committed, (rows, width)."""
+    """Predict, commit tokens and advance the rows; returns the tokens committed, (rows, width) booleans."""
     columns = torch.tensor(places, device=rows.ids.device)
     config, positions, working = predict.config, rows.positions[:, columns], rows.working
     logits = predict(rows, places)  # (rows, columns, vocabulary)
@@ -426,6 +428,6 @@ def _step(predict: Predictor, rows: Rows, places: Sequence[int], steps_per_block
 
 
 def _ended(rows: Rows, ends: torch.Tensor) -> torch.Tensor:
-    """Which rows, (rows,), hold an end token with no mask before it."""
+    """Whether each row holds an end token with no mask before it, (rows,)."""
     end = rows.answer & ~rows.open & torch.isin(rows.ids, ends)
     return (end & (rows.open.cumsum(dim=1) == 0)).any(dim=1)

@@ -1,7 +1,4 @@
-"""One step of decoding as tensor functions: which tokens are committed, with noise of a seed, a row, a step and a place.
-
-Knows nothing of models.
-"""
+"""One step of decoding as tensor functions: how tokens are drawn, and which of them are committed. Knows nothing of models."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ from hashlib import blake2b
 
 import torch
 
-# Random numbers that depend on the seed, the row, the step and the place, and on nothing else.
+# Noise: random numbers that depend on the seed, the row, the step and the position, and on nothing else.
 
 _STEP, _POSITION, _TOKEN = -0x61C8864680B583EB, -0x3D4D51C2D82B14B1, 0x165667B19E3779F9  # odd, of well mixed bits
 
@@ -27,7 +24,7 @@ def uniform(seeds: torch.Tensor, steps: torch.Tensor, positions: torch.Tensor, t
     Args:
         seeds: (rows,) from `row_seeds`.
         steps: (rows,) steps that the row has taken.
-        positions: (rows, columns) of the column in the row itself, without padding.
+        positions: (rows, columns) position of each column in its row, padding not counted.
         tokens: Size of the vocabulary.
 
     Returns:
@@ -40,7 +37,7 @@ def uniform(seeds: torch.Tensor, steps: torch.Tensor, positions: torch.Tensor, t
 
 
 def _shift(bits: torch.Tensor, places: int) -> torch.Tensor:
-    """Shift int64 to the right as if it had no sign."""
+    """Shift int64 to the right as an unsigned number."""
     return (bits >> places) & ((1 << (64 - places)) - 1)
 
 
@@ -71,17 +68,17 @@ def choose_tokens(logits: torch.Tensor, temperature: float, uniform: torch.Tenso
 
 
 def select_best(scores: torch.Tensor, budgets: torch.Tensor) -> torch.Tensor:
-    """Where the ``budgets`` (rows,) highest of ``scores`` (rows, columns) stand, as booleans; ties to the left."""
+    """Which of ``scores`` (rows, columns) are the ``budgets`` (rows,) highest of their row, as booleans; ties go left."""
     order = scores.argsort(dim=1, descending=True, stable=True)  # (rows, columns)
     within = torch.arange(scores.shape[1], device=scores.device) < budgets[:, None]
     return torch.zeros_like(within).scatter_(1, order, within)
 
 
 def select_as_published(scores: torch.Tensor, budgets: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
-    """As `select_best`, with ties as ``torch.topk(row, budget)`` breaks them on each row without its padding.
+    """The same as `select_best`, with ties as ``torch.topk(row, budget)`` breaks them on each row without its padding.
 
-    Which of equal scores `torch.topk` takes is a matter of its algorithm and of the length of what it is given. Only
-    rows with a tie at the end of the budget are therefore done one by one.
+    Which of equal scores `torch.topk` takes depends on its algorithm and on the length of its input. Therefore rows with a tie
+    at the end of their budget, and only these, are selected one by one.
 
     Args:
         scores: (rows, columns), -inf where nothing may be committed.

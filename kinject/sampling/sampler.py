@@ -1,4 +1,4 @@
-"""Batched decoding of masked diffusion models: answers after prompts, and tokens anywhere in a row."""
+"""Batched decoding of masked diffusion models: answers after prompts, and tokens anywhere in a row. Knows no tokenizers."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from kinject.sampling.remasking import choose_tokens, row_seeds, select_best, un
 
 @dataclass(frozen=True)
 class Step:
-    """What one step left behind in one row.
+    """One row after one step.
 
     Attributes:
         ids: The answer (of `sample`) or the row (of `infill`) after the step.
-        committed: Places in ``ids`` that this step filled.
+        committed: Positions in ``ids`` that this step filled.
     """
 
     ids: list[int]
@@ -30,14 +30,14 @@ class Step:
 
 @dataclass
 class Sampled:
-    """What was decoded.
+    """Decoded answers or rows, in the order given.
 
     Attributes:
-        ids: One answer or row each, in the order given.
-        nfe: Forward evaluations that each row took part in.
-        calls: How often the model was called, a batch at a time.
-        history: The steps of each row; empty unless asked for.
-        edits: How many tokens that were committed were replaced, of each row.
+        ids: Token ids of each.
+        nfe: Number of forward evaluations of each (NFE).
+        calls: Calls of the model, each for a batch.
+        history: The steps of each; empty unless asked for.
+        edits: The committed tokens of each that were replaced.
     """
 
     ids: list[list[int]]
@@ -60,8 +60,8 @@ def sample(
 ) -> Sampled:
     """Answers after prompts. An answer is the same alone and in any batch.
 
-    A block diffusion model is decoded in its own blocks, whatever ``config.block_length`` says, with the keys and values of
-    what stands before a block in a cache; the end of the prompt opens the first block. `exact` does without the cache.
+    A block diffusion model is decoded in its own blocks instead of ``config.block_length``, with the keys and values of earlier
+    blocks in a cache, unless `exact` is set. The block in which the prompt ends also holds the beginning of the answer.
 
     An answer of a model with tokens that expand and delete masks (DreamOn) begins as ``config.block_length`` masks, and grows
     up to ``config.answer_length`` tokens.
@@ -74,7 +74,7 @@ def sample(
         config: How to decode; default `SamplingConfig.fast()`.
         end_ids: Tokens that end an answer.
         batch_size: Rows of a batch.
-        history: Keep every step.
+        history: Whether to keep every step.
         progress: Called as ``progress(answered, total)`` after every batch.
 
     Returns:
@@ -147,12 +147,12 @@ def infill(
         model: As for `sample`.
         rows: Token ids with masks among them. A row without masks comes back as it is.
         config: How to decode; default: one block, one token a step. Blocks are counted from the beginning of the row,
-            and ``steps`` are those of a block where ``block_length`` is None. Rows do not end early, whatever
-            ``stop_at_end`` says. A block diffusion model has its own blocks, fills them from left to right, and sees nothing of
-            what follows the one in work. A model with tokens that expand and delete masks (DreamOn) may make each row's
-            masks up to ``answer_length`` tokens, or as many as there were if these are more.
+            and ``steps`` are those of a block where ``block_length`` is None. ``stop_at_end`` has no effect. A block diffusion
+            model fills its own blocks from left to right, and attends to nothing after the current one. A model with tokens
+            that expand and delete masks (DreamOn) may turn the masks of a row into up to ``answer_length`` tokens, or as many
+            as there were masks if these are more.
         batch_size: Rows of a batch.
-        history: Keep every step.
+        history: Whether to keep every step.
 
     Returns:
         The rows, filled.
@@ -203,12 +203,12 @@ def infill(
 
 @dataclass
 class _Growing:
-    """A row whose masks may become more or fewer, and what may still be done to it.
+    """A row in which the number of masks may change, and the limits of that.
 
     Attributes:
         ids: Token ids.
-        limit: Most of them.
-        budget: Expansions left.
+        limit: The most token ids.
+        budget: Expansions that are still allowed.
         taken: Steps taken.
     """
 
@@ -219,13 +219,13 @@ class _Growing:
 
     @property
     def full(self) -> bool:
-        """Whether no mask may become two any more."""
+        """Whether no further mask may be expanded."""
         return self.budget == 0 or len(self.ids) >= self.limit
 
     def commit(self, chosen: dict[int, int], settings: DiffusionSettings) -> list[int]:
-        """Write the tokens ``chosen`` by place, and say where they stand now. From right to left, so that places stay valid."""
+        """Write the tokens ``chosen`` by position, and return the positions at which they stand then."""
         written: list[int] = []
-        for place in sorted(chosen, reverse=True):
+        for place in sorted(chosen, reverse=True):  # from right to left, so that the positions still to come stay valid
             token, added = chosen[place], 0
             if token == settings.delete_token_id:
                 del self.ids[place]
@@ -257,28 +257,28 @@ def _grow(
     starts: Sequence[int],
     ends: set[int],
 ) -> None:
-    """Fill the masks of ``rows`` at ``batch``, which expand and vanish where the model says so (DreamOn's public `generate`).
+    """Fill the masks of some ``rows`` by a model that expands and deletes masks (DreamOn's public `generate`).
 
-    Every step fills the most probable mask, and all above ``config.threshold``: with a token, with a second mask beside it, or
-    with nothing. A row takes up to twice as many expansions as its masks may have tokens.
+    Every step changes the mask with the most probable prediction, and all with one above ``config.threshold``: it becomes a
+    token, two masks, or nothing. A row may expand masks twice as often as its masks may become tokens.
 
     Args:
         model, config, settings: As for `sample`.
         rows: Token ids with masks, by number.
-        batch: The numbers of those in work.
-        seeds: Of the noise, by number.
-        sampled: What is decoded goes there: of each row all from its start on, up to its end.
-        starts: Where the answers begin, by number.
+        batch: The numbers of the rows to fill.
+        seeds: Seeds of the noise, by number.
+        sampled: Receives the answers: of each row the ids from its start to its end.
+        starts: Positions at which the answers begin, by number.
         ends: Tokens that end an answer.
 
     Raises:
-        ConfigurationError: a setting that presumes answers of a fixed length.
+        ConfigurationError: a setting that needs answers of a fixed length.
     """
     for name, value in (("exact", config.exact), ("steps", config.steps), ("edit_threshold", config.edit_threshold)):
         if value:
             raise ConfigurationError(
-                f"{name} is {value}, and the answers of this model grow and shrink (expand_token_id, delete_token_id): it "
-                "writes the most probable token a step, and all that it is sure of. Leave it out."
+                f"{name} is {value}, and the answers of this model grow and shrink (expand_token_id, delete_token_id): every "
+                "step writes the most probable token and all that the model is sure of. Leave it out."
             )
     mask, device = settings.mask_token_id, _device(model)
     working: dict[int, _Growing] = {}
@@ -352,10 +352,10 @@ def _check_positions(model: Any, rows: Sequence[Sequence[int]], answer_length: i
 
 
 def _canvases(prompts: Sequence[list[int]], answer_length: int, settings: DiffusionSettings) -> list[list[int]]:
-    """Prompts with the masks of their answers.
+    """Prompts, each followed by the masks of its answer.
 
-    Those of a block diffusion model fill whole blocks, as in training. Behind them stand other tokens up to as many blocks as
-    the other rows have after their prompts' whole blocks; nothing sees them.
+    The masks of a block diffusion model fill whole blocks, as in training. Further tokens follow where other rows have more
+    blocks after the whole blocks of their prompts; nothing attends to these.
     """
     mask, block = settings.mask_token_id, settings.block_length
     if block is None:
@@ -369,7 +369,7 @@ def _canvases(prompts: Sequence[list[int]], answer_length: int, settings: Diffus
 
 
 def _batches(numbers: Sequence[int], rows: Sequence[Sequence[int]], batch_size: int) -> Iterator[list[int]]:
-    """``numbers`` of rows in batches of similar length."""
+    """The ``numbers`` in batches, so that rows of similar length share a batch."""
     if batch_size < 1:
         raise ConfigurationError(f"batch_size is {batch_size}, expected at least 1")
     by_length = sorted(numbers, key=lambda number: len(rows[number]))
@@ -383,7 +383,7 @@ def _nothing_yet(rows: int, history: bool) -> Sampled:
 
 
 def _add(sampled: Sampled, batch: Sequence[int], done: Decoded) -> None:
-    """Count what ``batch`` took."""
+    """Add the steps, calls and edits of a decoded ``batch``."""
     sampled.calls += done.calls
     for row, steps, edits in zip(batch, done.taken, done.edits, strict=True):
         sampled.nfe[row] += steps
@@ -399,14 +399,14 @@ def _until_end(answer: list[int], ends: set[int]) -> list[int]:
 def _recorder(
     sampled: Sampled, batch: Sequence[int], shown: Sequence[tuple[int, int]]
 ) -> Callable[[Rows, torch.Tensor], None]:
-    """Adds every step to the history, of each row the tokens from the first place ``shown`` up to the second."""
+    """A function that adds every step to the history: of each row the tokens of the range ``shown``."""
 
     def record(rows: Rows, committed: torch.Tensor) -> None:
         starts = rows.first.tolist()
         for index, start, ids, new in zip(
             rows.index.tolist(), starts, rows.ids.tolist(), committed.tolist(), strict=True
         ):
-            if rows.together and not any(new):  # it waits for others
+            if rows.together and not any(new):  # the row waits for others
                 continue
             places = slice(start + shown[index][0], start + shown[index][1])
             step = Step(ids[places], [place for place, filled in enumerate(new[places]) if filled])
