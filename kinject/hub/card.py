@@ -1,8 +1,7 @@
-"""The eval card: the ``README.md`` of a trained directory, written from its ``results.json``.
+"""The eval card: the ``README.md`` of a trained directory, written from its ``results.json``. Knows nothing of uploads.
 
-A reader learns what was injected, how it was trained, what it answers before and after, what that cost, and how to load
-it; a program reads the same numbers from the metadata. The card says nothing that ``results.json`` does not. Its text is
-``card.md.jinja`` beside this file.
+It says what was learned, how the model was trained, its scores before and after, the cost, and how to load it; programs read
+the same numbers from its metadata. All of it comes from ``results.json``. Its text is ``card.md.jinja`` beside this file.
 """
 
 from __future__ import annotations
@@ -59,7 +58,7 @@ OBJECTIVES = {
 CARD = "README.md"
 PLOT = "accuracy.png"
 RESULTS = "results.json"
-_FEW = 100  # questions of a direction
+_FEW = 100  # with fewer questions of a direction the card warns that they are few
 _LOOKS = {
     RECITED: "answers that recite a document",
     REFUSED: "answers that say that it does not know",
@@ -78,17 +77,17 @@ def write_card(
 ) -> Path:
     """Write the eval card of a trained directory to its ``README.md``, whole or not at all.
 
-    Where ``results.json`` lies there and has a history of answers, the plot ``accuracy.png`` beside it is drawn, unless it
-    shows just that.
+    If ``results.json`` is in the directory and has a history of answers, the plot ``accuracy.png`` is drawn, too, unless it
+    shows the same scores already.
 
     Args:
-        directory: what was trained: a model or an adapter, and ``results.json``.
+        directory: holds a model or an adapter, and ``results.json``.
         repository: ``user/name`` that it is published under, for the code that loads it.
-        include_documents: also print each question with its answer, and the documents, if the results hold them; so is
-            a card of results that hold documents, which takes a run with ``--publish_documents``.
+        include_documents: whether the card also prints each question with its answer, and the documents if the results hold
+            them; always on for results that hold documents, which takes a run with ``--publish_documents``.
         results: the results, if they are elsewhere, as those of a checkpoint are.
-        compared: results of other runs to show beside this one, such as baselines; after those that the results name
-            themselves under ``baselines``.
+        compared: results of other runs to show beside this one, such as baselines; they follow those that the results
+            themselves hold under ``baselines``.
         tags: further tags for the metadata.
 
     Returns:
@@ -116,11 +115,11 @@ def write_card(
 
 
 def read_card(text: str) -> dict[str, Any]:
-    """What an eval card claims, in the form of ``results.json``: scores with their number of questions and intervals.
+    """The scores that an eval card claims, in the form of ``results.json``, with numbers of questions and intervals.
 
-    ``before``, ``after`` (None while the run goes on), ``history``, ``train``, ``config``, ``retention`` and what names
-    the run are the same numbers as in ``results.json``. Groups, answers, versions and the history's intervals are not
-    in the metadata.
+    ``before``, ``after`` (None while the run goes on), ``history``, ``train``, ``config``, ``retention`` and the names of
+    model, data and objective are those of ``results.json``. Groups, answers, versions and the history's intervals are not in
+    a card's metadata.
 
     Raises:
         DataError: the text is no eval card of kinject, or a number in it does not fit.
@@ -142,7 +141,7 @@ def _results(source: str | os.PathLike[str] | Mapping[str, Any]) -> Mapping[str,
 
 
 def _plot(folder: Path, results: Mapping[str, Any]) -> None:
-    """Draw the history, unless the plot there shows it: a card is written with every checkpoint, a plot takes far longer."""
+    """Draw the history, unless the plot shows it already: cards are written at every checkpoint, and a plot takes far longer."""
     from kinject.evaluation.report import plot_history
 
     drawn = folder / PLOT
@@ -162,7 +161,7 @@ def _plot(folder: Path, results: Mapping[str, Any]) -> None:
 
 
 def _documents(results: Mapping[str, Any], where: str) -> dict[str, list[str]]:
-    """The documents, where they were recorded, and the questions with their answers, under what introduces them."""
+    """The documents, if they were recorded, and the questions with their answers, each list under its heading."""
     texts = [str(text) for text in results.get("document_texts", ())]
     asked = [
         f"{entry['question']}\n  answered: {entry['answer']}\n  expected: {' / '.join(expected_answers(entry))}"
@@ -176,7 +175,7 @@ def _documents(results: Mapping[str, Any], where: str) -> dict[str, list[str]]:
     return {title: each for title, each in (("The documents:", texts), ("The questions:", asked)) if each}
 
 
-# What the template fills in. Text of others reaches the card only through the filters `code`, `block` and `literal`.
+# Values for the template. Foreign text reaches the card only through the filters `code`, `block` and `literal`.
 
 
 @cache
@@ -184,7 +183,7 @@ def _template() -> Template:
     """The text of a card, `card.md.jinja`."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    # Nothing is escaped as HTML: this is Markdown, and the filters make foreign text safe in it.
+    # Nothing is escaped as HTML, since a card is Markdown; the filters make foreign text safe in it.
     environment = Environment(  # nosec B701
         loader=FileSystemLoader(Path(__file__).parent),
         undefined=StrictUndefined,
@@ -198,7 +197,7 @@ def _template() -> Template:
 
 
 def _facts(results: Mapping[str, Any], holding: Holding) -> dict[str, Any]:
-    """What the card says of a run and of what its directory holds."""
+    """The values of the template about a run and the content of its directory."""
     latest, config = latest_scores(results), results["config"]
     measured = latest or results["before"]
     retention = results.get("retention") or {}
@@ -245,7 +244,7 @@ def _facts(results: Mapping[str, Any], holding: Holding) -> dict[str, Any]:
 
 
 def _groups(results: Mapping[str, Any]) -> str | None:
-    """The scores of each kind of question in columns, where there are several kinds."""
+    """The scores of each kind of question in columns; None unless there are several kinds."""
     found = (results["after"] or {}).get("groups") or {}
     if len(found) <= len(DIRECTIONS):
         return None
@@ -259,7 +258,7 @@ def _groups(results: Mapping[str, Any]) -> str | None:
 
 
 def _runs(results: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """This run and ``others``, where there are any, with what makes one another experiment."""
+    """This run and ``others``, each with its differences from this one; empty without others."""
     return [
         {
             "number": number,
@@ -283,7 +282,7 @@ def _differences(results: Mapping[str, Any], other: Mapping[str, Any]) -> list[s
 
 
 def _cost(train: Mapping[str, Any]) -> dict[str, str]:
-    """Steps, tokens, FLOPs, seconds and memory by what they are called."""
+    """Steps, tokens, FLOPs, seconds and memory, each under its name."""
     amounts = (
         ("steps", train["steps"], ","),
         ("tokens", train["tokens"], ","),
@@ -299,18 +298,18 @@ def _score(scores: Mapping[str, Any] | None, direction: str, measure: str) -> st
     if cell is None or not cell["n"]:
         return "-"
     interval = cell.get("ci", {}).get(measure)
-    # A no-break space: in a narrow table the interval goes below the score, in one piece.
+    # With a no-break space a narrow table breaks the line before the interval, not inside it.
     return f"{cell[measure]:.3f}" + (f" [{interval[0]:.3f},\u00a0{interval[1]:.3f}]" if interval else "")
 
 
 def _look(scores: Mapping[str, Any] | None, direction: str, name: str) -> str:
-    """How the answers look, where that was measured."""
+    """The share of reciting or refusing answers, or their length; a dash if it was not measured."""
     cell = (scores or {}).get(direction) or {}
     return "-" if name not in cell or not cell["n"] else figures(cell[name], 1 if name == WORDS else 3)
 
 
 def _block(text: str, language: str = "") -> str:
-    """``text``, whose last line ends where the template goes on, as a block of code."""
+    """``text`` as a block of code that ends with a line break."""
     return fenced(text.removesuffix("\n"), language) + "\n"
 
 

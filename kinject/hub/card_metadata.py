@@ -1,8 +1,9 @@
-"""What an eval card holds besides its text: scores as the Hub's evaluation results, the model's kind, base and license.
+"""The metadata of an eval card: scores as the Hub's evaluation results, the model's kind, base and license. No card text.
 
-What the model scores stands in ``model-index``, where ``huggingface_hub`` reads it as ``EvalResult``. What has no place there
-(the scores before training, how they developed, settings and cost) stands beside it under the key ``kinject``. Of what was
-not asked, nothing stands there: zeros would read as scores. Foreign text is made safe here, for the card's text as well.
+The model's scores go into ``model-index``, which ``huggingface_hub`` reads as ``EvalResult``. What has no place there (scores
+before training, their history, settings and cost) goes under the key ``kinject``. Directions without questions are left out,
+since zeros would read as scores. Foreign text is made safe here, for the card's text as well. The same scores are also written
+for the Hub's benchmarks.
 """
 
 from __future__ import annotations
@@ -31,10 +32,10 @@ if TYPE_CHECKING:
     from kinject.data import KnowledgeSet
 
 
-# Text that may hold anything, made safe for a model card: it stays text, whatever Markdown or HTML it looks like.
+# Foreign text, made safe for a model card: Markdown and HTML in it are shown as text.
 
 _REMOVED = "[removed]"
-# Characters that reorder what a reader sees, and the mark that could make a file's first line another.
+# Characters that change the order in which text is shown, and the byte order mark, which could hide the metadata's first line.
 _UNSEEN = frozenset(
     "\u061c\u200e\u200f\u2028\u2029\ufeff" + "".join(map(chr, (*range(0x202A, 0x202F), *range(0x2066, 0x206A))))
 )
@@ -50,13 +51,13 @@ def code(text: str, longest: int = 200) -> str:
     """``text`` as a code span."""
     line = single_line(text, longest) or " "
     fence = "`" * (_longest_run(line) + 1)
-    # One space on either side is not shown; a backtick at the edge, or a text of spaces, needs it.
+    # A code span that begins or ends with a backtick needs a space there, which is not shown.
     edge = " " if line.startswith("`") or line.endswith("`") else ""
     return f"{fence}{edge}{line}{edge}{fence}"
 
 
 def fenced(text: str, language: str = "") -> str:
-    """``text`` as a block of code, its lines as they are."""
+    """``text`` as a block of code, with its own lines."""
     lines = "\n".join(
         map(_visible, SECRET_VALUE.sub(_REMOVED, text).replace("\r\n", "\n").replace("\r", "\n").split("\n"))
     )
@@ -65,7 +66,7 @@ def fenced(text: str, language: str = "") -> str:
 
 
 def slug(text: str, longest: int = 80) -> str:
-    """``text`` in letters, digits and hyphens of ASCII, and dots between digits: nothing that is markup or an address."""
+    """``text`` in ASCII letters, digits, hyphens, and dots between digits, so that it is neither markup nor an address."""
     hyphenated = re.sub(r"(?!(?<=\d)\.(?=\d))[^A-Za-z0-9]", "-", text)
     return re.sub("-{2,}", "-", hyphenated)[:longest].strip("-.") or "model"
 
@@ -87,20 +88,20 @@ def _visible(line: str) -> str:
     )
 
 
-# What a directory holds: an adapter or a whole model, of which base, autoregressive or diffusion, under which license.
+# The model in a directory: adapter or whole, its base, autoregressive or diffusion, its license.
 
 
 @dataclass(frozen=True)
 class Holding:
-    """What a directory holds.
+    """The model that a directory holds.
 
     Attributes:
         is_adapter: Whether it holds an adapter, not a whole model.
-        is_merged: Whether an adapter was trained and is part of the weights now.
+        is_merged: Whether an adapter was trained and then merged into the weights.
         is_diffusion: Whether it is a masked diffusion model.
         base: The base model as others can name it: a Hub id, or a model that comes with kinject; None for a local one.
-        base_name: What the base is called here.
-        has_chat_template: Whether it is asked in the turns of a chat.
+        base_name: The name of the base in the card.
+        has_chat_template: Whether questions are asked in the turns of a chat.
         license: The card's metadata on the base's license; empty if unknown.
     """
 
@@ -121,13 +122,13 @@ class Holding:
 
     @property
     def tags(self) -> list[str]:
-        """The tags that follow from it."""
+        """The tags of the card that follow from the fields."""
         found = (("peft", self.is_adapter), ("merged-adapter", self.is_merged), ("masked-diffusion", self.is_diffusion))
         return [tag for tag, holds in found if holds]
 
 
 def holding_of(directory: Path, results: Mapping[str, Any]) -> Holding:
-    """What ``directory`` holds, or will hold: before its weights are written, ``results`` say it."""
+    """The model that ``directory`` holds, or will hold according to ``results`` if its weights are not written yet."""
     adapter, config = (_read(directory / file) for file in ("adapter_config.json", "config.json"))
     trained_adapter = bool(results["config"].get("use_peft"))
     is_adapter = bool(adapter) or (trained_adapter and not config)
@@ -150,7 +151,7 @@ def holding_of(directory: Path, results: Mapping[str, Any]) -> Holding:
 
 
 def _base(name: str, results: Mapping[str, Any]) -> str | None:
-    """``name`` as others can load it, or None where it is a directory of the machine that trained."""
+    """``name`` as others can load it, or None for a directory on the machine that trained."""
     if results.get("model_source") == "directory" and name.split("/")[-1] == results["model"].split("/")[-1]:
         return None
     if name == EMBEDDED_MODEL:
@@ -167,13 +168,13 @@ def _read(file: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-# The license of a base model, from its own card: what comes with kinject, the Hub cache, or the Hub itself.
+# The license of a base model: known for the models that come with kinject, else from its card in the cache or on the Hub.
 
 _KNOWN = {EMBEDDED_HUB_ID: "apache-2.0", **dict.fromkeys(NANO_MODELS, "apache-2.0")}
 
 
 def base_license(base: str) -> dict[str, str]:
-    """``license``, and ``license_name`` and ``license_link`` of one that the Hub does not know; empty if unknown."""
+    """``license``, and ``license_name`` and ``license_link`` for a license of its own; empty if unknown."""
     if base in _KNOWN:
         return {"license": _KNOWN[base]}
     return dict(_from_card(base))
@@ -237,7 +238,7 @@ def card_data(results: Mapping[str, Any], holding: Holding, tags: Sequence[str] 
 
 
 def model_name(results: Mapping[str, Any]) -> str:
-    """What the card calls the model: the base's own name and the objective."""
+    """The model's name in the card: the base's own name and the objective."""
     return f"{slug(public_name(results['model']).split('/')[-1])}-{slug(results['objective'])}"
 
 
@@ -247,10 +248,10 @@ def latest_scores(results: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 
 def results_of(data: CardData) -> dict[str, Any]:
-    """What `card_data` was made of, as far as the card says it: no groups, no answers, no intervals of the history.
+    """The results from which `card_data` was made, without groups, answers and the history's intervals.
 
     Raises:
-        DataError: the card is none of kinject's, or something in it does not fit.
+        DataError: the card is not one of kinject's, or a value in it does not fit the schema.
     """
     run = data.get(KEY)
     if not isinstance(run, Mapping):
@@ -336,7 +337,7 @@ def _eval_results(results: Mapping[str, Any]) -> list[EvalResult]:
 
 
 def _with_unasked(scores: Any) -> Any:
-    """``scores`` with the directions that the card leaves out, to be validated like any other."""
+    """``scores`` with empty cells for directions that the card leaves out, so that they can be validated."""
     return {**_NOTHING_ASKED, **scores} if isinstance(scores, Mapping) else scores
 
 
@@ -353,9 +354,9 @@ def _claimed(eval_results: Sequence[EvalResult]) -> dict[str, Any]:
     return {direction: cell or _NOTHING_ASKED[direction] for direction, cell in claimed.items()}
 
 
-# The same scores where the Hub's benchmarks look for them: `.eval_results/*.yaml` in a model, `eval.yaml` in a data set.
-# A model's entry names a data set of the Hub and a task of it; the data set says in `eval.yaml` which tasks it has, and shows a
-# leaderboard once the Hub has admitted it (https://huggingface.co/docs/hub/eval-results).
+# The same scores for the Hub's benchmarks: entries in `.eval_results/*.yaml` of a model, tasks in `eval.yaml` of a data set.
+# An entry names a data set of the Hub and one of its tasks. A data set lists its tasks in `eval.yaml`, and shows a leaderboard
+# once the Hub has admitted it (https://huggingface.co/docs/hub/eval-results).
 
 ENTRIES = ".eval_results/kinject.yaml"
 BENCHMARK = "eval.yaml"
@@ -364,7 +365,7 @@ _COUNT = re.compile(r"\b(\d+) questions\b")
 
 
 def task_id(direction: str, measure: str) -> str:
-    """The task of a benchmark whose scores are those of ``measure`` on the questions of ``direction``."""
+    """The benchmark task for ``measure`` on the questions of ``direction``."""
     return f"{direction}_{'recall' if measure == 'paper' else measure}"
 
 
@@ -376,10 +377,10 @@ TASKS = {task_id(direction, measure): (direction, measure) for direction in DIRE
 
 
 def benchmark_of(results: Mapping[str, Any], named: str | None = None) -> str | None:
-    """The Hub data set that the questions of ``results`` stand in: the one that is ``named``, or that the run learned from.
+    """The Hub data set with the questions of ``results``: ``named``, or else the data set of the run if it is on the Hub.
 
     Raises:
-        ConfigurationError: what is named is no Hub id.
+        ConfigurationError: ``named`` is not a Hub id.
     """
     if named is not None and not is_hub_id(named):
         raise ConfigurationError(
@@ -390,7 +391,7 @@ def benchmark_of(results: Mapping[str, Any], named: str | None = None) -> str | 
 
 
 def entries_of(results: Mapping[str, Any], benchmark: str) -> list[EvalResultEntry]:
-    """What ``results`` claim, as entries of the data set ``benchmark``: one a direction and measure, from 0 to 1."""
+    """The scores of ``results`` as entries for the data set ``benchmark``: one for each direction and measure, 0..1."""
     from huggingface_hub import EvalResultEntry
 
     scores = latest_scores(results)
@@ -426,12 +427,12 @@ def write_entries(directory: Path, results: Mapping[str, Any], benchmark: str) -
 
 
 def read_entries(text: str) -> dict[str, Any]:
-    """The scores in a file of entries, by direction: the measures that it has, and `n` where its notes say it.
+    """The scores in a file of entries, by direction and measure, and `n` if the notes of an entry give it.
 
     Entries of other tasks are left out.
 
     Raises:
-        DataError: the text is no list of entries, or a value is no number from 0 to 1.
+        DataError: the text is not a list of entries, or a value is not a number from 0 to 1.
     """
     import yaml
     from huggingface_hub import parse_eval_result_entries
@@ -457,13 +458,13 @@ def read_entries(text: str) -> dict[str, Any]:
 
 
 def differences(scores: Mapping[str, Any] | None, entries: Mapping[str, Any]) -> list[str]:
-    """Where ``entries``, as `read_entries` returns them, say something else than the ``scores`` of the card."""
+    """The differences between ``entries``, as `read_entries` returns them, and the ``scores`` of the card, as sentences."""
     found = []
     for direction, cell in entries.items():
         for measure in (each for each in MEASURES if each in cell):
-            said = scores[direction].get(measure) if scores is not None and direction in asked(scores) else None
-            if said is None or abs(said - cell[measure]) > 1e-6:
-                claimed = "nothing" if said is None else f"{said:.3f}"
+            score = scores[direction].get(measure) if scores is not None and direction in asked(scores) else None
+            if score is None or abs(score - cell[measure]) > 1e-6:
+                claimed = "nothing" if score is None else f"{score:.3f}"
                 found.append(f"{direction}, {MEASURES[measure].name}: {cell[measure]:.3f}, and the card {claimed}")
     return found
 
@@ -474,8 +475,8 @@ def differences(scores: Mapping[str, Any] | None, entries: Mapping[str, Any]) ->
 def write_benchmark(knowledge: KnowledgeSet, directory: Path) -> list[str]:
     """Write documents and questions as a data set with the `eval.yaml` of a benchmark; returns the names of its files.
 
-    The layout is the published one (`train_no_paraphrase.json`, `test.jsonl`), so that kinject reads the folder as it is;
-    `datasets` reads it by the configurations `documents` and `questions`.
+    The layout is the published one (`train_no_paraphrase.json`, `test.jsonl`), so that kinject reads the folder unchanged.
+    For `datasets` its card names the configurations `documents` and `questions`.
 
     Raises:
         ConfigurationError: the directory holds something already, or cannot be written.
@@ -502,7 +503,7 @@ def write_benchmark(knowledge: KnowledgeSet, directory: Path) -> list[str]:
     ]
     name = public_name(knowledge.name)
     tasks = [{"id": task, "config": "questions", "split": "test"} for task in TASKS]
-    said = {
+    definition = {
         "name": f"kinject: {name}",
         "description": (
             f"What a model knows after it has learned the {len(documents)} documents: {len(questions)} questions, forward (cue "
@@ -522,14 +523,14 @@ def write_benchmark(knowledge: KnowledgeSet, directory: Path) -> list[str]:
     }
     card = (
         f"---\n{yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True)}---\n\n# kinject: {name}\n\n"
-        f"{said['description']}\n\nTeach a model the documents and ask it:\n\n```sh\n"
+        f"{definition['description']}\n\nTeach a model the documents and ask it:\n\n```sh\n"
         "kinject inject DIR --model MODEL --output_dir out   # DIR: this data set, downloaded\n"
         "kinject push out user/model --benchmark user/name   # writes .eval_results for this data set\n```\n"
     )
     files = {
         _DOCUMENTS: json.dumps(documents, ensure_ascii=False, indent=1) + "\n",
         QUESTIONS: "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows),
-        BENCHMARK: yaml.safe_dump(said, sort_keys=False, allow_unicode=True),
+        BENCHMARK: yaml.safe_dump(definition, sort_keys=False, allow_unicode=True),
         "README.md": card,
     }
     for file, text in files.items():

@@ -1,7 +1,7 @@
 """Publishes a trained directory: the adapter or model, its tokenizer, its card, and nothing else, in one commit.
 
-A push that fails costs nothing. The directory is only read, and the error names the one command that resumes; what the
-Hub already holds is not uploaded again.
+A push that fails costs nothing: the directory is only read, the error names the command that resumes, and files that are
+already on the Hub are not uploaded again. Knows nothing of training.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 
-# Says in one line why the Hub did not do what was asked, and what helps.
+# Errors of the Hub, explained in one line with what helps.
 
 _LOG_IN = "Log in with `hf auth login`, or set HF_TOKEN to a token with write access."
 _QUOTA = re.compile(r"quota|storage|\bspace\b|payment|billing", re.IGNORECASE)
@@ -42,12 +42,12 @@ _QUOTA = re.compile(r"quota|storage|\bspace\b|payment|billing", re.IGNORECASE)
 
 @contextmanager
 def explained(repository: str, advice: str = "") -> Iterator[None]:
-    """Turn whatever a request to the Hub about ``repository`` raises into one `HubError` that ends with ``advice``.
+    """Turn any error of a request to the Hub about ``repository`` into one `HubError` that ends with ``advice``.
 
     Raises:
         HubError: the block failed.
     """
-    # huggingface_hub raises all of these: for answers, for connections that break, for uploads and their batches.
+    # huggingface_hub raises all of these: for refusals, for broken connections, and for uploads.
     from huggingface_hub.errors import HTTPError
 
     try:
@@ -60,10 +60,10 @@ def explained(repository: str, advice: str = "") -> Iterator[None]:
 
 
 def reason(error: BaseException, repository: str) -> tuple[str, bool]:
-    """Why ``error`` came, with the fix, and whether it may pass by itself.
+    """The reason for ``error`` with the fix, and whether the same request may succeed later.
 
     Args:
-        error: What huggingface_hub raised; its causes are looked into.
+        error: What huggingface_hub raised; its causes are searched, too.
         repository: `user/name`.
     """
     from huggingface_hub import constants
@@ -99,7 +99,7 @@ _UPLOADING = re.compile(r"Error while uploading '([^']+)'")
 
 
 def _answered(status: int, said: str, repository: str, during: str) -> str:
-    """Why the Hub answered with ``status``."""
+    """The reason for an answer with this HTTP ``status``, with the fix."""
     owner = repository.split("/")[0]
     answer = f"(the Hub says {status}: {said.rstrip('.')})"
     if status in (402, 413, 507) or (status == 403 and _QUOTA.search(said)):
@@ -131,14 +131,14 @@ def _one_line(text: str) -> str:
 
 @dataclass(frozen=True)
 class Push:
-    """What a push did.
+    """The result of a push.
 
     Attributes:
         repository: `user/name`.
         url: Of its page.
-        commit: What it holds now; the name of a revision that never changes.
-        files: Names of what was published, uploaded now or before.
-        notes: What a reader of the repository should know.
+        commit: The commit, which names a revision that never changes.
+        files: Names of the published files, whether uploaded now or before.
+        notes: Remarks for readers of the repository.
     """
 
     repository: str
@@ -169,23 +169,23 @@ def push(
         kinject push outputs/masked user/repo-merged --merge
 
     Published are weights (safetensors), settings, tokenizer, card, `results.json` and the plot; never checkpoints,
-    optimizer states, training arguments or logs, access tokens or local paths. Files of an earlier push that have no
-    successor are removed, so that an adapter never lies beside the whole model it became.
+    optimizer states, training arguments or logs, access tokens or local paths. Files of an earlier push that are not part of
+    this one are removed, so that no adapter is left beside the whole model into which it was merged.
 
     Args:
-        directory: An adapter or a whole model: the `output_dir` of a run, or what `save_pretrained` wrote.
+        directory: Holds an adapter or a whole model: the `output_dir` of a run, or a directory of `save_pretrained`.
         repository: `user/name` on the Hub at HF_ENDPOINT.
-        private: Whether a new repository is private. A public one is refused then.
+        private: Create a private repository; one that is public is refused.
         merge: Publish a whole model: the adapter merged into its base.
         layout: Names of a whole model's weights: `native` is what transformers loads, `llada` what LLaDA's code does.
         base: The base model's Hub id, where the adapter was trained on a local copy of it.
-        include_documents: Let the card and `results.json` hold texts, not only their scores.
-        benchmark: The Hub data set whose tasks the scores in `.eval_results` are of; default: what the run learned from, if
-            that is one. Without either there are none.
+        include_documents: Whether card and `results.json` hold documents and answers, not only scores.
+        benchmark: The Hub data set to whose tasks the scores in `.eval_results` belong; default: the run's own data set, if it
+            is on the Hub. Without either there are no such scores.
         revision: A branch other than `main`; created if need be.
         token: Access token; default: HF_TOKEN, or that of `hf auth login`.
         message: Of the commit.
-        report: Where `results.json` lies, if not in ``directory``.
+        report: The directory of `results.json`, if it is not ``directory``.
 
     Raises:
         ConfigurationError: the directory cannot be published like this.
@@ -201,9 +201,7 @@ def push(
 
     check_repository_name(repository)
     files = model_files(source)
-    require_fitting_options(
-        source, merge=merge, layout=layout, base=base
-    )  # all mistakes that show before torch is loaded
+    require_fitting_options(source, merge=merge, layout=layout, base=base)  # before torch is imported
     require_finite_files(files)
     with explained(repository, advice):
         api = prepare_repository(repository, private=private, revision=revision, token=token)
@@ -226,7 +224,7 @@ def push(
 
 
 def check_repository_name(repository: str) -> None:
-    """Refuse a name that is no Hub id.
+    """Refuse a name that is not a Hub id.
 
     Raises:
         ConfigurationError: ``repository`` is not of the form user/name.
@@ -248,11 +246,11 @@ def prepare_repository(
     """Log in, and create ``repository``, a model or a Space, and its branch ``revision`` where they are missing.
 
     Returns:
-        The client to go on with.
+        The client for further requests.
 
     Raises:
         HubError: there is no token, or ``repository`` is public though ``private`` is asked for.
-        OSError: whatever else huggingface_hub raises.
+        OSError: huggingface_hub's own errors.
     """
     from huggingface_hub import HfApi, constants
     from huggingface_hub.errors import LocalTokenNotFoundError
@@ -276,13 +274,13 @@ def prepare_repository(
 
 
 def _check_base(api: HfApi, directory: Path, base: str | None, advice: str) -> tuple[str, ...]:
-    """Check that others can find the base model of an adapter.
+    """Check that others can load the base model of an adapter.
 
     Returns:
-        Notes for its readers.
+        Remarks for readers of the repository.
 
     Raises:
-        ConfigurationError: they would not.
+        ConfigurationError: the base is neither on the Hub nor a model that comes with kinject.
     """
     from kinject.models.names import OWN_MODELS
 
@@ -301,7 +299,7 @@ def _check_base(api: HfApi, directory: Path, base: str | None, advice: str) -> t
 
 
 def _upload(api: HfApi, repository: str, chosen: dict[str, Path], revision: str | None, message: str) -> str:
-    """One commit with all of ``chosen``; what is there already is left out by the client."""
+    """Commit all of ``chosen`` and return the commit; the client does not upload files again that are there."""
     from huggingface_hub import CommitOperationDelete
 
     there = api.list_repo_files(repository, revision=revision)
@@ -336,15 +334,15 @@ main(["app", "{repository}", "--host", "0.0.0.0", "--port", "7860"])
 def push_space(repository: str, *, private: bool = False, token: str | None = None) -> Push:
     """Publish the page of `kinject app` for the model ``repository`` as a Space of the same name.
 
-    The Space carries kinject itself, and asks for the packages that it needs. That of a private model needs a secret HF_TOKEN.
+    The Space holds a copy of kinject and a list of the packages that it needs. For a private model it needs a secret HF_TOKEN.
 
     Args:
         repository: `user/name` of a model that was pushed.
-        private: Whether a new Space is private. A public one is refused then.
+        private: Create a private Space; one that is public is refused.
         token: Access token; default: HF_TOKEN, or that of `hf auth login`.
 
     Raises:
-        ConfigurationError: ``repository`` is no Hub id.
+        ConfigurationError: ``repository`` is not a Hub id.
         HubError: the Hub refuses, fails or cannot be reached; the model is not touched.
     """
     from huggingface_hub import CommitOperationAdd
@@ -360,7 +358,7 @@ def push_space(repository: str, *, private: bool = False, token: str | None = No
 
 
 def space_files(repository: str) -> dict[str, bytes]:
-    """What the Space of ``repository`` holds, by name."""
+    """The files of the Space of ``repository``, by name."""
     from importlib.metadata import PackageNotFoundError, requires, version
 
     from packaging.requirements import Requirement

@@ -1,7 +1,7 @@
-"""Copies what a repository will hold into a directory of its own; the directory that is pushed is only read.
+"""Copies the files of a push into a staging directory; the directory that is pushed is only read.
 
-Only listed kinds of files are taken, and none that tells a secret or a path of this machine. What is staged is loaded again and
-compared with what was measured. Knows nothing of the network.
+Only listed kinds of files are taken, and none that holds a secret or a path of this machine. The staged model is loaded again
+and its logits are compared with those of the trained one. Knows nothing of the network.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     Probe = list[tuple[list[int], torch.Tensor]]  # prompts, and their logits: (length, vocabulary)
 
 
-# Which files of a trained directory are published, and that none of them tells a secret or a path of this machine.
+# The files of a trained directory that are published, without secrets and paths of this machine.
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -55,7 +55,9 @@ _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
 _CLEANED = (ADAPTER_CONFIG, "tokenizer_config.json", *_MODEL_FILES)
 _SECRET = "'{path}' holds what looks like a Hub access token. Remove it, and revoke the token."
-_PATH = re.compile(r"(file://|~?/|[A-Za-z]:[\\/])[^\s{}<>]*[\\/][^\s{}<>]*")  # all of a value; no template, no </s>
+_PATH = re.compile(
+    r"(file://|~?/|[A-Za-z]:[\\/])[^\s{}<>]*[\\/][^\s{}<>]*"
+)  # a whole value, but no template and no </s>
 
 
 def is_adapter(directory: Path) -> bool:
@@ -87,7 +89,7 @@ def model_files(directory: Path) -> dict[str, Path]:
 
 
 def require_finite_files(files: Mapping[str, Path]) -> None:
-    """Refuse weights that are nan or infinite, as a run that diverged leaves them.
+    """Refuse weights that are nan or infinite, as a run that diverged writes them.
 
     Raises:
         ConfigurationError: names the file and the weight.
@@ -125,7 +127,7 @@ def report_files(directory: Path) -> dict[str, Path]:
 
 
 def replaceable(path: str) -> bool:
-    """Whether a file of a repository is one that the next push may remove, as it belongs to what was there before."""
+    """Whether a file of a repository was part of an earlier push, and may be removed by the next one."""
     return path in {
         ENTRIES,
         *_ADAPTER_FILES,
@@ -138,7 +140,7 @@ def replaceable(path: str) -> bool:
 
 
 def public_content(name: str, path: Path) -> bytes | None:
-    """What is uploaded of a text file: its settings without local paths; None for one that is uploaded as it is.
+    """The cleaned content of a text file: settings without local paths; None for a file that is uploaded unchanged.
 
     Raises:
         ConfigurationError: the file holds an access token.
@@ -172,10 +174,10 @@ def _without_paths(value: Any) -> Any:
     return value
 
 
-# A place for what is about to be published, which no killed push leaves behind for long.
+# The staging directory. Those of pushes that were killed are removed by the next push.
 
 _PREFIX = ".kinject-push-"
-_FRESH = 60.0  # seconds in which a process surely has locked the directory it made
+_FRESH = 60.0  # seconds after which the process that made a staging directory has certainly locked it
 
 
 @contextmanager
@@ -183,9 +185,9 @@ def staging_directory(source: Path, *, roomy: bool) -> Iterator[Path]:
     """An empty directory that is removed afterwards, together with those of pushes that were killed.
 
     Args:
-        source: What is published.
-        roomy: Make it beside ``source``, where there is room for a model, not in the system's small place for temporary
-            files.
+        source: The directory that is published.
+        roomy: Create it beside ``source``, where there is room for a model, not in the system's directory for temporary files,
+            which may be small.
     """
     parent, system = source.absolute().parent, Path(tempfile.gettempdir())
     for place in (parent, system):
@@ -201,7 +203,7 @@ def staging_directory(source: Path, *, roomy: bool) -> Iterator[Path]:
 
 
 def _remove_abandoned(place: Path) -> None:
-    """Remove this user's staging directories in ``place`` that no process holds."""
+    """Remove this user's staging directories in ``place`` that no process has locked."""
     for path in place.glob(f"{_PREFIX}*"):
         try:
             found = path.lstat()
@@ -221,7 +223,7 @@ def _lock(descriptor: int) -> bool:
     """Lock a directory until its descriptor is closed or the process ends, also when it is killed.
 
     Returns:
-        Whether it is held: not if another process holds it, or the file system knows no locks.
+        Whether it is locked now; not if another process has locked it, or the file system has no locks.
     """
     import fcntl
 
@@ -236,8 +238,9 @@ _LINKED = ".safetensors"
 _UNWRITTEN = "[More Information Needed]"
 _PROBES = ("What is the capital of France?", "Tell me a fact.")
 _PROBED_QUESTIONS, _PROBED_TOKENS = 3, 24
-_CHEAP_BYTES = 2 * 2**30  # of weights that are loaded only to be compared
-_ROUNDING = 1e-3  # relative, at least; and so many units in the last place of a narrower type:
+_CHEAP_BYTES = 2 * 2**30  # the most bytes of weights that are loaded only to be compared
+# The relative difference of logits that rounding explains: this, or so many units in the last place of a narrower type.
+_ROUNDING = 1e-3
 _UNITS = 12
 
 
@@ -253,28 +256,28 @@ def stage(
     benchmark: str | None = None,
     report: Path | None = None,
 ) -> dict[str, Path]:
-    """Put what is published of ``directory`` into ``staged``, with its card; weights that stay as they are stay there.
+    """Put the files of ``directory`` to be published into ``staged``, with the card; unchanged weights are not copied.
+
+    A model that was merged or written in another layout is loaded again, and has to have the logits of the original. The same
+    is checked for any small model with results, as others would load it.
 
     Args:
         directory: Holds the adapter or the whole model.
-        staged: Empty, and writable.
-        repository: Where it is going to be published.
+        staged: An empty, writable directory.
+        repository: The name that it will be published under.
         merge: Publish a whole model made of the adapter and its base.
         layout: Key layout of a whole model.
-        base: The base model's Hub id, where the adapter names another.
-        include_documents: Publish questions and answers too, as runs with `--publish_documents` ask for.
-        benchmark: The Hub data set that the questions stand in, if the run did not learn from one.
-        report: Where `results.json` lies, if not in ``directory``.
+        base: The base model's Hub id, if the adapter names another base.
+        include_documents: Whether questions and answers are published, too, as by runs with `--publish_documents`.
+        benchmark: The Hub data set with the questions, if it is not the run's own.
+        report: The directory of `results.json`, if it is not ``directory``.
 
     Returns:
         The files by their names in the repository.
 
-    What was made anew is loaded again, and has to have the logits of what it was made of; so has any small model with
-    results, as others would load it.
-
     Raises:
-        ConfigurationError: the directory lacks something, what is asked does not fit what it holds, or what would be
-            published has other logits than what was measured.
+        ConfigurationError: the directory lacks a file, the options do not fit its model, or the model as published would have
+            other logits than the one that was measured.
     """
     files = model_files(directory)
     require_fitting_options(directory, merge=merge, layout=layout, base=base)
@@ -287,10 +290,12 @@ def stage(
     if "results.json" not in files:
         files.pop("accuracy.png", None)
         if "README.md" in files and _UNWRITTEN in files["README.md"].read_text(encoding="utf-8"):
-            del files["README.md"]  # the form that peft leaves to be filled in; it may name a local base
+            del files["README.md"]  # the empty form that peft writes, which may name a local base
     chosen = {}
     for name, path in files.items():
-        content = None if name == "results.json" else public_content(name, path)  # the texts in it may not be published
+        content = (
+            None if name == "results.json" else public_content(name, path)
+        )  # results.json is cleaned further below
         target = staged / name
         chosen[name] = path if path.suffix == _LINKED else target
         if path == target and content is None or path.suffix == _LINKED:
@@ -339,7 +344,7 @@ def adapter_base(directory: Path) -> str:
 
 
 def require_fitting_options(directory: Path, *, merge: bool, layout: str, base: str | None) -> None:
-    """Refuse options of a push that say nothing about what ``directory`` holds, an adapter or a whole model.
+    """Refuse options of a push that do not apply to the model in ``directory``, an adapter or a whole model.
 
     Raises:
         ConfigurationError: names the option, and what it is for.
@@ -360,12 +365,12 @@ def _layout_of(directory: Path) -> Layout:
     fields = json.loads((directory / "config.json").read_text(encoding="utf-8"))
     own: dict[str, Layout] = {"llada": "llada", "sdar": "sdar", "sdar_moe": "sdar", "llada2_moe": "llada2"}
     if fields.get("model_type") == "llada" and "hidden_size" in fields and not fields.get("num_experts"):
-        return "native"  # a Llama under LLaDA's name, its weights under Llama's
+        return "native"  # LLaDA's model_type, but Llama's names of weights
     return own.get(fields.get("model_type"), "native")
 
 
 def _pinned_templates(directory: Path, staged: Path, report: Path) -> dict[str, Path]:
-    """The chat templates that ask in the frame of the run, where they are not those that lie in ``directory`` already."""
+    """The chat templates that ask in the frame of the run; empty if ``directory`` has the same ones."""
     from transformers import AutoTokenizer
 
     from kinject.evaluation.results import read_results
@@ -387,7 +392,7 @@ def _pinned_templates(directory: Path, staged: Path, report: Path) -> dict[str, 
 
 
 def _write_whole(directory: Path, staged: Path, questions: Sequence[str], *, merge: bool, layout: Layout) -> Probe:
-    """Load what ``directory`` holds, merge it if asked, and save it in ``layout``; its logits before that."""
+    """Load the model in ``directory``, merge it if asked, save it in ``layout``, and return its logits from before that."""
     from kinject.models import merge_adapter, save_model
 
     loaded = _load(directory)
@@ -404,7 +409,7 @@ def _load(directory: Path) -> LoadedModel:
 
 
 def _questions(report: Path) -> Sequence[str]:
-    """A few questions that were asked, or of any kind."""
+    """A few questions that the run asked; general ones if it asked none."""
     from kinject.evaluation.results import read_results
 
     if not (report / "results.json").is_file():
@@ -414,7 +419,7 @@ def _questions(report: Path) -> Sequence[str]:
 
 
 def _is_cheap(directory: Path) -> bool:
-    """Whether loading the model in ``directory`` takes no time to speak of, and nothing from the network."""
+    """Whether the model in ``directory`` loads quickly and without the network."""
     from transformers.integrations import is_deepspeed_zero3_enabled
 
     from kinject.models.adapters import model_file
@@ -436,7 +441,7 @@ def _is_cheap(directory: Path) -> bool:
 
 
 def _probe(loaded: LoadedModel, questions: Sequence[str]) -> Probe:
-    """The logits of a model at every token of a few prompts, and of tokens from all over its vocabulary."""
+    """The logits of a model at every token of a few prompts, and of one prompt with tokens from its whole vocabulary."""
     import torch
 
     from kinject.evaluation.asking import evaluating
@@ -447,7 +452,7 @@ def _probe(loaded: LoadedModel, questions: Sequence[str]) -> Probe:
     try:
         template = QuestionTemplate(loaded.tokenizer)
         prompts = [template.encode(question) for question in questions]
-    except ConfigurationError:  # a model that cannot be asked in turns
+    except ConfigurationError:  # the model has no chat template
         prompts = [list(loaded.tokenizer(question)["input_ids"]) for question in questions]
     size = text_config(model).vocab_size
     prompts.append(list(range(0, size, max(1, size // _PROBED_TOKENS))))
@@ -471,25 +476,25 @@ def _require_same(
     for (prompt, expected), (other, found) in zip(measured, _probe(published, questions), strict=True):
         if prompt != other or expected.shape != found.shape:
             raise ConfigurationError(
-                f"what would be published of '{directory}' asks with other tokens than were measured, so that its scores would "
-                "not be those of its card. Nothing was published. Save the tokenizer of the run there again."
+                f"the tokenizer of '{directory}' encodes questions otherwise than in the run, so that the model as published "
+                "would not have the scores of its card. Nothing was published. Save the tokenizer of the run there again."
             )
         spread = (expected - expected.mean(-1, keepdim=True)).norm()
         apart.append(float((found - expected).norm() / spread.clamp(min=torch.finfo(torch.float32).tiny)))
-    if not all(difference <= allowed for difference in apart):  # nan neither
+    if not all(difference <= allowed for difference in apart):  # also refuses nan
         advice = (
             f"The adapter was trained on another base than '{base}': name that one with --base."
             if base is not None
             else "Publish it without --merge and --layout, and report this, please."
         )
         raise ConfigurationError(
-            f"what would be published of '{directory}' answers otherwise than what was measured: its logits differ by "
+            f"the model of '{directory}' as it would be published differs from the one that was measured: its logits differ by "
             f"{max(apart):.1%}, and rounding explains {allowed:.1%}. Nothing was published. {advice}"
         )
 
 
 def _edit(path: Path, *, indent: int = 2, **changes: Any) -> None:
-    """Change fields of a JSON file; None takes one out."""
+    """Change fields of a JSON file; a field with the value None is removed."""
     fields = {**json.loads(path.read_text(encoding="utf-8")), **changes}
     kept = {name: value for name, value in fields.items() if name not in changes or value is not None}
     path.write_text(json.dumps(kept, indent=indent, ensure_ascii=False) + "\n", encoding="utf-8")

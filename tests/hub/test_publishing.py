@@ -203,7 +203,7 @@ def test_a_merged_model_that_answers_otherwise_is_refused(
         return merged
 
     monkeypatch.setattr("kinject.models.merge_adapter", wrongly)
-    with pytest.raises(ConfigurationError, match="answers otherwise than what was measured: its logits differ by "):
+    with pytest.raises(ConfigurationError, match="differs from the one that was measured: its logits differ by "):
         push(directory, "ada/merged", merge=True)
     assert online.hub.files("ada/merged") == {}
 
