@@ -1,5 +1,6 @@
-"""The paper's tables and figures from recipes: a declarative grid of runs, what it found, and how that compares.
+"""The paper's tables and figures from recipes: a grid of runs, their results, and the comparison with the paper.
 
-One direction: `specification` reads YAML, `grid` makes runs of it, `runner` runs what is missing, `findings` reads what
-the runs left, and `tables`, `figures` and `claims` show it. `command` wires them together for `kinject reproduce`.
+Each module uses those before it: `specification` reads YAML, `grid` makes the runs, `runner` starts those that are missing,
+`findings` reads their results and checks the claims, and `rendering` shows tables and figures. `command` joins them for
+`kinject reproduce`.
 """

@@ -1,4 +1,7 @@
-"""`kinject reproduce` and `recipes/reproduce.py`: plan a table's runs, run what is missing, render, and check the claims."""
+"""`kinject reproduce` and `recipes/reproduce.py`: plan a table's runs, start those missing, render, and check the claims.
+
+Knows nothing of how runs are trained.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +21,11 @@ if TYPE_CHECKING:
     from kinject.reproduction.specification import Recipes, Scale, Table
 
 DESCRIPTION = (
-    "Reproduce a table of the paper with its figures: run what is missing, take up what was killed, render it beside the "
-    "published figures, and check the paper's claims. Finished runs are not repeated."
+    "Reproduce a table of the paper with its figures: start the missing runs, resume those that were killed, render the "
+    "results beside the published figures, and check the paper's claims. Finished runs are not repeated."
 )
 
-REFERENCE = "masked"  # whose floating-point operations the others get under --matched_compute
+REFERENCE = "masked"  # the method whose floating-point operations the others get under --matched_compute
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -73,7 +76,7 @@ def run(arguments: argparse.Namespace) -> None:
     """
     from dataclasses import replace
 
-    os.environ.setdefault("TQDM_DISABLE", "1")  # there is one progress bar, ours
+    os.environ.setdefault("TQDM_DISABLE", "1")  # the libraries' progress bars, since this command has its own
     from kinject.reproduction.specification import read_recipes, table_names
 
     recipes = read_recipes(find_recipes(arguments.recipes), arguments.scale)
@@ -93,7 +96,7 @@ def run(arguments: argparse.Namespace) -> None:
         print_plan(distinct, costs, recipes.scale, launch)
         return
     require_data(distinct)
-    distinct.sort(key=lambda each: -costs[each.key].flops)  # the longest first, so that none is left alone at the end
+    distinct.sort(key=lambda each: -costs[each.key].flops)  # the longest first, so that no core is idle at the end
     suffix = "-matched" * arguments.matched_compute + f"-rehearsal-{arguments.rehearsal:g}" * (arguments.rehearsal > 0)
     failures = run_with_progress(distinct, costs, launch, arguments.keep_stale)
     for name, table in tables.items():
@@ -104,7 +107,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _only(scale: Scale, models: Sequence[str]) -> Scale:
-    """``scale`` with ``models`` alone."""
+    """``scale`` with only these ``models``."""
     from dataclasses import replace
 
     for name in models:
@@ -135,7 +138,7 @@ def plan_runs(recipes: Recipes, table: Table, arguments: argparse.Namespace) -> 
 
 
 def processes(scale: Scale) -> int:
-    """How many processes share a step."""
+    """The number of processes that share a step."""
     return int(scale.device.get("processes", 1)) if scale.launch == "accelerate" else 1
 
 
@@ -176,7 +179,7 @@ def require_data(runs: Sequence[Run]) -> None:
     """Refuse to start while documents are missing.
 
     Raises:
-        ConfigurationError: names the first that is not there.
+        ConfigurationError: names the first documents that are missing.
     """
     for each in runs:
         documents = str(each.options["documents"])
@@ -292,7 +295,7 @@ def render(recipes: Recipes, name: str, table: Table, runs: Sequence[Run], launc
 
 
 def _figures_only(results: Mapping[str, Any]) -> dict[str, Any]:
-    """What may be committed of ``results``: no documents, questions or answers."""
+    """The part of ``results`` that may be committed: no documents, questions or answers."""
     from kinject.evaluation.results import summary
 
     kept = summary(results)
@@ -302,7 +305,7 @@ def _figures_only(results: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _notes(recipes: Recipes, table: Table, runs: Sequence[Run], finished: int) -> list[str]:
-    """What the table does not show."""
+    """Notes below the table: scale, seeds, weights, and the source of published figures."""
     scale = recipes.scale
     weights = (
         "last weights"
@@ -328,7 +331,7 @@ def _notes(recipes: Recipes, table: Table, runs: Sequence[Run], finished: int) -
 def _costs(runs: Sequence[Run], scale: Scale, launch: Launch) -> dict[str, Cost]:
     from kinject.reproduction.grid import estimate
 
-    logging.disable(logging.WARNING)  # what loading warns of is the runs' to say
+    logging.disable(logging.WARNING)  # the runs themselves will warn about their models and documents
     try:
         return {each.key: estimate(each, scale, processes(scale)) for each in runs}
     finally:

@@ -1,4 +1,4 @@
-"""What the runs of a grid found, over seeds, and whether the paper's claims hold. Draws nothing."""
+"""The results of a grid's runs over seeds, and whether the paper's claims hold. Draws nothing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kinject.evaluation.results import SHOWN
 from kinject.reproduction.grid import Run
 from kinject.reproduction.specification import Check, Claim, Panel
 
-# The little statistics that tables need: mean, deviation and interval over seeds, and the fit of a learning curve.
+# Statistics for tables: mean, deviation and interval over seeds, and the fit of a learning curve.
 
 
 @dataclass(frozen=True)
@@ -40,12 +40,12 @@ class Spread:
 def spread(
     values: Sequence[float], interval: Sequence[float] | None = None, bounds: tuple[float, float] = (0.0, 1.0)
 ) -> Spread:
-    """Mean, deviation and Student's 95 % interval of ``values``, one a seed.
+    """Mean, deviation and Student's 95 % interval of ``values``, one for each seed.
 
     Args:
         values: At least one.
-        interval: What stands in with a single seed, such as the bootstrap interval over its questions.
-        bounds: The interval is cut there.
+        interval: The interval for a single seed, such as the bootstrap interval over its questions.
+        bounds: The interval is clipped to these.
     """
     mean, n = statistics.fmean(values), len(values)
     if n == 1:
@@ -57,14 +57,14 @@ def spread(
 
 
 def mean_and_deviation(values: Sequence[float]) -> str:
-    """``values``, one a seed, as a cell of a table: their mean, with the deviation where there are several."""
+    """``values``, one for each seed, as a cell of a table: their mean, with the deviation if there are several."""
     found = spread(values)
     return f"{found.mean:.2f}" + (f" ± {found.deviation:.2f}" if found.n > 1 else "")
 
 
 def student_95(freedom: int) -> float:
     """The two-sided 95 % quantile of Student's t with ``freedom`` degrees of freedom (1 or more)."""
-    from scipy.stats import t  # here, as it takes a second to import
+    from scipy.stats import t  # imported here, since that takes a second
 
     return float(t.ppf(0.975, freedom))
 
@@ -107,7 +107,7 @@ def fit_learning_curve(steps: Sequence[float], values: Sequence[float]) -> Learn
 def _with_rate(rate: float, steps: Sequence[float], values: Sequence[float]) -> LearningCurve:
     shape = [1.0 - math.exp(-rate * step) for step in steps]
     norm = sum(each * each for each in shape)
-    # An accuracy cannot pass 1; without the cut a curve that still rises is fitted by any straight line.
+    # An accuracy cannot exceed 1; without this bound a curve that still rises is fitted by any straight line.
     limit = min(1.0, max(0.0, sum(a * b for a, b in zip(shape, values, strict=True)) / norm)) if norm else 0.0
     squares = [(limit * a - b) ** 2 for a, b in zip(shape, values, strict=True)]
     return LearningCurve(limit, rate, math.sqrt(sum(squares) / len(squares)))
@@ -172,7 +172,7 @@ class Findings:
         }
 
     def answered(self, model: str, method: str, dataset: str) -> dict[int, tuple[float, float]]:
-        """Of general questions the share that each seed answered before training, and after it."""
+        """The shares of general questions answered before and after training, by seed."""
         return {
             seed: (found["retention"]["before"]["answered"], found["retention"]["after"]["answered"])
             for seed, found in self._by_seed(model, method, dataset).items()
@@ -180,7 +180,7 @@ class Findings:
         }
 
     def retained(self, models: Sequence[str], method: str, dataset: str) -> tuple[Spread, Spread] | None:
-        """The same over the seeds of all of ``models``; `None` where it was not measured."""
+        """The same shares over the seeds of all ``models``; None if they were not measured."""
         measured = [pair for model in models for pair in self.answered(model, method, dataset).values()]
         if not measured:
             return None
@@ -207,7 +207,7 @@ class Findings:
         return self._by_cell.get((model, method, dataset), {})
 
     def _scores(self, model: str, method: str, dataset: str) -> Mapping[int, Mapping[str, Any]]:
-        """The scores of each seed that are reported."""
+        """The reported scores, by seed."""
         if method == BEFORE:
             return self._before.get((model, dataset), {})
         found = self._by_seed(model, method, dataset)
@@ -269,7 +269,8 @@ def check_claims(
         claims: What to check.
         findings: What runs gave.
         panels: The datasets, as parts of a table.
-        planned: The datasets and methods of the grid; what a claim needs beyond them it is not checked for. Default: all.
+        planned: Dataset and method of the grid's runs; a claim is not checked on datasets for which one of its methods is not
+            planned. Default: all are.
     """
     datasets = list(dict.fromkeys(panel.dataset for panel in panels))
     verdicts = []
@@ -296,7 +297,7 @@ def _check(check: Check, model: str, panel: Panel, findings: Findings) -> tuple[
     at_least = check.at_least is not None
     bound = check.at_least if at_least else check.at_most
     relation = ">=" if at_least else "<="
-    digits = ".3f" if check.direction == "forgotten" else ".2f"  # where a point is much
+    digits = ".3f" if check.direction == "forgotten" else ".2f"  # differences in forgetting are small
     text = f"{check.direction} of {check.method}"
     if isinstance(bound, str):
         others = _by_seed(findings, model, bound, panel, check.direction)
@@ -315,7 +316,7 @@ def _check(check: Check, model: str, panel: Panel, findings: Findings) -> tuple[
 
 
 def _paired(measured: Mapping[int, float], others: Mapping[int, float]) -> str:
-    """How much the first have more, seed by seed, with its interval, which tells a comparison from chance."""
+    """The mean difference of the same seeds with its interval, which shows whether it may be due to chance."""
     differences = [score - others[seed] for seed, score in measured.items() if seed in others]
     if len(differences) < 2:
         return ""

@@ -1,4 +1,4 @@
-"""The runs of a table: their settings, what decides their results, and what they will cost. Reads no results."""
+"""The runs of a table: their settings, a fingerprint of all that decides their results, and their cost. Reads no results."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from kinject.prompts.templates import DocumentTemplate, Frame
 
 
-# What, besides its settings, decides the results of a run: kinject's code, and local documents, questions and models.
+# Fingerprints: besides its settings, kinject's code and local documents, questions and models decide the results of a run.
 
 PACKAGE = Path(__file__).parent.parent
-# What shows, publishes or orders results, and never makes one.
+# Code that shows, publishes or orders results, but makes none.
 _SHAPES_NO_RESULT = (
     "reproduction",
     "hub",
@@ -45,7 +45,7 @@ _COMPILED = (".pyc", ".pyo")
 
 @cache
 def code_fingerprint(package: Path = PACKAGE) -> str:
-    """A hash of the code, and of the shipped models' files, that decide results."""
+    """A hash of the code, and of the files of shipped models, that decide results, in 10 hexadecimal digits."""
     digest = hashlib.sha256()
     for path in sorted(package.rglob("*")):
         relative = path.relative_to(package).as_posix()
@@ -71,12 +71,12 @@ def bare_code(source: str) -> str:
 
 @cache
 def data_fingerprint(documents: str, *others: str) -> str:
-    """A hash of the local files behind ``documents``; empty for fictional worlds, Hub data sets and what is not there.
+    """A hash of the local files behind ``documents``; empty for fictional worlds, Hub data sets and missing files.
 
     Args:
         documents: As `--documents` takes them.
-        others: Further files and folders that a run reads, such as its questions or its model; names of no such thing
-            are passed over.
+        others: Further files and folders that a run reads, such as its questions or its model; names without a file are
+            ignored.
     """
     path = Path(documents).expanduser()
     files = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
@@ -88,14 +88,14 @@ def data_fingerprint(documents: str, *others: str) -> str:
     return files_fingerprint(files) if files else ""
 
 
-# What a run will cost before it runs: tokens, floating-point operations and hours.
+# Estimates of a run's cost: tokens, floating-point operations and hours.
 
-_REHEARSED = 40.0  # tokens of a general prompt with its answer, where there is no tokenizer to ask
-_PROMPTS = 256  # of them are counted
-_INFILLED = 0.45  # of a document, on average, is not part of an infilling sample's answer
-_FRAME = 20.0  # tokens around a document, where there is no tokenizer to ask
+_REHEARSED = 40.0  # tokens of a general prompt with its answer, where no tokenizer is there to count them
+_PROMPTS = 256  # general prompts whose tokens are counted
+_INFILLED = 0.45  # mean share of a document that is not part of an infilling sample's answer
+_FRAME = 20.0  # tokens around a document, where no tokenizer is there to count them
 _TOKENS_A_WORD = 1.4
-_TOKENS_ASKED = 40.0  # of a question of practice with its answer
+_TOKENS_ASKED = 40.0  # tokens of a question of practice with its answer
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ class Cost:
 
 
 def estimate(run: Run, scale: Scale, processes: int = 1) -> Cost:
-    """The expected cost of ``run``, on as many ``processes`` as share a step."""
+    """The expected cost of ``run`` at ``scale``, where so many ``processes`` share a step."""
     model, dataset = scale.models[run.model], scale.datasets[run.dataset]
     samples, tokens_a_sample, counted = _samples(run, dataset)
     stated, asked = practiced(samples, *(float(run.options.get(name, 0.0)) for name in ("practice", "abstain")))
@@ -143,11 +143,12 @@ def estimate(run: Run, scale: Scale, processes: int = 1) -> Cost:
 
 
 def matched(runs: Sequence[Run], references: Sequence[Run], scale: Scale, processes: int = 1) -> list[Run]:
-    """``runs`` with as many steps as cost what the reference on the same dataset does, in floating-point operations.
+    """``runs`` with the number of steps at which they take as many floating-point operations as the reference.
 
     Args:
         runs: The runs to change.
-        references: One run a dataset and autoregressive model. A diffusion model is matched with the first of them.
+        references: One run for each dataset and autoregressive model. A diffusion model, which has no reference of its own,
+            takes the first one of its dataset.
         scale, processes: As for `estimate`.
     """
     budgets: dict[tuple[str, str], float] = {}
@@ -168,7 +169,7 @@ def _samples(run: Run, dataset: Dataset) -> tuple[int, float, bool]:
     texts = _run_texts(run)
     copies = 2.0 if run.recipe == "masked" else 1.0
     infilled = float(run.options.get("infill_share", 0.0))
-    copies -= _INFILLED * infilled  # the answer is the gap alone
+    copies -= _INFILLED * infilled  # the answer of such a sample is only the gap
     reversals = 2 if run.options.get("objective") == "reverse" else 1
     tokenizer = _tokenizer(str(run.options["model_name_or_path"])) if texts else None
     if not texts:
@@ -184,7 +185,7 @@ def _samples(run: Run, dataset: Dataset) -> tuple[int, float, bool]:
 
 
 def _rehearsed_tokens(run: Run) -> float:
-    """Mean tokens of a general prompt with its answer, which is taken to be as long as a document."""
+    """Mean tokens of a general prompt with its answer, which is assumed to be as long as a document."""
     texts = _run_texts(run)
     tokenizer = _tokenizer(str(run.options["model_name_or_path"])) if texts else None
     if tokenizer is None:
@@ -207,7 +208,7 @@ def _around(frames: Sequence[Frame]) -> float:
 
 
 def _run_texts(run: Run) -> tuple[str, ...]:
-    """The documents of ``run``, or nothing where they are not at hand."""
+    """The documents of ``run``; empty if they are not on this machine."""
     return _texts(
         str(run.options["documents"]),
         str(run.options["paraphrases"]),
@@ -228,7 +229,7 @@ def _wordings(recipe: str, options: Mapping[str, Any]) -> Any:
 
 @cache
 def _texts(documents: str, paraphrases: str, facts: Any, size: int | None, seed: int) -> tuple[str, ...]:
-    """The documents, or nothing where they are not at hand."""
+    """The documents; empty if they are not on this machine."""
     from kinject.data import load_knowledge
 
     fictional = documents.startswith("fictional:")
@@ -237,14 +238,14 @@ def _texts(documents: str, paraphrases: str, facts: Any, size: int | None, seed:
     where = documents if fictional else str(Path(documents).expanduser())
     try:
         knowledge = load_knowledge(where, paraphrases=paraphrases, facts=facts, size=size, seed=seed)
-    except DataError:  # a part of the published data, without these wordings; the run itself will say so
+    except DataError:  # only a part of the published data is there, without these wordings; the run itself says so
         return ()
     return tuple(document.text for document in knowledge.documents)
 
 
 @cache
 def _tokenizer(name: str) -> PreTrainedTokenizerBase | None:
-    """The tokenizer of a model that lies here; `None` for one that would have to be fetched."""
+    """The tokenizer of a model on this machine; None for a model that would have to be downloaded."""
     from kinject.models.loading import tokenizer_and_vocabulary
     from kinject.models.names import OWN_MODELS
 
@@ -257,7 +258,7 @@ def _tokenizer(name: str) -> PreTrainedTokenizerBase | None:
     return None if found is None else found[0]
 
 
-# Settings that change where a run lies or what it shows, not what it gives.
+# Settings that change where a run writes or what it shows, but not its results.
 _NO_RESULT = ("output_dir", "report_to", "logging_steps", "disable_tqdm", "save_total_limit")
 _FILES = ("questions", "wordings", "model_name_or_path")  # settings besides the documents that may name local files
 
@@ -267,10 +268,10 @@ class Run:
     """One training run.
 
     Attributes:
-        model, dataset, method, seed: Where it stands in the grid.
+        model, dataset, method, seed: Its place in the grid.
         recipe: `ar`, `masked` or `diffusion`.
         options: All settings, those of the recipe's YAML file included.
-        data: Fingerprint of local documents, questions, wordings and models, which may change under their name.
+        data: Fingerprint of local documents, questions, wordings and models, whose content may change under the same name.
     """
 
     model: str
@@ -283,9 +284,11 @@ class Run:
 
     @property
     def key(self) -> str:
-        """What identifies the run: a hash of its settings and documents."""
+        """A hash of the settings and documents that identifies the run, in 10 hexadecimal digits."""
         deciding = {name: value for name, value in self.options.items() if name not in _NO_RESULT}
-        if data_fingerprint(str(self.options["documents"])):  # known by their content, wherever they lie
+        if data_fingerprint(
+            str(self.options["documents"])
+        ):  # `data` has their content, so their folder does not matter
             deciding["documents"] = Path(str(self.options["documents"])).name
         text = json.dumps([self.recipe, deciding, self.data], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:10]
@@ -298,7 +301,7 @@ class Run:
 
     @property
     def label(self) -> str:
-        """As progress and plans show it."""
+        """The run's name in plans and progress."""
         return f"{self.model} {self.dataset} {self.method} seed {self.seed}"
 
     @property
@@ -316,10 +319,10 @@ def table_runs(recipes: Recipes, table: Table, overrides: Mapping[str, Any], dat
     """The runs that ``table`` and its claims need at the scale of ``recipes``, in the order of its rows.
 
     Args:
-        recipes: What `recipes/` says.
+        recipes: The content of `recipes/`.
         table: The table.
-        overrides: Settings that win over all others.
-        data_dir: Stands in for `{data_dir}`.
+        overrides: Settings that replace all others.
+        data_dir: Replaces `{data_dir}` in settings.
 
     Raises:
         ConfigurationError: no run is left, or the YAML file of a model and recipe is missing.
@@ -367,7 +370,7 @@ def _resolved(
     overrides: Mapping[str, Any],
     data_dir: Path,
 ) -> dict[str, Any]:
-    """All settings of a run but its seed; later ones win."""
+    """All settings of a run except its seed; those of later sources replace those of earlier ones."""
     options = {
         **base,
         **scale_options,
@@ -380,7 +383,7 @@ def _resolved(
     documents = str(options.get("documents", "")).replace("{data_dir}", str(data_dir))
     options["documents"] = documents
     if int(options.get("max_steps", -1)) <= 0:
-        # As many times fewer epochs show as many samples.
+        # With several wordings an epoch is as many times longer; fewer epochs keep the number of samples.
         options["num_train_epochs"] = float(options["num_train_epochs"]) / dataset.wordings[method.paraphrases]
     return options if method.steps == 1 else _scaled(options, method.steps)
 

@@ -1,4 +1,4 @@
-"""Shows what was found: tables beside the published figures, as Markdown, CSV and LaTeX, and figures as PNG and SVG."""
+"""Shows findings: tables beside the published figures as Markdown, CSV and LaTeX, and plots as PNG and SVG. Knows no runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from kinject.evaluation.results import MEASURES
 from kinject.reproduction.findings import BEFORE, READINGS, Findings, LearningCurve, Spread, fit_learning_curve
 from kinject.reproduction.specification import FAMILIES, Panel, Recipes, Table
 
-# The rows of a table: ours over seeds, the published figure, and the difference; and the same as CSV.
+# The rows of a table: our scores over seeds, the published figure, and the difference; and the same as CSV.
 
 _COSTS = ("tokens", "flops", "seconds", "peak_memory_bytes")
 
@@ -31,7 +31,7 @@ class Cell:
 
     @property
     def difference(self) -> float | None:
-        """Ours less the published, both in the paper's reading."""
+        """Our recall minus the published one."""
         return None if self.published is None else self.scores["paper"].mean - self.published
 
 
@@ -40,9 +40,9 @@ class Row:
     """One method on one model (or the mean over the models of a family).
 
     Attributes:
-        model, label: As tables show model and method.
-        method: Its name.
-        cells: By direction; a direction without questions is missing.
+        model, label: Model and method as tables show them.
+        method: The method's name.
+        cells: Scores by direction; a direction without questions is missing.
         retained: Share of general questions answered before and after training.
         cost: Steps, and means of tokens, FLOPs, seconds and peak memory of a run.
     """
@@ -57,7 +57,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Rendered:
-    """A table with its rows, panel by panel, ready to be written down in any form.
+    """A table with its rows, panel by panel, to be written in any form.
 
     Attributes:
         published_costs: TFLOPs and peak memory of a step as published, by method.
@@ -73,7 +73,7 @@ class Rendered:
 
     @property
     def readings(self) -> tuple[str, ...]:
-        """The reading that counts first, then the other."""
+        """The measure of claims and figures first, then the other one."""
         return tuple(sorted(READINGS, key=lambda each: each != self.reading))
 
 
@@ -145,7 +145,7 @@ def _rows(recipes: Recipes, table: Table, findings: Findings, panel_name: str, p
 
 
 def _published(published: Mapping[str, Any], table: str | None, model: str | None, method: str, panel: str) -> Any:
-    """Forward and backward as published, or `None`."""
+    """Forward and backward as published, or None."""
     return published.get(table or "", {}).get(model or "", {}).get(method, {}).get(panel)
 
 
@@ -299,7 +299,7 @@ _LATEX |= {character: f"\\{character}" for character in "&%$#_{}"}
 
 
 def as_markdown(rendered: Rendered) -> str:
-    """The table in Markdown, its notes below."""
+    """The table in Markdown, with its notes below."""
     lines = [f"### {rendered.table.title}", ""]
     for heading, header, body in _blocks(rendered):
         lines += [f"**{heading}**", "", _line(header), _line(["---"] + ["---:"] * (len(header) - 1))]
@@ -308,7 +308,7 @@ def as_markdown(rendered: Rendered) -> str:
 
 
 def as_latex(rendered: Rendered) -> str:
-    """The table for LaTeX (`booktabs`), one `tabular` a panel."""
+    """The table for LaTeX (`booktabs`), one `tabular` for each panel."""
     lines = [f"% {rendered.table.title}"]
     for heading, header, body in _blocks(rendered):
         lines += ["", f"% {heading}", rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}", r"\toprule"]
@@ -317,7 +317,7 @@ def as_latex(rendered: Rendered) -> str:
 
 
 def number(value: float, signed: bool = False) -> str:
-    """A share in two digits without its zero, as in ``.97`` or ``-.03``."""
+    """A share with two decimals and without a leading zero, as in ``.97`` or ``-.03``."""
     text = f"{value:+.2f}" if signed else f"{value:.2f}"
     return re.sub(r"^([+-]?)0\.", r"\1.", text)
 
@@ -366,7 +366,7 @@ def _score_block(rendered: Rendered, rows: Sequence[Row]) -> tuple[list[str], li
 
 
 def _cost_block(rendered: Rendered, rows: Sequence[Row], every_row: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
-    """What a step costs, and its FLOPs and memory as multiples of AR's, beside the published multiples."""
+    """The cost of a step, and its FLOPs and memory as multiples of AR's, beside the published multiples."""
     header = ["method", "steps", "tokens a step", "GFLOPs a step", "seconds a step", "peak memory, GB"]
     header += ["FLOPs / AR", "published", "memory / AR", "published"]
     base = next((each.cost for each in every_row if each.method == "ar" and each.cost), None)

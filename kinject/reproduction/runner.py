@@ -1,9 +1,8 @@
-"""Runs what is missing of a grid, several runs at once, each in its own process; killed runs are resumed.
+"""Starts the missing runs of a grid, several at once, each in its own process; killed runs are resumed. Knows no tables.
 
-A run's directory holds `run.json` (what it is, and the code it was started with), `config.yaml`, `log.txt` and what the
-recipe writes. It is finished when its `results.json` holds the answers, which is the last thing that a recipe writes;
-nothing else counts. A lock that the run's process holds keeps two grids, or a grid and an orphan of a killed one, out of
-the same directory.
+A run's directory holds `run.json` (its settings and a fingerprint of the code), `config.yaml`, `log.txt` and the files of the
+recipe. A run is finished when its `results.json` holds the answers, which a recipe writes last. The run's process locks the
+directory, so that two grids, or a grid and a run that a killed grid left behind, do not use it at the same time.
 """
 
 from __future__ import annotations
@@ -34,9 +33,9 @@ class Launch:
     Attributes:
         recipes: The folder of the scripts.
         runs: The folder of the runs' directories.
-        jobs: Runs at once.
-        threads: Processor threads of each.
-        accelerate_config: Starts runs through `accelerate launch` with this file.
+        jobs: Number of runs at once.
+        threads: Processor threads of each run.
+        accelerate_config: Configuration file of `accelerate launch`, if runs are started through that.
     """
 
     recipes: Path
@@ -46,7 +45,7 @@ class Launch:
     accelerate_config: Path | None = None
 
     def directory(self, run: Run) -> Path:
-        """Where ``run`` lies: in its own directory, or in that of a method of another name with the same settings."""
+        """The directory of ``run``: its own, or that of a run with the same settings under another method's name."""
         own = self.runs / run.name
         return own if own.exists() else next(iter(sorted(self.runs.glob(f"*-{run.key}"))), own)
 
@@ -57,12 +56,12 @@ class Launch:
         if self.accelerate_config is not None:
             start += ["-m", "accelerate.commands.launch", "--config_file", str(self.accelerate_config)]
         script = str(self.recipes / run.script)
-        shown = ["--output_dir", str(directory), "--disable_tqdm", "true"]  # the log is read when something failed
+        shown = ["--output_dir", str(directory), "--disable_tqdm", "true"]  # progress bars would only fill the log
         return [*start, script, "--config", str(directory / "config.yaml"), *shown, *options]
 
 
 def state(directory: Path, code: str | None = None) -> State:
-    """How far the run in ``directory`` is: `stale` is finished, but with other code than ``code`` (default: ours)."""
+    """The state of the run in ``directory``; `stale` means finished, but with other code than ``code`` (default: this one)."""
     started = _read_json(directory / "run.json")
     if started is None:
         return "missing"
@@ -73,7 +72,7 @@ def state(directory: Path, code: str | None = None) -> State:
 
 
 def finished_results(directory: Path) -> dict[str, Any] | None:
-    """The results of a run that came to its end, else `None`."""
+    """The results of a finished run, else None."""
     try:
         results = read_results(directory)
     except KinjectError:
@@ -85,7 +84,7 @@ def checkpoints(directory: Path) -> list[Path]:
     """The checkpoints that were written to their end."""
     found = sorted(directory.glob("checkpoint-*"))
     if not found:
-        return []  # torch is imported for nothing else
+        return []  # without importing torch
     from kinject.trainers.checkpointing import is_whole_checkpoint
 
     return [path for path in found if is_whole_checkpoint(path)]
@@ -94,16 +93,16 @@ def checkpoints(directory: Path) -> list[Path]:
 def run_grid(
     runs: Sequence[Run], launch: Launch, *, keep_stale: bool = False, report: Callable[[Run, str], None]
 ) -> dict[str, str]:
-    """Run what is missing of ``runs``.
+    """Start those of ``runs`` that are not finished.
 
     Args:
         runs: In the order in which they are started.
-        launch: How.
-        keep_stale: Whether results of other code stand.
+        launch: How they are started.
+        keep_stale: Whether results of other code count as finished.
         report: Called with a run and `started`, `resumed`, `finished` or `failed`, from several threads.
 
     Returns:
-        What went wrong, by the name of the run.
+        The reasons of failed runs, by the name of the run.
     """
     failures: dict[str, str] = {}
     with ThreadPoolExecutor(launch.jobs) as pool:
@@ -121,7 +120,7 @@ def run_grid(
 
 
 def _run(run: Run, launch: Launch, keep_stale: bool, report: Callable[[Run, str], None]) -> str:
-    """Run ``run`` unless it is done; returns what went wrong."""
+    """Start ``run`` unless it is finished; returns why it failed, or an empty text."""
     directory = launch.directory(run)
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -143,7 +142,7 @@ def _run(run: Run, launch: Launch, keep_stale: bool, report: Callable[[Run, str]
         environment = {**os.environ, "OMP_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "false", "TQDM_DISABLE": "1"}
         log = directory / "log.txt"
         with log.open("a", encoding="utf-8") as output:
-            kept = () if lock is None else (lock,)  # held by the run itself, should this process be killed
+            kept = () if lock is None else (lock,)  # the run holds the lock too, in case this process is killed
             status = subprocess.run(
                 command,
                 stdout=output,
@@ -151,7 +150,7 @@ def _run(run: Run, launch: Launch, keep_stale: bool, report: Callable[[Run, str]
                 stdin=subprocess.DEVNULL,
                 env=environment,
                 pass_fds=kept,
-                # The accelerate files name their DeepSpeed files from the top of the checkout.
+                # The accelerate files name their DeepSpeed files relative to the checkout.
                 cwd=launch.recipes.parent if launch.accelerate_config else None,
             ).returncode
         if state(directory) != "done":
@@ -165,7 +164,7 @@ def _run(run: Run, launch: Launch, keep_stale: bool, report: Callable[[Run, str]
 
 
 def _prepare(directory: Path, run: Run, resumes: bool) -> None:
-    """Clear ``directory`` of everything but complete checkpoints to resume from, and say what is run in it."""
+    """Delete everything in ``directory`` except complete checkpoints to resume from, and write `config.yaml` and `run.json`."""
     import yaml
 
     complete = checkpoints(directory) if resumes else []
@@ -181,7 +180,7 @@ def _prepare(directory: Path, run: Run, resumes: bool) -> None:
 
 @contextmanager
 def _locked(directory: Path) -> Iterator[int | None]:
-    """Hold the lock of ``directory``, and wait for whoever holds it; not on Windows, which has no such locks."""
+    """Hold the lock of ``directory``, after waiting for another holder; None on Windows, which has no such locks."""
     if sys.platform == "win32":
         yield None
         return

@@ -1,4 +1,7 @@
-"""What is to be reproduced, as YAML says it: methods, panels, claims and scales. Says clearly what does not read."""
+"""What to reproduce, read from YAML: methods, tables with their panels, claims and scales. Knows nothing of runs.
+
+A file that does not have the expected fields is refused with its path, the field, and what was expected.
+"""
 
 from __future__ import annotations
 
@@ -15,20 +18,21 @@ from kinject.evaluation.results import SHOWN
 SCRIPTS = {"ar": "ar_ft.py", "masked": "masked_ft.py", "diffusion": "dllm_ft.py"}
 FAMILIES = ("autoregressive", "diffusion")
 COMPARED = (*DIRECTIONS, "macro", "forgotten")
-"""What claims compare: scores, their mean in both directions, and the share of general questions that training cost."""
+"""What claims compare: scores by direction, their mean, and the share of general questions that training made the model "
+"forget."""
 
 
 @dataclass(frozen=True)
 class Method:
-    """One row of a table: a recipe, the wordings it learns from, and settings on top of the recipe's.
+    """One row of a table: a recipe, the wordings it learns from, and settings that replace the recipe's.
 
     Attributes:
         label: As tables show it.
         recipe: `ar`, `masked` or `diffusion`: the script, and the name of a model's YAML file.
         paraphrases: `none`, `same_order` or `permute_order`.
         options: Settings that make it this method.
-        steps: How many times the steps of the recipe it takes.
-        ratio: The mask ratio that a figure over ratios puts it at.
+        steps: Factor of the recipe's number of steps.
+        ratio: Its mask ratio in a figure over ratios.
     """
 
     label: str
@@ -51,11 +55,11 @@ class Model:
     Attributes:
         recipes: Folder of its YAML files, within `recipes/`.
         family: `autoregressive` or `diffusion`.
-        parameters: Weights that are multiplied, for estimates of FLOPs.
+        parameters: Weights that take part in matrix products, for estimates of FLOPs.
         label: As tables show it.
-        published_as: The published model that it stands beside.
-        files: Names of its YAML files where they are not those of the recipes, without `.yaml`.
-        copies: How often each token is computed, for estimates: block diffusion shows a clean copy beside the noisy one.
+        published_as: The published model with which it is compared.
+        files: Names of its YAML files, without `.yaml`, where they differ from those of the recipes.
+        copies: How often each token is computed, for estimates: block diffusion has a clean copy beside the noisy one.
     """
 
     recipes: str
@@ -74,10 +78,10 @@ class Dataset:
     Attributes:
         label: As tables show it.
         options: Settings of every run on it; `{data_dir}` stands for `--data_dir`.
-        wordings: How many wordings of a document each variant of `paraphrases` has. Others do not exist.
+        wordings: Number of wordings of a document in each variant of `paraphrases` that exists.
         methods: Settings of single methods on it.
-        tokens: Mean tokens of a document, for estimates where the documents are not at hand.
-        documents: Number of documents in one wording, for the same.
+        tokens: Mean tokens of a document, for estimates without the documents.
+        documents: Number of documents in one wording, for estimates without the documents.
     """
 
     label: str
@@ -94,17 +98,17 @@ class Scale:
 
     Attributes:
         models, datasets: By name.
-        seeds: One run each.
-        seed_options: Settings that take the seed.
+        seeds: There is one run for each.
+        seed_options: Settings that are set to the seed.
         options: Settings of every run.
         reading: The measure of claims and figures, `exact_match` or `paper`.
         weights: Which evaluation is reported: the `last`, or the `best` by the paper's macro mean.
         launch: `python`, or `accelerate` for several processes.
-        accelerate_config: Configuration file of the latter, relative to the checkout.
-        cores: Processor cores that one run makes use of.
-        device: What hours are estimated for: `name`, and the floating-point operations a second that it gives.
+        accelerate_config: Configuration file of `accelerate`, relative to the checkout.
+        cores: Processor cores that one run uses.
+        device: The device for which hours are estimated: `name`, and `flops`, its floating-point operations a second.
         methods: The only methods of this scale; empty: all.
-        without: Methods that it leaves out.
+        without: Methods that this scale leaves out.
     """
 
     models: dict[str, Model]
@@ -136,17 +140,17 @@ class Table:
     """One table with its figures and claims.
 
     Attributes:
-        title: What it shows, and where it stands in the paper.
-        methods: Its rows; `before`, the model before training, is added where `before` is true.
-        panels: Its parts, the names of which published figures go by.
+        title: What it shows, and its place in the paper.
+        methods: Its rows; the model before training is added where `before` is true.
+        panels: Its parts; published figures have the same names.
         published: Name of the published figures to compare with.
         average: Whether rows are the mean over all models of a family (Table 1).
         cost: Whether tokens, FLOPs, seconds and memory of a step are shown (Table 10) instead of scores.
         fits: Whether the fit of accuracy over steps is shown (Table 7).
-        claims: Names of the claims to check; their methods join the grid.
+        claims: Names of the claims to check; the runs of their methods are added.
         figures: What to draw: `bars`, `ratios` or `steps`.
         options: Settings of every run of this table.
-        scales: The scales that it exists at.
+        scales: The scales at which it exists; empty: all.
     """
 
     title: str
@@ -169,8 +173,8 @@ class Check:
 
     Attributes:
         method, direction: The score that is checked; see `COMPARED`.
-        at_least, at_most: A number, or the name of a method whose score in the same direction is meant.
-        plus: Added to that score.
+        at_least, at_most: The bound: a number, or the name of a method whose score in the same direction is the bound.
+        plus: Added to the bound.
     """
 
     method: str
@@ -182,26 +186,26 @@ class Check:
 
 @dataclass(frozen=True)
 class Claim:
-    """A qualitative statement of the paper, and the comparisons that it stands or falls with."""
+    """A qualitative statement of the paper, which holds if all of its comparisons do."""
 
     says: str
     checks: list[Check]
 
     @property
     def methods(self) -> list[str]:
-        """The methods that it needs runs of."""
+        """The methods whose runs it needs."""
         bounds = [bound for check in self.checks for bound in (check.method, check.at_least, check.at_most)]
         return list(dict.fromkeys(bound for bound in bounds if isinstance(bound, str)))
 
 
-# Reads what is to be reproduced from YAML, and says clearly what does not read.
+# Reading the YAML files.
 
 Read = TypeVar("Read")
 
 
 @dataclass(frozen=True)
 class Recipes:
-    """Everything that `recipes/` says about one scale."""
+    """The content of `recipes/` for one scale, except the tables, which are read by name."""
 
     folder: Path
     scale_name: str
@@ -214,7 +218,7 @@ class Recipes:
         """The table called ``name``.
 
         Raises:
-            ConfigurationError: there is none, it does not exist at this scale, or it names what there is not.
+            ConfigurationError: there is none, it does not exist at this scale, or it names something unknown.
         """
         path = self.folder / "tables" / f"{name}.yaml"
         if not path.is_file():
@@ -241,7 +245,7 @@ def read_recipes(folder: Path, scale: str) -> Recipes:
     """Read everything but the tables from ``folder``.
 
     Raises:
-        ConfigurationError: no recipes there, no such scale, or a file that does not read as expected.
+        ConfigurationError: no recipes there, no such scale, or a file without the expected fields.
     """
     if not (folder / "methods.yaml").is_file():
         raise ConfigurationError(
@@ -265,7 +269,7 @@ def read_recipes(folder: Path, scale: str) -> Recipes:
 
 
 def table_names(folder: Path) -> list[str]:
-    """The tables there are."""
+    """The names of all tables in ``folder``."""
     return sorted(path.stem for path in (folder / "tables").glob("*.yaml"))
 
 
@@ -273,7 +277,7 @@ def load_yaml(path: Path) -> Mapping[str, Any]:
     """The mapping that ``path`` holds.
 
     Raises:
-        ConfigurationError: no such file, not YAML, or no mapping.
+        ConfigurationError: there is no such file, or it is not a YAML mapping.
     """
     import yaml
 
