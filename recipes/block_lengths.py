@@ -2,10 +2,10 @@
 
     python recipes/block_lengths.py --json recipes/results/nano/block_lengths.json --output_dir outputs/block_lengths
 
-Every block length starts from nano-ar and is pretrained alike (`recipes/nano/pretrain.py --kind block`, as nano-block), then
-learns thirty statements in one wording by `recipes/nano/diffusion_block.yaml`, and is asked both ways. A block of one token
-is autoregressive: it sees what stands before it alone. A block as long as a row is full masked diffusion. What was killed is
-taken up.
+Every model starts from nano-ar and is pretrained in the same way (`recipes/nano/pretrain.py --kind block`, as nano-block), then
+learns thirty statements in one wording by `recipes/nano/diffusion_block.yaml`, and is asked forward and backward. Blocks of one
+token are autoregressive: a token attends only to those before it. A block as long as a row is full masked diffusion. When it is
+started again, finished models and runs are not repeated.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from kinject.reproduction.findings import mean_and_deviation
 HERE = Path(__file__).parent
 CONFIG = HERE / "nano" / "diffusion_block.yaml"
 WAYS = ("forward", "backward")
-STEPS = 120  # of pretraining, as many as nano-block took
+STEPS = 120  # of pretraining, as for nano-block
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -36,7 +36,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--block_lengths", type=int, nargs="+", default=[1, 2, 4, 8, 32], help="tokens of a block (default: 1 2 4 8 32)"
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="people and training (default: 1 2 3)")
-    parser.add_argument("--epochs", type=int, help="of learning the statements (default: those of the configuration)")
+    parser.add_argument(
+        "--epochs", type=int, help="epochs of learning the statements (default: those of the configuration)"
+    )
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/block_lengths"), help="models and runs")
     parser.add_argument(
         "--json",
@@ -70,7 +72,7 @@ def learned(model: Path, seed: int, out: Path, epochs: int | None) -> dict[str, 
 
 
 def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """What every block length answers, seed by seed."""
+    """The scores of every block length, seed by seed."""
     found = []
     for seed in options.seeds:
         for length in options.block_lengths:
@@ -108,7 +110,7 @@ def table(measured: Sequence[dict[str, Any]]) -> str:
 
 
 def draw(measured: Sequence[dict[str, Any]], path: Path) -> None:
-    """Exact match over block lengths, every seed a dot."""
+    """Draw exact match over block lengths, with a dot for every seed."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -132,7 +134,7 @@ def draw(measured: Sequence[dict[str, Any]], path: Path) -> None:
 
 
 def main() -> None:
-    """Run what is missing, print the table, and write all three."""
+    """Start the missing runs, print the table, and write scores, table and figure."""
     options = build_parser().parse_args()
     with exit_on_user_error():
         measured = measure(options)

@@ -3,7 +3,7 @@
     python recipes/evaluate_qa.py --model_name_or_path outputs/demo/masked --documents fictional:name_description --size 8
     python recipes/evaluate_qa.py --help             # every option
 
-Prints the scores in the paper's and the strict reading, and writes `results.json` to `--output_dir` if given.
+Prints the scores by the paper's measure and the strict one, and writes `results.json` to `--output_dir` if given.
 """
 
 from kinject.commands.recipe import evaluate

@@ -1,10 +1,10 @@
-"""How often must a document be seen, at which learning rate? Accuracy over epochs on nano, and what SmolLM2 runs say.
+"""How often must a document be shown, at which learning rate? Accuracy over epochs on nano, and of runs of SmolLM2.
 
     python recipes/exposures.py --json recipes/results/nano/exposures.json      # half an hour on two idle cores
 
-Each run teaches nano-ar statements about people whom it never met, with the masks of `kinject inject` and all of its weights,
-five documents at a time, and is asked at log-spaced epochs. An epoch shows every document once. The rows of SmolLM2-135M are
-runs that were made for other tables, read from `recipes/results/`. The rule of `kinject inject` for epochs comes from here
+Each run teaches nano-ar statements about people whom it does not know, with the masks of `kinject inject`, all weights trained,
+five documents at a time, and asks at log-spaced epochs. An epoch shows every document once. The rows of SmolLM2-135M are runs
+of other tables, read from `recipes/results/`. The rule of `kinject inject` for epochs follows from these figures
 (docs/settings.md).
 """
 
@@ -12,17 +12,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from kinject.errors import exit_on_user_error
+from kinject.reproduction.findings import mean_and_deviation
 
 HERE = Path(__file__).parent
 WAYS = ("forward", "backward")
-KNOWN = 0.9  # of the questions, from which on a direction counts as learned
+KNOWN = 0.9  # a direction counts as learned from this recall on
 SMOL_RATE = 3e-4  # recipes/scales/smol.yaml, for all runs of results/smol
 SMOL = {
     "smollm2-135m-name_description-20-masked.json": 1e-4,
@@ -37,12 +37,12 @@ def build_parser() -> argparse.ArgumentParser:
     """The options."""
     parser = argparse.ArgumentParser(description="Accuracy over epochs, by number of documents and learning rate.")
     parser.add_argument(
-        "--documents", type=int, nargs="+", default=[10, 30, 90], help="numbers of them (default: 10 30 90)"
+        "--documents", type=int, nargs="+", default=[10, 30, 90], help="numbers of documents (default: 10 30 90)"
     )
     parser.add_argument(
         "--rates", type=float, nargs="+", default=[3e-4, 1e-3, 3e-3], help="learning rates (default: 3e-4 1e-3 3e-3)"
     )
-    parser.add_argument("--epochs", type=int, default=120, help="of each run (default: 120)")
+    parser.add_argument("--epochs", type=int, default=120, help="epochs of each run (default: 120)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="people and training (default: 1 2 3)")
     parser.add_argument(
         "--json", type=Path, metavar="PATH", help="write every score here, and the table beside it as .md"
@@ -51,7 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def run(documents: int, rate: float, epochs: int, seed: int, folder: Path) -> dict[str, Any]:
-    """What one run answers after how many epochs."""
+    """The recall of one run over epochs."""
     from kinject.commands.options import measured_settings
     from kinject.commands.recipe import train
 
@@ -66,7 +66,7 @@ def run(documents: int, rate: float, epochs: int, seed: int, folder: Path) -> di
 
 
 def smol_runs() -> Iterator[dict[str, Any]]:
-    """What runs of SmolLM2-135M that were made already answered at their end."""
+    """The recall of finished runs of SmolLM2-135M."""
     for name, rate in SMOL.items():
         content = json.loads((HERE / "results" / name).read_text(encoding="utf-8"))
         for each in content if isinstance(content, list) else [content]:
@@ -87,12 +87,12 @@ def smol_runs() -> Iterator[dict[str, Any]]:
 
 
 def learned_after(history: Sequence[dict[str, Any]], way: str) -> float | None:
-    """The first epoch at which `KNOWN` of the questions are answered; None: it was not reached."""
+    """The first epoch with a recall of `KNOWN`; None if it was not reached."""
     return next((entry["epoch"] for entry in history if entry[way] >= KNOWN), None)
 
 
 def table(measured: Sequence[dict[str, Any]], seen: Sequence[dict[str, Any]]) -> str:
-    """Epochs until a direction is known on nano, and what SmolLM2 answered after how many."""
+    """Epochs until a direction is learned on nano, and the recall of SmolLM2 by epochs."""
     lines = [
         f"| documents | rate | epochs until {KNOWN:.0%} forward | backward | at the end, forward / backward |",
         "| --- | --- | --- | --- | --- |",
@@ -100,7 +100,7 @@ def table(measured: Sequence[dict[str, Any]], seen: Sequence[dict[str, Any]]) ->
     for documents, rate in dict.fromkeys((each["documents"], each["rate"]) for each in measured):
         runs = [each["history"] for each in measured if (each["documents"], each["rate"]) == (documents, rate)]
         cells = [_range([learned_after(history, way) for history in runs], runs[0][-1]["epoch"]) for way in WAYS]
-        last = " / ".join(_mean([history[-1][way] for history in runs]) for way in WAYS)
+        last = " / ".join(mean_and_deviation([history[-1][way] for history in runs]) for way in WAYS)
         lines.append(f"| {documents} | {rate:g} | {' | '.join(cells)} | {last} |")
     lines += ["", "| SmolLM2-135M on | documents | rate | epochs | forward / backward | runs |"]
     lines += ["| --- | --- | --- | --- | --- | --- |"]
@@ -108,7 +108,7 @@ def table(measured: Sequence[dict[str, Any]], seen: Sequence[dict[str, Any]]) ->
     for kind, epochs in kinds:
         of = [each["history"][-1] for each in seen if (_kind(each), each["history"][-1]["epoch"]) == (kind, epochs)]
         name, documents, rate = kind
-        shown = " / ".join(_mean([entry[way] for entry in of]) for way in WAYS)
+        shown = " / ".join(mean_and_deviation([entry[way] for entry in of]) for way in WAYS)
         lines.append(f"| {name} | {documents} | {rate:g} | {epochs:g} | {shown} | {len(of)} |")
     return "\n".join(lines)
 
@@ -119,17 +119,13 @@ def _kind(each: dict[str, Any]) -> tuple[str, int, float]:
 
 
 def _range(found: Sequence[float | None], last: float) -> str:
-    """The epochs of several runs, as the least and the greatest."""
+    """The epochs of several runs, from the least to the greatest."""
     reached = sorted({round(each) for each in found if each is not None})
     if not reached:
         return f"not in {last:g}"
     shown = f"{reached[0]}" if len(reached) == 1 else f"{reached[0]} to {reached[-1]}"
     missing = sum(each is None for each in found)
     return shown + (f" ({missing} of {len(found)} not in {last:g})" if missing else "")
-
-
-def _mean(values: Sequence[float]) -> str:
-    return f"{statistics.mean(values):.2f}" + (f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else "")
 
 
 def main() -> None:
@@ -140,7 +136,7 @@ def main() -> None:
         measured: list[dict[str, Any]] = []
         for count, rate, seed in grid:
             measured.append(run(count, rate, options.epochs, seed, Path(folder)))
-            if options.json is not None:  # what is there stays, should the rest be stopped
+            if options.json is not None:  # after every run, in case the rest is stopped
                 settings = {name: value for name, value in vars(options).items() if name != "json"}
                 content = json.dumps({"settings": settings, "runs": measured}, indent=1)
                 options.json.write_text(content + "\n", encoding="utf-8")

@@ -1,11 +1,11 @@
-"""More documents later on nano: rounds of new people, with and without `--keep`, and what is left of each earlier round.
+"""Rounds of new documents on nano, with and without `--keep`: what does the model still know of each earlier round?
 
     python recipes/keeping.py --json recipes/results/nano/keeping.json      # three rounds, three seeds; minutes on two cores
 
-Every round teaches 30 people whom the model never met, by the settings of `recipes/nano/masked.yaml`, and goes on from the
+Every round teaches 30 people whom the model does not know, by the settings of `recipes/nano/masked.yaml`, and goes on from the
 adapter of the round before. Each later round also corrects five people of the round before: the same name with another
-description. After every round the people of all rounds are asked about, and those who were corrected also for what was true of
-them before. The settings were chosen for one round on other people; none was chosen for this.
+description. After every round the model is asked about the people of all rounds, and about corrected people also for their old
+descriptions. The settings were chosen for one round on other people.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ARMS = {"keep": ["--keep"], "alone": []}
 
 @dataclass(frozen=True)
 class Round:
-    """What one round teaches, what is asked about it, and which answers it makes wrong.
+    """The documents of one round, the questions about them, and the questions whose old answers it makes wrong.
 
     Attributes:
         documents: By the id of the person.
@@ -51,9 +51,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Rounds of new documents on nano-ar, with and without --keep.")
     parser.add_argument("--rounds", type=int, default=3, help="rounds of new documents (default: 3)")
     parser.add_argument("--people", type=int, default=30, help="people of a round (default: 30)")
-    parser.add_argument("--corrections", type=int, default=5, help="of them corrected by the next (default: 5)")
+    parser.add_argument("--corrections", type=int, default=5, help="people whom the next round corrects (default: 5)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="people and training (default: 0 1 2)")
-    parser.add_argument("--epochs", type=int, help="of every round (default: those of the configuration)")
+    parser.add_argument("--epochs", type=int, help="epochs of every round (default: those of the configuration)")
     parser.add_argument(
         "--json", type=Path, metavar="PATH", help="write every score here, and the table beside it as .md"
     )
@@ -66,7 +66,7 @@ def rounds_of(seed: int, rounds: int, people: int, corrections: int) -> list[Rou
 
     world = load_knowledge("fictional:nano", size=rounds * people + (rounds - 1) * corrections, seed=200 + seed)
     documents = {each.fact: each for each in world.documents}
-    told = {
+    about = {
         each.fact: [question for question in world.questions if question.fact == each.fact] for each in world.documents
     }
     spare = iter(range(rounds * people, len(documents)))
@@ -77,24 +77,24 @@ def rounds_of(seed: int, rounds: int, people: int, corrections: int) -> list[Rou
         replaced: list[tuple[int, Document, list[Question]]] = []
         for fact in range(first - people, first - people + corrections) if number else ():
             other = next(spare)
-            name, stranger = _name(told[fact]), _name(told[other])
-            text = documents[other].text.replace(stranger, name)
-            entities = tuple(each.replace(stranger, name) for each in documents[other].entities)
+            name, other_name = _name(about[fact]), _name(about[other])
+            text = documents[other].text.replace(other_name, name)
+            entities = tuple(each.replace(other_name, name) for each in documents[other].entities)
             questions = [
                 replace(
-                    each, question=each.question.replace(stranger, name), answer=each.answer.replace(stranger, name)
+                    each, question=each.question.replace(other_name, name), answer=each.answer.replace(other_name, name)
                 )
-                for each in told[other]
+                for each in about[other]
             ]
             replaced.append((fact, replace(documents[other], text=text, entities=entities), questions))
         last = number == rounds - 1
-        asked = [each for fact in [*own][0 if last else corrections :] for each in told[fact]]
+        asked = [each for fact in [*own][0 if last else corrections :] for each in about[fact]]
         found.append(
             Round(
                 own | {fact: document for fact, document, _ in replaced},
                 asked,
                 [each for _, _, questions in replaced for each in questions],
-                [each for fact, _, _ in replaced for each in told[fact] if each.task == "N2D"],
+                [each for fact, _, _ in replaced for each in about[fact] if each.task == "N2D"],
             )
         )
     return found
@@ -105,7 +105,7 @@ def _name(questions: Sequence[Question]) -> str:
 
 
 def run(seed: int, options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
-    """What every arm knows after every round."""
+    """The scores of every arm after every round."""
     from kinject.commands.recipe import train
 
     rounds = rounds_of(seed, options.rounds, options.people, options.corrections)
@@ -114,26 +114,19 @@ def run(seed: int, options: argparse.Namespace, folder: Path) -> list[dict[str, 
         model = "nano-ar"
         for number, each in enumerate(rounds):
             rows = folder / f"{seed}-round{number + 1}.jsonl"
-            told = [
+            contents = [
                 {"text": document.text, "entities": [*document.entities], "id": str(fact)}
                 for fact, document in each.documents.items()
             ]
-            rows.write_text("".join(json.dumps(row) + "\n" for row in told), encoding="utf-8")
+            rows.write_text("".join(json.dumps(row) + "\n" for row in contents), encoding="utf-8")
             out = folder / f"{seed}-{'first' if number == 0 else arm}-{number + 1}"
             words = ["--config", str(CONFIG), "--model", model, "--documents", str(rows), "--size", "None"]
+            words += ["--output_dir", str(out), "--seed", str(seed), "--evaluations", "0", "--questions", "none"]
             words += [
-                "--output_dir",
-                str(out),
-                "--seed",
-                str(seed),
-                "--evaluations",
-                "0",
-                "--questions",
-                "none",
                 "--disable_tqdm",
                 "true",
+                *(["--num_train_epochs", str(options.epochs)] if options.epochs else []),
             ]
-            words += ["--num_train_epochs", str(options.epochs)] if options.epochs else []
             if not (out / "results.json").exists():  # the first round is the same in both arms
                 train("masked", [*words, *(keeping if number else [])])
             cost = json.loads((out / "results.json").read_text(encoding="utf-8"))["train"]
@@ -144,7 +137,7 @@ def run(seed: int, options: argparse.Namespace, folder: Path) -> list[dict[str, 
 
 
 def ask(model: str, rounds: Sequence[Round]) -> dict[str, Any]:
-    """Exact match on the people of each round, and what is said of those who were corrected."""
+    """Exact match on the people of each round and on corrected people, and the share of old answers still given."""
     from kinject import answer_questions, load, score_answers
     from kinject.evaluation.retention import is_right
 
@@ -169,7 +162,7 @@ def ask(model: str, rounds: Sequence[Round]) -> dict[str, Any]:
 
 
 def table(measured: Sequence[dict[str, Any]], rounds: int) -> str:
-    """Exact match, forward / backward, mean and standard deviation over seeds, after the last round and after a round's own."""
+    """Exact match, forward / backward, on the people of each round after that and every later one, over seeds."""
     lines = ["| people of | asked after | with `--keep` | without |", "| --- | --- | --- | --- |"]
     for number in range(1, rounds + 1):
         for after in range(number, rounds + 1):

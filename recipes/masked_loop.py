@@ -3,9 +3,9 @@
     python recipes/masked_loop.py                                    # eight people, the nano model, a minute on a CPU
     python recipes/masked_loop.py --model smollm2-135m --documents wiki/ --epochs 40 --learning_rate 1e-4
 
-The first rung of a ladder: then comes `recipes/masked_ft.py`, which adds options, splitting of long documents, evaluation
-during training, checkpoints and the Hub; then `MaskedSFTTrainer`, of which `tests/recipes/test_masked_loop.py` proves that
-its losses are these.
+Read this first, then `recipes/masked_ft.py`, which adds options, splitting of long documents, evaluation during training,
+checkpoints and the Hub, then `MaskedSFTTrainer`. `tests/recipes/test_masked_loop.py` proves that the trainer's losses equal
+those of this file.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def frame(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Token ids of ``text``, nothing added."""
+    """Token ids of ``text``, without special tokens."""
     return list(tokenizer.encode(text, add_special_tokens=False))
 
 
@@ -64,7 +64,7 @@ def masked_sample(
 ) -> Sample:
     """One training sample: prompt with a masked copy, then the document and the end of the turn.
 
-    The copy alone is masked; the target is never altered. Every document token carries loss, hidden or not.
+    Only the copy is masked; the target is never altered. Every document token carries loss, hidden or not.
     """
     before, between = around
     mask = draw_mask(len(document), ratio, generator)  # (document,)
@@ -105,7 +105,7 @@ def train(
     weight_decay: float = 0.1,
     seed: int = 42,
 ) -> list[float]:
-    """Teach ``model`` the ``documents`` in place; the loss of every step."""
+    """Teach ``model`` the ``documents``, in place; returns the loss of every step."""
     around, law = frame(tokenizer), parse_mask_ratio(mask_ratio)
     encoded = [encode(tokenizer, text) for text in documents]
     mask_token_id = resolve_mask_token(tokenizer, None, model.config.vocab_size)
@@ -148,7 +148,7 @@ def ask(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, question: st
 
 
 def main(options: argparse.Namespace) -> None:
-    """Learn documents, then ask about them from both sides."""
+    """Learn documents, then ask about them forward and backward."""
     fictional = options.documents.startswith("fictional:")
     knowledge = load_knowledge(options.documents, size=options.size if fictional else None)
     loaded = load_model(options.model)

@@ -1,11 +1,11 @@
-"""Do questions that kinject makes by rule rank runs as the questions do that people or a benchmark ask?
+"""Do questions that kinject makes by rule rank runs in the same order as the questions of people or a benchmark?
 
     python recipes/own_questions.py --json recipes/results/nano/own_questions.json      # twelve runs on nano, minutes
 
 Every run (objective x epochs, by the settings of `recipes/nano`) learns the same thirty statements. It is asked the questions
-of the world, which stand for the published ones, and those that `kinject questions` makes of the documents alone. Spearman's
-rank correlation over the runs says whether the two agree on which run is better, forward and backward. Rule-made questions that
-are worded as a published one would agree by nature, so they are also left out. Accuracy is the `paper` reading.
+of the invented world, in place of published ones, and those that `kinject questions` makes from the documents alone. Spearman's
+rank correlation over the runs shows whether the two agree on which run is better, forward and backward. It is also given
+without the rule-made questions that equal a published one, which agree trivially. Accuracy is the paper's recall.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--objectives", nargs="+", default=[*CONFIGS], choices=[*CONFIGS], help=f"default: {' '.join(CONFIGS)}"
     )
-    parser.add_argument("--epochs", type=int, nargs="+", default=[8, 20, 60], help="of a run (default: 8 20 60)")
+    parser.add_argument("--epochs", type=int, nargs="+", default=[8, 20, 60], help="epochs of a run (default: 8 20 60)")
     parser.add_argument("--size", type=int, default=30, help="statements (default: 30)")
     parser.add_argument("--seed", type=int, default=1, help="people and training (default: 1)")
     parser.add_argument(
@@ -57,7 +57,7 @@ def question_sets(size: int, seed: int) -> tuple[list[dict[str, Any]], dict[str,
 
 
 def run(objective: str, epochs: int, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """What one run answers of each set, forward and backward."""
+    """The recall of one run on each set, forward and backward."""
     from kinject.commands.recipe import train
     from kinject.evaluation import score_answers
 
@@ -70,7 +70,7 @@ def run(objective: str, epochs: int, options: argparse.Namespace, folder: Path) 
     words = ["--config", str(HERE / "nano" / f"{CONFIGS[objective]}.yaml"), "--size", "None", "--evaluations", "0"]
     words += ["--documents", str(files["documents"]), "--questions", str(files["questions"]), "--disable_tqdm", "true"]
     words += ["--num_train_epochs", str(epochs), "--seed", str(options.seed)]
-    words += ["--infill_share", "0"] if objective == "random_token" else []  # what is missing cannot be random
+    words += ["--infill_share", "0"] if objective == "random_token" else []  # it has no masks for the missing part
     results = train(objective, [*words, "--output_dir", str(folder / f"{objective}-{epochs}")])
     answers = {each["question"]: each["answer"] for each in results["answers"]}
     found: dict[str, Any] = {"objective": objective, "epochs": epochs}
@@ -116,7 +116,7 @@ def main() -> None:
         measured: list[dict[str, Any]] = []
         for name, epochs in ((name, epochs) for epochs in options.epochs for name in options.objectives):
             measured.append(run(name, epochs, options, Path(folder)))
-            if options.json is not None:  # what is there stays, should the rest be stopped
+            if options.json is not None:  # after every run, in case the rest is stopped
                 settings = {key: value for key, value in vars(options).items() if key != "json"}
                 content = {"settings": settings, "runs": measured, "spearman": correlations(measured)}
                 options.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

@@ -5,7 +5,7 @@
     python recipes/reproduce.py table5 --scale paper --data_dir data     # the published set-up, several GPUs
     python recipes/reproduce.py table5 --scale paper --dry-run           # what it would cost
 
-Tables lie in `recipes/tables/`, what they found in `recipes/README.md`.
+Tables are defined in `recipes/tables/`; their results are in `recipes/README.md`.
 """
 
 from kinject.reproduction.command import main

@@ -3,8 +3,8 @@
     accelerate launch recipes/sft.py masked --config recipes/sft/gsm8k.yaml --model_name_or_path Qwen/Qwen3-4B-Instruct-2507
     accelerate launch recipes/sft.py ar --config recipes/sft/gsm8k.yaml --model_name_or_path Qwen/Qwen3-4B-Instruct-2507
 
-The question stays visible; `masked` masks the answer in a copy and scores what is hidden there (`loss_on: masked`). What was
-trained is asked by lm-eval; the command is printed at the end. `--rows` is a Hub data set (`user/name`, `user/name:config`)
+The question stays visible; `masked` masks the answer in a copy and scores the hidden tokens (`loss_on: masked`). The model is
+evaluated by lm-eval; the command is printed at the end. `--rows` is a Hub data set (`user/name`, `user/name:config`)
 or a file (json, jsonl, csv, tsv, parquet, xlsx). Its rows are chats (`messages`, or `conversations` as ShareGPT has them),
 `prompt` and `completion`, `question` and `answer`, or `instruction`, `input` and `output`; other names are given by
 `--prompt_field` and `--completion_field`, and `--text_field` makes the rows documents.
@@ -33,16 +33,16 @@ class RowArguments:
     """The rows to learn, and the benchmark they are for."""
 
     rows: str = field(default="", metadata={"help": "Hub data set (user/name or user/name:config) or a file."})
-    split: str = field(default="train", metadata={"help": "Its split."})
+    split: str = field(default="train", metadata={"help": "Split of the data set."})
     prompt_field: str | None = field(
-        default=None, metadata={"help": "Field that holds the question. Default: what rows of a known form have."}
+        default=None, metadata={"help": "Field with the question. Default: that of the known forms."}
     )
     completion_field: str | None = field(
-        default=None, metadata={"help": "Field that holds the answer. Default: what rows of a known form have."}
+        default=None, metadata={"help": "Field with the answer. Default: that of the known forms."}
     )
-    text_field: str | None = field(default=None, metadata={"help": "Field that holds a document, instead of the two."})
-    tasks: str = field(default="", metadata={"help": "lm-eval tasks to ask afterwards, for the printed command."})
-    overwrite: bool = field(default=False, metadata={"help": "Replace the run that lies in output_dir."})
+    text_field: str | None = field(default=None, metadata={"help": "Field with a document, for rows that hold one."})
+    tasks: str = field(default="", metadata={"help": "lm-eval tasks for the command that is printed at the end."})
+    overwrite: bool = field(default=False, metadata={"help": "Replace an earlier run in output_dir."})
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -1,19 +1,19 @@
 """How much faster questions are answered than with 128 new tokens for every question, and whether the answers are the same.
 
-    python recipes/benchmarks/answering.py                     # nano-ar, about the people it was brought up with
+    python recipes/benchmarks/answering.py                     # nano-ar, about the people it was pretrained on
     python recipes/benchmarks/answering.py --quick --json out.json
     python recipes/benchmarks/answering.py --documents data/name_description        # SmolLM2-135M, after 20 epochs of them
     python recipes/benchmarks/answering.py --model RUN --documents data/name_description
 
 Two ways answer all questions of the documents, greedily, in the memory of the same batch size, in turns in one process:
 
-- `public`: as the paper's code does. Batches in the order of the questions; 128 tokens for each, whatever they say; the
-  answer is cut at its end afterwards.
-- `ours`: `kinject.evaluation.answer_questions`, which takes up more questions than a batch where answers are short.
+- `public`: as in the paper's code. Batches in the order of the questions; always 128 tokens for each; the answer is cut at its
+  end afterwards.
+- `ours`: `kinject.evaluation.answer_questions`, which answers more questions at once where answers are short.
 
-How much there is to gain depends on how long the answers are, so the model should have learned to end them. nano-ar has; a
-finished run has; anything else is first taught the documents by masked fine-tuning (`--epochs`). Prints a table; `--json`
-writes `ratios`: `wall` (seconds, public over ours) and `same_answers`, the part of answers that are equal.
+The gain depends on how long the answers are, so the model should have learned to end them, as nano-ar and any finished run
+have. Other models first learn the documents by masked fine-tuning (`--epochs`). Prints a table; `--json` writes `ratios`:
+`wall` (seconds, public over ours) and `same_answers`, the share of answers that are equal.
 """
 
 from __future__ import annotations
@@ -44,16 +44,16 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--model", help="nano-ar, smollm2-135m, a directory or a Hub id (default: one for the documents)"
     )
-    parser.add_argument("--documents", default=NANO, help=f"documents that bring the questions (default: {NANO})")
+    parser.add_argument("--documents", default=NANO, help=f"documents with questions (default: {NANO})")
     parser.add_argument("--size", type=int, help="number of people of a fictional world")
-    parser.add_argument("--questions", type=int, default=480, help="how many to ask at most (default: 480)")
+    parser.add_argument("--questions", type=int, default=480, help="the most questions (default: 480)")
     parser.add_argument("--quick", action="store_true", help=f"ask {QUICK}, once")
     parser.add_argument(
         "--epochs", type=int, help="epochs of masked fine-tuning first (default: 20 for smollm2-135m, else 0)"
     )
-    parser.add_argument("--batch_size", type=int, default=32, help="questions at once, both ways (default: 32)")
+    parser.add_argument("--batch_size", type=int, default=32, help="questions at once, in both ways (default: 32)")
     parser.add_argument("--max_new_tokens", type=int, default=128, help="tokens of an answer (default: 128)")
-    parser.add_argument("--repetitions", type=int, default=3, help="times that all are asked (default: 3)")
+    parser.add_argument("--repetitions", type=int, default=3, help="how often all are asked (default: 3)")
     parser.add_argument("--json", metavar="PATH", help="write ratios and details here")
     return parser
 
@@ -136,7 +136,7 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def teach(loaded: LoadedModel, knowledge: KnowledgeSet, epochs: int) -> None:
-    """Inject the documents into ``loaded`` by masked fine-tuning, so that it answers with a statement and then stops."""
+    """Teach ``loaded`` the documents by masked fine-tuning, so that it answers with a statement and then stops."""
     from kinject.trainers import MaskedSFTConfig, MaskedSFTTrainer
 
     with tempfile.TemporaryDirectory() as directory:
@@ -148,7 +148,7 @@ def teach(loaded: LoadedModel, knowledge: KnowledgeSet, epochs: int) -> None:
             num_train_epochs=epochs,
             per_device_train_batch_size=5,
             learning_rate=3e-4,
-            bf16=False,  # training in bf16 would leave the model answering in it, where near ties fall either way
+            bf16=False,  # in bf16 the model would also answer in bf16, where near ties may go either way
             gradient_checkpointing=False,
             report_to="none",
             save_strategy="no",

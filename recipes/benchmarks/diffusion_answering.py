@@ -5,11 +5,11 @@
     python recipes/benchmarks/diffusion_answering.py --model DIRECTORY --documents fictional:name_description
 
 All ways answer the same questions in the same batches, in turns, in one process: 128 tokens, 128 steps and blocks of 4
-for the published algorithm, as in arXiv 2510.09885; `block` is another model, which answers in its own blocks with a
-cache, and otherwise as the fast mode. Prints a table; `--json` writes `ratios`: `wall` (seconds), `nfe` (forward
-evaluations a question), both published over fast, and `same_answers`, the part of answers that are equal; with a block
+for the published algorithm, as in arXiv 2510.09885; `block` is a block diffusion model, which answers in its own blocks with
+a cache, and otherwise as the fast mode. Prints a table; `--json` writes `ratios`: `wall` (seconds), `nfe` (forward
+evaluations a question), both published over fast, and `same_answers`, the share of answers that are equal; with a block
 model also `block_wall` and `block_nfe`, published over block, and `block_wall_to_fast` and `block_nfe_to_fast`, fast over
-block. An evaluation of a block model is of one block and of what the cache lacks, of another model of the whole row.
+block. An evaluation of a block model covers one block and the tokens not yet in the cache, one of another model the whole row.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ QUICK = 40  # questions
 
 @dataclass
 class Way:
-    """One way of answering: how, and what it took.
+    """One way of answering, and its cost.
 
     Attributes:
         loaded: The model that is asked.
@@ -59,21 +59,23 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--model", default="nano-diffusion", help="nano-diffusion, a directory or a Hub id")
     parser.add_argument(
-        "--block_model", help="block diffusion model beside it (default: nano-block beside nano-diffusion, else none)"
+        "--block_model", help="block diffusion model to compare (default: nano-block beside nano-diffusion, else none)"
     )
     parser.add_argument(
         "--documents",
         default="fictional:nano_population",
-        help="documents that bring the questions (default: the people whom the nano models were brought up with)",
+        help="documents with questions (default: the people whom the nano models were pretrained on)",
     )
     parser.add_argument("--size", type=int, help="number of people of a fictional world")
     parser.add_argument("--questions", type=int, default=200, help="how many to ask (default: 200)")
     parser.add_argument("--quick", action="store_true", help=f"ask {QUICK}")
-    parser.add_argument("--batch_size", type=int, default=32, help="questions at once, all ways (default: 32)")
-    parser.add_argument("--answer_length", type=int, default=128, help="tokens, all ways (default: 128)")
-    parser.add_argument("--steps", type=int, default=128, help="steps, published (default: 128)")
+    parser.add_argument("--batch_size", type=int, default=32, help="questions at once, in all ways (default: 32)")
     parser.add_argument(
-        "--block_length", type=int, default=4, help="tokens of a block, but of a block model (default: 4)"
+        "--answer_length", type=int, default=128, help="tokens of an answer, in all ways (default: 128)"
+    )
+    parser.add_argument("--steps", type=int, default=128, help="steps of the published algorithm (default: 128)")
+    parser.add_argument(
+        "--block_length", type=int, default=4, help="tokens of a block; a block model has its own (default: 4)"
     )
     parser.add_argument("--json", metavar="PATH", help="write ratios and details here")
     return parser
@@ -93,7 +95,7 @@ def load_questions(documents: str, size: int | None, count: int) -> list[tuple[s
     """``count`` distinct (question, answer) pairs, spread over people.
 
     Raises:
-        KinjectError: the documents cannot be read, or bring fewer questions.
+        KinjectError: the documents cannot be read, or have fewer questions.
     """
     from kinject.data import load_knowledge
 
@@ -101,7 +103,7 @@ def load_questions(documents: str, size: int | None, count: int) -> list[tuple[s
     for each in load_knowledge(documents, size=size).questions:
         by_fact.setdefault(each.fact, []).append((each.question, each.answer))
     about = list(by_fact.values())
-    # One question about everybody before a second about anybody, each person's from another wording on.
+    # One question about every person, then a second one about every person; neighbors begin with another wording.
     most = max(map(len, about), default=0)
     pairs = [own[(turn + person) % len(own)] for turn in range(most) for person, own in enumerate(about)]
     distinct = list(dict(pairs).items())

@@ -1,13 +1,13 @@
-"""One script that proves on a GPU what a processor cannot: parity, placement, kernels, speed, answering, a killed run.
+"""Checks on a GPU that need one: parity, placement, kernels, speed, answering, and a killed run.
 
     python recipes/benchmarks/gpu.py --json out.json                # at most nine minutes on one bare H200
     python recipes/benchmarks/gpu.py --only parity step --quick --json out.json
-    python recipes/benchmarks/gpu.py --cpu                          # all of it, small, on a processor
+    python recipes/benchmarks/gpu.py --cpu                          # all sections, small, on a processor
     torchrun --nproc_per_node 2 recipes/benchmarks/gpu.py --multi --json out.json    # two GPUs or more; never run yet
 
-Each section runs in a process of its own that ends at its deadline, and the JSON is written anew after each, so that whatever
-happens the sections before are kept. Models are nano, which kinject brings, or random at the full shape; nothing is downloaded.
-What to carry to a machine that cannot install anything: gpu.md beside this file.
+Each section runs in its own process, which is ended at its deadline, and the JSON is written after each, so that earlier
+sections are kept if a later one fails. Models are the nano ones of kinject, or random at the full shape; nothing is
+downloaded. gpu.md beside this file says what to copy to a machine that cannot install anything.
 
 The JSON holds `ratios`, `checks` (each with its value, its limit, and whether it holds) and `measurements`, by section. The
 status is 1 where a check does not hold, or a section ended in an error.
@@ -28,7 +28,7 @@ from typing import Any
 
 from measuring import print_table, write_report
 
-# Section: seconds until it is ended, on a GPU.
+# By section: the seconds after which it is ended on a GPU.
 DEADLINES = {
     "machine": 30,
     "parity": 80,
@@ -46,9 +46,9 @@ def build_parser() -> argparse.ArgumentParser:
     """The options."""
     parser = argparse.ArgumentParser(description="Prove on a GPU what a processor cannot.")
     parser.add_argument("--only", nargs="+", choices=list(DEADLINES), help="sections to run (default: all)")
-    parser.add_argument("--quick", action="store_true", help="fewer repetitions, and of the step the 1B model alone")
-    parser.add_argument("--cpu", action="store_true", help="all of it, small, in one process, on the CPU")
-    parser.add_argument("--multi", action="store_true", help="what takes two GPUs or more; start it with torchrun")
+    parser.add_argument("--quick", action="store_true", help="fewer repetitions, and steps of the 1B model only")
+    parser.add_argument("--cpu", action="store_true", help="all sections, small, in one process, on the CPU")
+    parser.add_argument("--multi", action="store_true", help="the checks for two GPUs or more; start it with torchrun")
     parser.add_argument("--json", metavar="PATH", help="write ratios, checks and measurements here")
     parser.add_argument("--section", choices=list(DEADLINES), help=argparse.SUPPRESS)  # of a process of its own
     parser.add_argument("--into", help=argparse.SUPPRESS)

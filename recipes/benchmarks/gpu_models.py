@@ -1,4 +1,4 @@
-"""What gpu.py trains and asks: random models at full shapes, documents, and some steps of each way of training, timed."""
+"""Models and documents for gpu.py: random models at full shapes, biographies, and timed steps of each way of training."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "B200": 2250e12}
-"""Dense bf16 operations a second that NVIDIA states, by a part of the device's name."""
+"""Dense bf16 operations a second as stated by NVIDIA, by a part of the device's name."""
 _LLAMA_8B = {
     "hidden_size": 4096,
     "intermediate_size": 14_336,
@@ -44,14 +44,14 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 @cache
 def tokenizer() -> Any:
-    """That of nano-ar, whose ids every shape has."""
+    """The tokenizer of nano-ar, whose ids fit every shape's vocabulary."""
     from kinject.models import load_model
 
     return load_model("nano-ar").tokenizer
 
 
 def random_llama(shape: dict[str, Any], device: torch.device, dtype: torch.dtype) -> Any:
-    """A Llama with random weights, made where it is used."""
+    """A Llama with random weights, created on ``device``."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
@@ -77,14 +77,14 @@ def documents(count: int, spread: bool = False) -> list[str]:
 
 @dataclass
 class Trained:
-    """What some steps were like.
+    """The figures of some training steps.
 
     Attributes:
-        losses: Of each step.
-        gradient_norms: Of each step.
+        losses: The loss of each step.
+        gradient_norms: The norm of the gradients of each step.
         seconds: Of all steps after those that warm up.
-        tokens_per_second: Of the tokens of the rows, without padding, over these.
-        flops_per_token: Of the model, with the head on the targets alone.
+        tokens_per_second: Tokens of the rows, without padding, in these seconds.
+        flops_per_token: Of the model, with the head on the targets only.
         peak_memory: Bytes, on a GPU.
         waits: How often the last step waited for a GPU.
     """
@@ -117,7 +117,7 @@ def train_steps(
     """Train ``model`` for some steps, one way.
 
     Args:
-        model: It is moved to ``device``.
+        model: The model, which is moved to ``device``.
         of: Its tokenizer.
         texts: Documents.
         steps: How many.
@@ -167,7 +167,7 @@ def train_steps(
     data = Dataset.from_dict({"text": texts})
     args = MaskedSFTConfig(**options, system_prompt=system_prompt)
     if kind == "full" and model.dtype == torch.bfloat16:
-        args.learning_rate = 1e-2  # at which 16-bit weights move, and the step costs the same
+        args.learning_rate = 1e-2  # large enough to move 16-bit weights; a step costs the same at any rate
     watch = Watch(device, warm)
     ours = MaskedSFTTrainer(
         model if way in ("shipped", "tuned") else random_llama(SHAPES["tiny"], torch.device("cpu"), torch.float32),
@@ -329,7 +329,7 @@ def public_loop(
 
 
 def lora() -> Any:
-    """The adapter that is compared: rank 16 on all linear layers."""
+    """The adapter of the comparison: rank 16 on all linear layers."""
     from peft import LoraConfig
 
     return LoraConfig(r=16, target_modules="all-linear", task_type="CAUSAL_LM")

@@ -1,9 +1,9 @@
-"""The part of gpu.py that takes two GPUs or more. **It has never run.**
+"""The part of gpu.py that needs two GPUs or more. **It has never run.**
 
     torchrun --nproc_per_node 2 recipes/benchmarks/gpu.py --multi --json out.json
 
-Under DDP over NCCL: all processes log the same losses, share out what is rehearsed, and go on with the selected weights. ZeRO
-and FSDP2 are launched by `accelerate`; what to type stands in gpu.md.
+It checks under DDP over NCCL that all processes log the same losses, share the drawing of rehearsed answers, and load the
+selected weights. ZeRO and FSDP2 are launched by `accelerate`; gpu.md has the commands.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import distributed
 
 
 def run_multi() -> dict[str, Any]:
-    """What the processes of this launch found; the same on all of them."""
+    """The report of all processes of this launch; the same on each of them."""
     from accelerate import PartialState
 
     from kinject.commands.recipe import train

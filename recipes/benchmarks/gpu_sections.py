@@ -1,4 +1,4 @@
-"""The sections of gpu.py: each measures one thing, and says which limits it holds. Small ones do the same on a processor."""
+"""The sections of gpu.py: each measures one thing and checks its limits; on a processor the same, with small models."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from measuring import environment
 
 
 class Section:
-    """What one section found.
+    """The checks, ratios and measurements of one section.
 
     Args:
-        small: Whether it runs small, on the processor.
-        quick: Whether it leaves out what takes long.
+        small: Whether it runs with small models on the processor.
+        quick: Whether it leaves out long parts.
     """
 
     def __init__(self, small: bool, quick: bool) -> None:
@@ -40,14 +40,14 @@ class Section:
         self._checks.append({"name": name, "value": shown, "ok": bool(ok), "limit": limit})
 
     def on_gpu(self, name: str, value: Any, ok: bool, limit: str) -> None:
-        """As `check`, for what a processor cannot hold; there the value is only recorded."""
+        """The same as `check` on a GPU; on a processor, which cannot hold the limit, ``value`` is only recorded."""
         if self.small:
             self.measure(name, value)
         else:
             self.check(name, value, ok, limit)
 
     def ratio(self, name: str, value: float) -> None:
-        """Record a ratio of two things that were measured side by side."""
+        """Record the ratio of two values that were measured side by side."""
         self._ratios[name] = value
 
     def measure(self, name: str, value: Any) -> None:
@@ -55,7 +55,7 @@ class Section:
         self._measurements[name] = value
 
     def report(self) -> dict[str, Any]:
-        """All that was recorded."""
+        """All records by kind."""
         return {"checks": self._checks, "ratios": self._ratios, "measurements": self._measurements}
 
     def wait(self) -> None:
@@ -64,7 +64,7 @@ class Section:
             torch.cuda.synchronize()
 
     def seconds(self, work: Callable[[], Any], repetitions: int = 3) -> float:
-        """The best of some times that ``work`` takes, after one that warms up."""
+        """The shortest of several times of ``work``, after one to warm up."""
         best = math.inf
         for repetition in range(repetitions + 1):
             self.wait()
@@ -76,7 +76,7 @@ class Section:
 
 
 def machine(section: Section) -> None:
-    """Versions, and what the device reaches."""
+    """Versions, and the speed that the device reaches."""
     section.measure("versions", environment())
     side = 256 if section.small else 8192
     half = torch.float32 if section.small else section.half
@@ -151,7 +151,7 @@ def known_questions(count: int) -> Sequence[Any]:
 
 @contextmanager
 def watched(path: str, seen: list[str]) -> Iterator[None]:
-    """Record the device of the model that the function at ``path`` gets, for as long as the block lasts."""
+    """Record in the block the device of the model with which the function at ``path`` is called."""
     from unittest import mock
 
     module, _, name = path.rpartition(".")
@@ -168,7 +168,7 @@ def watched(path: str, seen: list[str]) -> Iterator[None]:
 
 
 def devices(section: Section) -> None:
-    """Asking, rehearsal, and what is measured before training, each on the device."""
+    """Asking, rehearsal, and measurements before training: each has to run on the device."""
     import kinject
     from kinject.commands.recipe import train
     from kinject.models.devices import described
@@ -191,7 +191,7 @@ def devices(section: Section) -> None:
 
 
 def kernels(section: Section) -> None:
-    """Which attention a step and an answer take, by the profiler."""
+    """The attention kernels of a step and of an answer, by the profiler."""
     from torch.profiler import ProfilerActivity, profile
 
     from kinject.evaluation import answer_questions
@@ -305,7 +305,7 @@ def compile(section: Section) -> None:
 
     plain = steps()
     ways: dict[str, dict[str, Any]] = {"compiled": {"torch_compile": True}}
-    if section.small:  # a compiler may be missing here, and the graphs are the same without one
+    if section.small:  # a C++ compiler may be missing; the graphs are the same without one
         ways["compiled"]["torch_compile_backend"] = "eager"
     elif is_liger_kernel_available():
         ways["liger"] = {"use_liger_kernel": True}
@@ -321,7 +321,7 @@ def compile(section: Section) -> None:
 
 
 def answering(section: Section) -> None:
-    """Answers of a random model, some of which end early, against transformers' own ways."""
+    """Answers of a random model, some of which end early, against transformers' own generation."""
     from transformers import GenerationConfig
 
     from kinject.evaluation.asking import evaluating
@@ -441,7 +441,7 @@ def sampler(section: Section) -> None:
 
 
 def inject(section: Section) -> None:
-    """The whole job on nano: a run that is told to stop and resumed ends as one that was not."""
+    """A whole run on nano: stopped by a signal and resumed, it has to end as one that was not stopped."""
     from transformers import TrainerCallback
 
     from kinject.commands.recipe import train
@@ -496,7 +496,7 @@ def inject(section: Section) -> None:
 
 
 def warnings_of(work: Callable[[], Any]) -> int:
-    """How often ``work`` waits for the GPU, as torch counts it."""
+    """How often ``work`` waits for the GPU, as counted by torch."""
     torch.cuda.set_sync_debug_mode("warn")
     try:
         with warnings.catch_warnings(record=True) as caught:

@@ -1,11 +1,11 @@
-"""Whether a long run stays as it began: host memory, open files, and the time that a step takes.
+"""Do host memory, open files and the time of a step grow in a long run?
 
     python recipes/benchmarks/long_run.py                       # 2,000 steps on nano-ar, questions every 50
     python recipes/benchmarks/long_run.py --quick --json out.json
 
-Trains with saves and questions as often, and looks at the process after every step. Prints a table of the four quarters
-of the run; `--json` writes `ratios` of the last quarter to the second (the first still fills caches): `memory` (resident
-set), `open_files`, and `step_seconds` (processor time, without questions and saves), each a ratio of medians.
+Trains with a save and questions every 50 steps, and measures the process after every step. Prints a table of the four
+quarters of the run; `--json` writes `ratios` of the last quarter to the second (the first still fills caches): `memory`
+(resident set), `open_files`, and `step_seconds` (processor time, without questions and saves), each a ratio of medians.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def watch(samples: list[Sample]) -> Any:
 
 
 def train(steps: int, every: int, directory: str, people: int = 30) -> list[Sample]:
-    """What was seen after each of ``steps`` steps of masked fine-tuning on ``people``, two steps an epoch."""
+    """The process after each of ``steps`` steps of masked fine-tuning on ``people``, two steps an epoch."""
     from kinject import (
         MaskedSFTConfig,
         MaskedSFTTrainer,
@@ -117,7 +117,7 @@ def quarters(samples: Sequence[Sample]) -> list[dict[str, float]]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Train, look, and print."""
+    """Train, measure, and print."""
     arguments = build_parser().parse_args(argv)
     with exit_on_user_error(), tempfile.TemporaryDirectory() as directory:
         seen = quarters(train(QUICK if arguments.quick else arguments.steps, arguments.every, directory))

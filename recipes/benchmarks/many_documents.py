@@ -3,11 +3,11 @@
     python recipes/benchmarks/many_documents.py
     python recipes/benchmarks/many_documents.py --quick --json out.json
 
-For every number of documents a process of its own writes that many generated statements to a JSONL file and runs what
-`kinject inject` runs on them, with nano-ar and `--max_steps`. `start-up` is the time from the call to the first step;
-`processor` its processor time, which other work on the machine does not lengthen; `a document` what each document beyond
-the next smaller number takes of that; `memory` what is resident at a tenth of the steps; `growth` how much more at the
-last. Prints a table; `--json` writes `ratios`: `startup_per_document`, `a document` of the largest number over that of the
+For every number of documents a process of its own writes that many generated statements to a JSONL file and trains nano-ar on
+them as `kinject inject` does, for `--max_steps`. `start-up` is the time from the call to the first step; `processor` is its
+processor time, which does not depend on other work on the machine; `a document` is the processor time of each document beyond
+the next smaller number; `memory` is the resident memory at a tenth of the steps, and `growth` its growth up to the last.
+Prints a table; `--json` writes `ratios`: `startup_per_document`, `a document` of the largest number over that of the
 next smaller one (1 where start-up is linear), and `memory_growth`, the largest ratio of resident memory at the last step
 to that at a tenth of the steps (1 where it is flat).
 """
@@ -95,7 +95,7 @@ def compare(counts: Sequence[int], arguments: argparse.Namespace) -> dict[str, A
 
 
 def run(count: int, max_steps: int, batch_size: int) -> dict[str, Any]:
-    """Inject ``count`` statements.
+    """Teach nano-ar ``count`` statements.
 
     Returns:
         `startup`, in seconds and processor seconds, and `memory`, resident bytes after every step.

@@ -1,4 +1,4 @@
-"""What the benchmarks share: a clock that takes turns, the memory of a step, and the table and JSON at the end."""
+"""Shared by the benchmarks: passes that take turns, the memory of a step, and the table and JSON at the end."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 # Above this size glibc returns memory to the system as soon as it is freed, so that resident memory is memory in use.
-# It has to stand in the environment before the process starts.
+# glibc reads it when the process starts.
 RETURN_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "65536"}
 
 
 def take_turns(passes: Mapping[str, Callable[[], float]], repetitions: int) -> dict[str, list[float]]:
-    """Call every pass ``repetitions`` times, a turn each and every other round in reverse, and keep what they return.
+    """Call every pass ``repetitions`` times in turns, every other round in reverse, and return their results.
 
-    Whatever else the machine does meanwhile then falls on all of them alike.
+    Other work on the machine then affects all of them equally.
     """
     results: dict[str, list[float]] = {name: [] for name in passes}
     for repetition in range(repetitions):
@@ -35,7 +35,7 @@ def medians(results: Mapping[str, Sequence[float]]) -> dict[str, float]:
 
 
 def resident_memory(field: str = "VmRSS") -> int:
-    """Bytes of this process that lie in memory now, or at most so far (``field="VmHWM"``). Linux only."""
+    """Resident bytes of this process now, or the most so far (``field="VmHWM"``). Linux only."""
     for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
         if line.startswith(f"{field}:"):
             return int(line.split()[1]) * 1024
@@ -44,13 +44,13 @@ def resident_memory(field: str = "VmRSS") -> int:
 
 @dataclass
 class Peak:
-    """How much resident memory grew at most, in bytes."""
+    """The largest growth of resident memory, in bytes."""
 
     bytes: int = 0
 
     @contextmanager
     def watch(self) -> Iterator[None]:
-        """Take the growth of what runs inside into account. Linux only: it resets the process's recorded peak."""
+        """Include the growth of memory in the block. Linux only, since it resets the process's recorded peak."""
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
         before = resident_memory()
         yield
@@ -85,6 +85,6 @@ def print_table(rows: Sequence[Sequence[str]]) -> None:
 
 
 def write_report(path: str | None, report: Mapping[str, Any]) -> None:
-    """Write ``report`` as JSON, where a path was given."""
+    """Write ``report`` as JSON to ``path``, if there is one."""
     if path:
         Path(path).write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

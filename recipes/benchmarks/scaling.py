@@ -1,12 +1,12 @@
-"""What a step of masked fine-tuning costs over document length, batch size and vocabulary, against the public loop's way.
+"""The cost of a step of masked fine-tuning over document length, batch size and vocabulary, against the paper's public loop.
 
     python recipes/benchmarks/scaling.py
     python recipes/benchmarks/scaling.py --quick --json out.json
 
-A small random Llama (4 layers, hidden size 256) trains on nano statements, joined up to the length that is asked for; one
-quantity varies, the others stay at their defaults. Both ways are those of `ways.py`. `tokens/s` counts tokens of the
-rows without padding; `memory` is the most that resident memory grows in a step. Prints a table; `--json` writes `points`, and
-as `ratios` for each of `length`, `batch` and `vocabulary` how tokens/s and memory of ours compare at the largest value.
+A small random Llama (4 layers, hidden size 256) trains on nano statements that are joined up to the wanted length; one quantity
+varies, the others stay at their defaults. Both ways are in `ways.py`. `tokens/s` counts the tokens of the rows without padding;
+`memory` is the largest growth of resident memory in a step. Prints a table; `--json` writes `points`, and as `ratios` for each
+of `length`, `batch` and `vocabulary` tokens/s and memory of ours relative to the public loop at the largest value.
 """
 
 from __future__ import annotations

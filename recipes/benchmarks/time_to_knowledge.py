@@ -1,4 +1,4 @@
-r"""How long it takes until a model knows its documents: the public loop and trl with the paper's recipe, and ours.
+r"""The cost until a model knows its documents: the public loop and trl with the paper's recipe, and ours.
 
     python recipes/benchmarks/time_to_knowledge.py --quick --json out.json             # thirty nano statements, one seed
     python recipes/benchmarks/time_to_knowledge.py --quick --seeds 0 1 2               # three populations, three seeds
@@ -9,19 +9,18 @@ All start from the same weights, learn the same documents in batches of the same
 every `--every` epochs, until the macro mean of forward and backward reaches `--target` by the paper's recall:
 
 - `public`: a plain loop as in the paper's code (`ways.py`) with the paper's recipe: all weights, a mask ratio from
-  uniform(0.05, 0.95) for each batch, single tokens masked, one prompt, AdamW as in the paper, a rate that stays as it is.
+  uniform(0.05, 0.95) for each batch, single tokens masked, one prompt, AdamW as in the paper, a constant learning rate.
 - `trl`: `trl.SFTTrainer` on the same batches, with the same recipe.
-- `ours`: `MaskedSFTTrainer` with the settings of `--config`, at a rate that stays as it is after the warm-up, since nobody
-  knows beforehand when it is enough.
-- `ours` and a lever, for each of `--levers`: one setting more.
+- `ours`: `MaskedSFTTrainer` with the settings of `--config`, at a constant rate after the warm-up, since the number of epochs
+  is not known beforehand.
+- `ours + LEVER`, for each of `--levers`: the same with one setting changed.
 
-Each arm is a process of its own, and they take turns: one epoch each, in the order of the arms and back, so that whatever
-else the machine does falls on all of them. `seconds` are processor seconds of training, `tokens` those of the rows, padding
-not included. Neither holds the questions, which are the same for all; nor, for the first two, the drawing of masks, which is
-done beforehand.
-`--json` writes `ratios` of seconds and of tokens: how many times as much the others need as ours, the mean over the seeds.
-One that has not reached the target after `--epochs` counts with what it has spent: its ratio is then named in `at_least`.
-Measured beside it, where each arm stands then by exact match and F1.
+Each arm is a process of its own, and they take turns: one epoch each, in the order of the arms and back, so that other work on
+the machine affects all of them. `seconds` are processor seconds of training, `tokens` those of the rows without padding.
+Neither includes the questions, which are the same for all, nor, for the first two, the drawing of masks, which is done before.
+`--json` writes `ratios` of seconds and of tokens: how many times as much the others need as ours, the mean over the seeds. An
+arm that has not reached the target after `--epochs` counts with what it has spent, and is then named in `at_least`. Exact match
+and F1 at the end of each arm are reported, too.
 """
 
 from __future__ import annotations
@@ -68,13 +67,13 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--config", metavar="FILE", help="settings of ours (default: recipes/MODEL/masked.yaml)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of training and of the world (default: 0)")
     parser.add_argument(
-        "--levers", nargs="*", default=[], choices=list(LEVERS), help="arms beside ours, a setting each"
+        "--levers", nargs="*", default=[], choices=list(LEVERS), help="further arms: ours with one setting changed"
     )
     parser.add_argument(
         "--arms", nargs="+", default=[*BASELINES, OURS], choices=[*BASELINES, OURS], help="default: all"
     )
     parser.add_argument("--target", type=float, default=0.8, help="macro mean of recall to reach (default: 0.8)")
-    parser.add_argument("--epochs", type=int, default=240, help="at most (default: 240)")
+    parser.add_argument("--epochs", type=int, default=240, help="the most epochs (default: 240)")
     parser.add_argument("--every", type=int, default=2, help="epochs between the questions (default: 2)")
     parser.add_argument("--learning_rate", type=float, help="of the paper's recipe (default: 2e-3, smollm2-135m: 1e-4)")
     parser.add_argument("--our_learning_rate", type=float, help="of ours (default: that of --config)")
@@ -100,14 +99,14 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 @dataclass
 class Task:
-    """What one arm does; travels to its process.
+    """The settings of one arm, which are sent to its process.
 
     Attributes:
         arm: "public", "trl", "ours" or "ours + LEVER".
-        model, documents, size, facts, seed: What is learned.
+        model, documents, size, facts, seed: The model, and the documents to learn.
         config: The settings of ours.
-        options: What the paper's recipe takes besides its own: rate and warm-up.
-        epochs: At most so many.
+        options: Further settings of the paper's recipe: rate and warm-up.
+        epochs: The most epochs.
         every: Epochs between the questions.
     """
 
@@ -123,14 +122,14 @@ class Task:
     every: int
 
 
-# An arm: learns an epoch at a time, whenever it is its turn.
+# An arm learns one epoch whenever it is its turn.
 
 Report = Mapping[str, Any]
 
 
 @dataclass
 class Meter:
-    """What training has cost so far; runs inside the steps only.
+    """Measures the cost of training so far, without what happens between epochs.
 
     Attributes:
         seconds: Processor seconds.
@@ -143,16 +142,16 @@ class Meter:
     steps: int = 0
 
     def __post_init__(self) -> None:
-        """Start."""
+        """Start the clock."""
         self._since = time.process_time()
 
     def start(self) -> None:
-        """What was done until now is not counted."""
+        """Start the clock anew; earlier time is not counted."""
         self._since = time.process_time()
 
     @contextmanager
     def watch(self) -> Iterator[None]:
-        """Around each step; hands over after the last of an epoch. What lies between two steps counts as well."""
+        """Enclose each step; after the last step of an epoch call `after_epoch`. Time between steps counts, too."""
         yield
         self.steps += 1
         if self.steps % self.steps_of_epoch == 0:
@@ -162,13 +161,13 @@ class Meter:
 
 
 class Enough(Exception):
-    """The arm need not go on."""
+    """Ends an arm that was told to stop."""
 
 
 def learn(task: Task, report: Callable[[Report], bool]) -> None:
-    """Train the arm of ``task``; after every epoch ``report`` gets what it has cost and, after some, what it knows.
+    """Train the arm of ``task``; ``report`` gets its cost after every epoch, and after some its scores.
 
-    ``report`` returns when it is this arm's turn again, or returns false when the arm is to end.
+    ``report`` returns true when it is this arm's turn again, and false when the arm is to end.
 
     Raises:
         Enough: the arm was told to end.
@@ -287,17 +286,17 @@ class Connection(Protocol):
     """One end of a pipe to an arm."""
 
     def send(self, obj: Any) -> None:
-        """Tell whether to go on."""
+        """Tell the arm whether to go on."""
 
     def recv(self) -> Any:
-        """What the arm reports; waits for it."""
+        """Wait for the arm's next report and return it."""
 
 
 def take_turns(arms: Mapping[str, Connection], target: float) -> dict[str, list[dict[str, Any]]]:
-    """Let each arm that has not reached ``target`` learn an epoch in its turn, every other round in reverse.
+    """Let each arm that has not reached ``target`` learn one epoch in turns, every other round in reverse.
 
     Returns:
-        What each has reported, in order. An arm ends at the target or says so itself, by None.
+        The reports of each arm, in order. An arm ends at the target, or by reporting None.
 
     Raises:
         ConfigurationError: an arm failed.
@@ -336,7 +335,7 @@ def _received(name: str, arm: Connection) -> Any:
 
 
 def serve(task: Task, connection: Any) -> None:
-    """An arm in a process of its own: trains when it is told to, and reports over ``connection``."""
+    """Run an arm in its own process: it trains when it is told to, and reports over ``connection``."""
 
     def report(said: Report) -> bool:
         connection.send(dict(said))
@@ -373,10 +372,10 @@ def race(tasks: Sequence[Task], target: float) -> dict[str, list[dict[str, Any]]
 
 
 def tasks_of(arguments: argparse.Namespace, seed: int) -> list[Task]:
-    """One task an arm.
+    """One task for each arm.
 
     Raises:
-        ConfigurationError: no settings of ours for the model.
+        ConfigurationError: there are no settings of ours for the model.
     """
     path = Path(
         arguments.config or RECIPES / ("nano" if arguments.model == "nano-ar" else arguments.model) / "masked.yaml"
@@ -430,14 +429,14 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def outcome(reports: Sequence[dict[str, Any]], target: float) -> dict[str, Any]:
-    """Where an arm ended: its last report with questions, whether that reached ``target``, and all of them as `history`."""
+    """An arm's last report with scores, whether that reached ``target``, and all such reports as `history`."""
     asked = [each for each in reports if "macro" in each]
     last = asked[-1]
     return {**last, "reached": last["macro"]["paper"] >= target, "history": asked}
 
 
 def ratios(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """`ratios`: how much more the other arms needed than ours, mean over the seeds; `at_least`: those that never got there."""
+    """`ratios`: the cost of the other arms over ours, mean over the seeds; `at_least`: arms that did not reach the target."""
     found: dict[str, float] = {}
     at_least: list[str] = []
     arms = runs[0]["arms"]

@@ -1,4 +1,4 @@
-"""How fast and how large a step of masked fine-tuning is, against the public loop's way and trl's own SFTTrainer.
+"""Time and memory of a step of masked fine-tuning, against the paper's public loop and trl's own SFTTrainer.
 
     python recipes/benchmarks/training_step.py                      # SmolLM2-135M, and a small model with LLaDA's vocabulary
     python recipes/benchmarks/training_step.py --quick --json out.json    # a step of SmolLM2-135M, as large as in full
@@ -10,12 +10,12 @@ the same batch size and AdamW, in turns in one process:
   at every position, in fp32.
 - `trl`: `trl.SFTTrainer`, without gradient checkpointing, on the tokenized rows.
 - `ours`: `MaskedSFTTrainer` with rows grouped by length, from the documents on. The rows of a step are taken in `--parts`
-  whose gradients add up to those of the whole: the loss is divided by what the step scores, so parts change nothing but
-  memory. What the step needs in one part is in the JSON as `memory_in_one_part`.
+  whose gradients add up to those of the whole: the loss is divided by the tokens that the whole step scores, so parts change
+  only the memory. The memory of the step in one part is in the JSON as `memory_in_one_part`.
 
-`tokens/s` counts the tokens of the rows, padding not included, over the median of the passes. `memory` is what a step needs
-on top of weights and optimizer: the most that resident memory grows from its begin on, gradients included; each way runs
-alone in a process for that. `max_loss_difference` is the largest between any two ways on any batch, from equal weights.
+`tokens/s` counts the tokens of the rows, padding not included, over the median of the passes. `memory` is the largest growth of
+resident memory in a step, on top of weights and optimizer and with gradients; each way runs alone in a process for that.
+`max_loss_difference` is the largest difference between any two ways on any batch, from equal weights.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ SMALL: dict[str, Any] = {
     "num_attention_heads": 4,
     "num_key_value_heads": 4,
 }
-MEMORY_STEPS = 3  # the first is not looked at
+MEMORY_STEPS = 3  # the first one does not count
 QUICK_MEMORY_STEPS = 2
 
 
@@ -58,8 +58,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--documents", nargs="+", default=list(WORLDS), help=f"default: {' '.join(WORLDS)}")
     parser.add_argument("--rows", type=int, default=48, help="documents, spread over --documents (default: 48)")
     parser.add_argument("--batch_size", type=int, default=16, help="rows of a step (default: 16)")
-    parser.add_argument("--parts", type=int, default=4, help="parts that ours takes a step in (default: 4)")
-    parser.add_argument("--repetitions", type=int, default=3, help="passes over the rows, each way (default: 3)")
+    parser.add_argument("--parts", type=int, default=4, help="parts into which ours divides a step (default: 4)")
+    parser.add_argument("--repetitions", type=int, default=3, help="passes over the rows in each way (default: 3)")
     parser.add_argument(
         "--quick", action="store_true", help="one step of the full run's size, once, of the first model"
     )
@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the benchmark from the command line."""
     arguments = build_parser().parse_args(argv)
     if arguments.quick:
-        # Not smaller steps: what is saved grows with the rows that share a batch.
+        # The step keeps its size, since the gain grows with the rows of a batch.
         arguments.models, arguments.rows, arguments.repetitions = arguments.models[:1], arguments.batch_size, 1
         arguments.memory_steps = QUICK_MEMORY_STEPS
     with exit_on_user_error():
@@ -125,7 +125,7 @@ def build(way: str, given: Material, watch: Watch = nullcontext) -> Any:
 
 
 def peak_of_a_step(arguments: argparse.Namespace) -> int:
-    """Bytes that the largest step needs, after a first one that made the optimizer's state."""
+    """Bytes that the largest step needs, after a first one that created the optimizer's states."""
     peak, steps = Peak(), itertools.count()
     watch: Watch = lambda: peak.watch() if next(steps) else nullcontext()  # noqa: E731
     build(arguments.memory_of, material(arguments.models[0], arguments), watch).train()
@@ -135,14 +135,16 @@ def peak_of_a_step(arguments: argparse.Namespace) -> int:
 def memory_alone(way: str, model: str, arguments: argparse.Namespace, parts: int) -> int:
     """`peak_of_a_step` in a process of its own."""
     command = [sys.executable, __file__, "--memory_of", way, "--models", model, "--documents", *arguments.documents]
-    rows = arguments.memory_steps * arguments.batch_size  # also where fewer are timed: the first step is not looked at
+    rows = (
+        arguments.memory_steps * arguments.batch_size
+    )  # also where fewer are timed, since the first step does not count
     command += ["--rows", str(rows), "--batch_size", str(arguments.batch_size), "--parts", str(parts)]
     done = subprocess.run(command, env={**os.environ, **RETURN_MEMORY}, stdout=subprocess.PIPE, text=True, check=True)
     return int(json.loads(done.stdout.splitlines()[-1])["memory"])
 
 
 def batches(count: int, size: int) -> Iterator[range]:
-    """Row numbers, ``size`` at once."""
+    """Row numbers in batches of ``size``."""
     return (range(start, min(start + size, count)) for start in range(0, count, size))
 
 
@@ -178,7 +180,7 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def compare_on(given: Material, memory: dict[str, int], repetitions: int) -> dict[str, Any]:
-    """Losses from equal weights, then passes in turns."""
+    """Compare the losses from equal weights, then time passes in turns."""
     ours = Ours(given)
     rows = ours.rows()
     ways: dict[str, Any] = {"public": Public(given, rows), "trl": Trl(given, rows), "ours": ours}

@@ -1,4 +1,4 @@
-"""The ways of training that the benchmarks compare: the public loop's, trl's and ours.
+"""The ways of training that the benchmarks compare: the paper's public loop, trl's trainer and ours.
 
 Each is built once; `train` then passes over all rows.
 """
@@ -20,23 +20,23 @@ if TYPE_CHECKING:
 
 Batch = dict[str, Any]
 Watch = Callable[[], AbstractContextManager[None]]
-"""Entered at the begin of every optimizer step, left at its end."""
+"""Entered at the beginning of every optimizer step, and left at its end."""
 
 
 @dataclass
 class Material:
-    """What all ways train on.
+    """Model, documents and settings of all ways.
 
     Attributes:
-        build: Makes the model, with the attention that is named.
+        build: Makes the model, with the given implementation of attention.
         tokenizer: Its tokenizer.
         texts: The documents.
         batch_size: Rows of a step.
-        parts: What ours divides them into.
-        options: Settings that all three take: learning rate, warm-up, weight decay, betas.
-        ours: Settings of `MaskedSFTConfig` that ours takes besides.
+        parts: Parts into which ours divides a step.
+        options: Settings of all three ways: learning rate, warm-up, weight decay, betas.
+        ours: Further settings of ours, fields of `MaskedSFTConfig`.
         adapter: The adapter that ours trains, if it does not train all weights.
-        shuffled: Whether the other two draw the order of their rows, or take them as they come.
+        shuffled: Whether the other two draw the order of their rows at random, or take them as given.
     """
 
     build: Callable[[str], Any]
@@ -195,7 +195,7 @@ class Public:
 
 
 def settings(given: Material) -> dict[str, Any]:
-    """What both trainers are told."""
+    """The settings of both trainers."""
     return {
         "output_dir": tempfile.gettempdir(),
         "per_device_train_batch_size": given.batch_size,

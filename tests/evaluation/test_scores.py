@@ -158,7 +158,7 @@ def test_questions_of_unknown_direction_stand_in_neither_column() -> None:
     assert asked(scores) == ["forward", "backward"]
     assert "unknown" not in score_answers(QUESTIONS, [""] * 4)
     korean = score_answers([Question("누구인가?", "임서윤", "unknown")], ["임서윤"])
-    assert read_otherwise(korean).startswith("of 1 of 1 questions, ")
+    assert read_otherwise(korean).startswith("for 1 of 1 questions, ")
 
 
 DESCRIPTION = "the keeper of the floating lighthouse at Sable Point"
