@@ -1,7 +1,7 @@
-"""Adapters: which base they belong to, whether all their weights fit, and how a diffusion model is called with them.
+"""Adapters: their base, whether all their weights fit, and how a diffusion model is called with them.
 
-PEFT stores no more than the adapter's own settings. That its base was turned into a masked diffusion model would be
-lost, so `diffusion.json` beside the adapter says it.
+PEFT stores only the adapter's own settings, and would lose that its base was turned into a masked diffusion model.
+`diffusion.json` beside the adapter stores that. Knows nothing of training.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ SETTINGS_FILE = "diffusion.json"
 
 
 def write_diffusion_settings(directory: str | PathLike[str], model: Any) -> Path:
-    """Write how the masked diffusion model ``model`` is called into `diffusion.json`, beside a saved adapter.
+    """Write the settings of the masked diffusion model ``model`` to `diffusion.json`, beside its saved adapter.
 
     Args:
-        directory: Where the adapter is saved.
-        model: The adapted model, or what wraps it.
+        directory: The directory of the adapter.
+        model: The adapted model, wrapped or not.
 
     Raises:
         ConfigurationError: the model is causal, or names no mask token.
@@ -57,11 +57,11 @@ def adapter_config(name: str, **hub: Any) -> dict[str, Any] | None:
 
 
 def attach_adapter(model: PreTrainedModel | PeftModel, name: str, **hub: Any) -> PeftModel:
-    """``model`` with the adapter ``name``, trainable, and a diffusion model if the adapter was trained as one.
+    """``model`` with the adapter ``name``, trainable, and turned into a diffusion model if the adapter was trained as one.
 
     Raises:
-        ConfigurationError: the adapter is of another architecture or incomplete, or it disagrees with ``model`` on
-            how to call it.
+        ConfigurationError: the adapter is for another architecture or incomplete, or it was trained on a base with other
+            diffusion settings.
     """
     from peft import PeftModel, get_peft_model_state_dict
     from safetensors import safe_open
@@ -90,16 +90,16 @@ def attach_adapter(model: PreTrainedModel | PeftModel, name: str, **hub: Any) ->
 def join_adapters(
     model: PreTrainedModel, names: Sequence[str], weights: Sequence[float], combination: str
 ) -> PeftModel:
-    """``model`` with one adapter, called `default`: the sum of the LoRA adapters ``names``, by peft's `add_weighted_adapter`.
+    """``model`` with one adapter, `default`: the weighted sum of LoRA adapters, by peft's `add_weighted_adapter`.
 
     Args:
-        model: Their base.
+        model: The base of all of them.
         names: Directories or Hub ids.
-        weights: How much each counts.
+        weights: The weight of each.
         combination: peft's `combination_type`.
 
     Raises:
-        ConfigurationError: one is incomplete, or peft cannot add them up.
+        ConfigurationError: one is incomplete, or peft cannot add them.
     """
     from peft import PeftModel, get_peft_model_state_dict
     from safetensors import safe_open
@@ -137,11 +137,11 @@ def join_adapters(
 
 
 def require_adapter_modules(model: PreTrainedModel | PeftModel, config: PeftConfig | None) -> None:
-    """Refuse an adapter of which ``config`` names modules that cannot be adapted. Call it before any costly work.
+    """Refuse an adapter whose ``config`` names modules that cannot be adapted, before any costly work.
 
     Raises:
-        ConfigurationError: a named module that the model does not have, a pattern that is no regular expression or matches
-            nothing, or an adapter on the output head, whose weight the loss reads past it.
+        ConfigurationError: a named module that the model does not have, a pattern that is not a regular expression or matches
+            nothing, or an adapter on the output head, whose weight the loss uses directly.
     """
     if config is None:
         return
@@ -196,7 +196,7 @@ def explained_refusals() -> Iterator[None]:
 
 
 def head_refusal(name: str) -> str:
-    """Why no adapter goes on the output head ``name``, and what to name instead."""
+    """The error about an adapter on the output head ``name``: the reason, and what to name instead."""
     return (
         f"lora_target_modules reach the output head, {name}: the loss is computed from its weight directly, so an adapter on "
         "it would never be trained. Name other modules, such as q_proj v_proj, or all-linear, which leaves the head out; to "
@@ -209,7 +209,7 @@ def _listed(names: str | Iterable[str]) -> list[str]:
 
 
 def _matched(target: str, modules: Sequence[str], pattern: bool = False) -> list[str]:
-    """The names among ``modules`` that peft takes for ``target``: the end of a path, or a pattern for the whole of it."""
+    """The ``modules`` that peft adapts for ``target``: the end of a module's path, or a pattern for the whole path."""
     if not pattern:
         return [name for name in modules if f".{name}".endswith(f".{target}")]
     try:
@@ -222,15 +222,15 @@ def _matched(target: str, modules: Sequence[str], pattern: bool = False) -> list
 
 
 def _own_names(modules: Sequence[str]) -> str:
-    """The last parts of module names, each once, without the numbers of layers."""
+    """The last parts of module names, each once, without layer numbers."""
     return ", ".join(sorted({last for name in modules if (last := name.rpartition(".")[2]) and not last.isdecimal()}))
 
 
 def merge_adapter(model: PeftModel) -> PreTrainedModel:
-    """``model`` with its adapter merged into its weights: a whole model with the same answers. ``model`` is consumed.
+    """``model`` with its adapter merged into its weights: a whole model with the same answers. ``model`` is used up.
 
-    Embedding and output head of many models are one tensor, and an adapter on one of the two leaves the other as it was.
-    They become two tensors then.
+    Embedding and output head of many models share one tensor. If an adapter changes one of the two, they become two tensors,
+    so that the other stays as it was.
     """
     base: Any = model.get_base_model()
     owners: dict[int, list[tuple[str, Any, str]]] = {}
@@ -245,7 +245,9 @@ def merge_adapter(model: PeftModel) -> PreTrainedModel:
             base.config.tie_word_embeddings = base.config.get_text_config().tie_word_embeddings = False
     merged: Any = model.merge_and_unload(safe_merge=True)
     head = merged.get_output_embeddings()
-    if head is not None and head.weight is merged.get_input_embeddings().weight:  # learned as one, in `modules_to_save`
+    if (
+        head is not None and head.weight is merged.get_input_embeddings().weight
+    ):  # trained as one tensor, by `modules_to_save`
         merged.config.tie_word_embeddings = merged.config.get_text_config().tie_word_embeddings = True
     whole: PreTrainedModel = merged
     return whole
@@ -267,7 +269,7 @@ def own_tokenizer(name: str, trust_remote_code: bool = False, **hub: Any) -> Pre
 
 
 def _apply_settings(model: Any, name: str, **hub: Any) -> None:
-    """Turn the base into the diffusion model that the adapter was trained on."""
+    """Turn the base into the diffusion model on which the adapter was trained."""
     from kinject.models.diffusion import (
         attend_in_blocks,
         diffusion_settings,
@@ -292,7 +294,7 @@ def _apply_settings(model: Any, name: str, **hub: Any) -> None:
     config = text_config(model)
     if getattr(config, "mask_token_id", None) is None:
         config.mask_token_id = settings.mask_token_id
-    if settings.block_length is not None:  # which the adapter may have been trained with on a base of other attention
+    if settings.block_length is not None:  # training may have changed the blocks of the base
         attend_in_blocks(model, settings.block_length, settings.clean_attention)
     if diffusion_settings(model) != settings:
         raise ConfigurationError(

