@@ -141,7 +141,7 @@ def _results(source: str | os.PathLike[str] | Mapping[str, Any]) -> Mapping[str,
 
 
 def _plot(folder: Path, results: Mapping[str, Any]) -> None:
-    """Draw the history, unless the plot shows it already: cards are written at every checkpoint, and a plot takes far longer."""
+    """Draw the history unless the plot shows it already, since cards are written at every checkpoint and a plot takes long."""
     from kinject.evaluation.report import plot_history
 
     drawn = folder / PLOT
