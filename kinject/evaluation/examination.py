@@ -328,7 +328,7 @@ def asker(
 
         length = max_new_tokens
         drawing: dict[str, Any] = {"temperature": temperature, "seed": seed}
-        if is_diffusion(model):  # which has a canvas of that length
+        if is_diffusion(model):  # its answers always have the full length
             drawing = {"sampling": replace(sampling.sampling_config(length), **drawing)}
         else:
             length = min(length, longest or length)
@@ -338,7 +338,7 @@ def asker(
 
 
 def subjects(documents: Sequence[Document]) -> list[tuple[str, str]]:
-    """What each fact is about, as far as its document tells, with that document: its title, or the first name in it."""
+    """The subject of each fact, if its document has one, and the document: its title, or the first name in it."""
     found: dict[int, tuple[str, str]] = {}
     for document in documents:
         names = (

@@ -136,7 +136,7 @@ def _file(name: str) -> str:
 
 
 def _policy(scripts: Sequence[str], style: str) -> str:
-    """What the page may load and run: its own scripts and style, known by their hashes, and pictures that it holds."""
+    """The page's content security policy: its own scripts and style, by their hashes, and pictures that it holds."""
 
     def source(text: str) -> str:
         return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
@@ -188,7 +188,7 @@ def _run(name: str, run: Mapping[str, Any], place: int) -> dict[str, Any]:
 
 
 def _facts(run: Mapping[str, Any], after: Mapping[str, Any] | None) -> list[tuple[str, str]]:
-    """What the run was, in a few words each."""
+    """The main settings of the run, each in a few words."""
     train, history = run["train"], run["history"]
     evaluation = run["objective"] == "evaluation"
     state = "" if evaluation or run["after"] else "not finished"
@@ -224,7 +224,7 @@ def _is_scores(value: Any) -> bool:
 
 
 def _rows(what: str, before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> list[dict[str, Any]]:
-    """A line for every direction that was asked."""
+    """A line for every direction that has questions."""
     rows = []
     for direction in cells(after or before):
         now, then = ((scores or {}).get(direction) for scores in (after, before))
@@ -275,7 +275,7 @@ def _groups(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -
 
 
 def _retention(retention: Any) -> list[tuple[str, str, str]]:
-    """What was measured of forgetting: its name, before and after."""
+    """The measures of forgetting: name, value before and after training."""
     if not isinstance(retention, Mapping):
         return []
     before, after = (retention.get(moment) or {} for moment in ("before", "after"))
@@ -327,7 +327,7 @@ def _curve(name: str, run: Mapping[str, Any], place: int) -> dict[str, Any]:
 
 
 def _questions(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Every question once, with what each run answered before, during and after; None where a run was not asked it."""
+    """Every question once, with each run's answers before, during and after training; None for runs without the question."""
     known = _known_words(runs)
     found: dict[tuple[str, str, int], dict[str, Any]] = {}
     for place, run in enumerate(runs):
@@ -401,7 +401,7 @@ def outcome(answer: str, accepted: tuple[str, ...], known: frozenset[str]) -> st
 
 
 def _documents(runs: Sequence[Mapping[str, Any]], questions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Every document, or fact of several wordings, with the questions about it."""
+    """Every document (or fact, if it has several wordings) with the questions about it."""
     texts: dict[int, list[str]] = {}
     for run in runs:
         learned = run.get("learned") or [

@@ -1,4 +1,4 @@
-"""What makes a model a masked diffusion model: its settings, its attention (over the whole row, or in blocks), and its making.
+"""Masked diffusion models: their settings, their attention (over the whole row or in blocks), and how an AR model becomes one.
 
 Knows nothing of losses, of decoding, and of the names of weights in checkpoints.
 """

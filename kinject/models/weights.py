@@ -192,8 +192,7 @@ def is_by_zero3(model: nn.Module) -> bool:
 
 @contextmanager
 def in_step(model: Any) -> Iterator[Any]:
-    """``model`` for use in the block; if it is sharded, processes that finish early go on calling it until all have "
-    "finished."""
+    """``model`` for use in the block; if it is sharded, a process that finishes early calls it on until all have finished."""
     if not is_sharded(model):
         yield model
         return

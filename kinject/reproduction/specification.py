@@ -18,8 +18,7 @@ from kinject.evaluation.results import SHOWN
 SCRIPTS = {"ar": "ar_ft.py", "masked": "masked_ft.py", "diffusion": "dllm_ft.py"}
 FAMILIES = ("autoregressive", "diffusion")
 COMPARED = (*DIRECTIONS, "macro", "forgotten")
-"""What claims compare: scores by direction, their mean, and the share of general questions that training made the model "
-"forget."""
+"""What claims compare: scores by direction, their mean, and the share of general questions that training lost."""
 
 
 @dataclass(frozen=True)
