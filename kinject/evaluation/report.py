@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import shlex
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from kinject.sampling import Step
 
 
-_READINGS = tuple((MEASURES[key].reading, key) for key in SHOWN)
 # One for each run in a plot; distinguishable with color vision deficiencies (Okabe and Ito).
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
@@ -50,60 +49,16 @@ def results_table(results: Sequence[Mapping[str, Any]], *, intervals: bool = Fal
     from rich.table import Table
 
     names = run_names(results)
-    rows: list[tuple[str, Mapping[str, Any], Mapping[str, Any]]] = []
-    befores: list[tuple[str, Mapping[str, Any]]] = []
-    for result in results:
-        before = (f"{result['model']} {result['dataset']}", result["before"])
-        if asked(result["before"]) and result["objective"] != "evaluation" and before not in befores:
-            befores.append(before)
-    for of, scores in befores:
-        rows.append(("before" if len(befores) == 1 else f"before ({of})", scores, {}))
-    for name, result in zip(names, results, strict=True):
-        scores = result["after"]
-        if scores is None and result["history"]:
-            scores, name = result["history"][-1], f"{name} (step {result['history'][-1]['step']}, not finished)"
-        if scores is not None:
-            rows.append((name, scores, result))
-
-    forgetting = any(_after(result, "retention") for _, _, result in rows)
-    reciting = any(share_of(scores, RECITED) is not None for _, scores, _ in rows)
-    refusing = any(_after(result, "refusals") for _, _, result in rows)
-    keeping = any(_after(result, "kept") for _, _, result in rows)
-    correcting = any(_after(result, "outdated") for _, _, result in rows)
-    readings = _READINGS if any(asked(scores) for _, scores, _ in rows) else ()
-    if not readings and not forgetting:
+    rows = _table_rows(names, results)
+    columns = _table_columns(rows, intervals)
+    if not columns:
         return "\n".join(_notes(results))
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("", no_wrap=True)
-    for title, _ in readings:
-        for direction in DIRECTIONS:
-            table.add_column(f"{direction}\n{title}", justify="right", no_wrap=True)
-    if reciting:
-        table.add_column("recited", justify="right", no_wrap=True)
-    if forgetting:
-        table.add_column("still right\ngeneral", justify="right", no_wrap=True)
-        table.add_column("perplexity\nfactor", justify="right", no_wrap=True)
-    if refusing:
-        table.add_column("unseen\nrefused", justify="right", no_wrap=True)
-        table.add_column("unseen\nleaked", justify="right", no_wrap=True)
-    for direction in DIRECTIONS if keeping else ():
-        table.add_column(f"earlier\n{direction}", justify="right", no_wrap=True)
-    if correcting:
-        table.add_column("old answers\nstill given", justify="right", no_wrap=True)
+    for title, _ in columns:
+        table.add_column(title, justify="right", no_wrap=True)
     for name, scores, result in rows:
-        retention, refusals = result.get("retention"), _after(result, "refusals")
-        cells = [_cell(scores[direction], key, intervals) for _, key in readings for direction in DIRECTIONS]
-        if reciting:
-            cells.append(figures(share_of(scores, RECITED)))
-        if forgetting:
-            cells += [figures(still_right(retention)), figures(perplexity_factor(retention))]
-        if refusing:
-            cells += [figures(refusals.get("refused")), figures(refusals.get("leaked"))]
-        if keeping:
-            cells += [_then_now(result.get("kept"), direction, "paper") for direction in DIRECTIONS]
-        if correcting:
-            cells.append(_then_now(result.get("outdated"), None, "still_given"))
-        table.add_row(name, *cells)
+        table.add_row(name, *(shown(scores, result) for _, shown in columns))
     output = io.StringIO()
     console = Console(file=output, width=200, force_terminal=False, color_system=None, markup=False, highlight=False)
     console.print(table)
@@ -114,6 +69,69 @@ def results_table(results: Sequence[Mapping[str, Any]], *, intervals: bool = Fal
         for sentence in beyond_the_questions(result)
     ]
     return "\n".join([*(line for line in lines if line), *_notes(results), *sentences])
+
+
+_Row = tuple[str, Mapping[str, Any], Mapping[str, Any]]  # name, scores, and the run, empty for a model before training
+_Column = tuple[str, Callable[[Mapping[str, Any], Mapping[str, Any]], str]]  # title, and the cell for scores and run
+
+
+def _table_rows(names: Sequence[str], results: Sequence[Mapping[str, Any]]) -> list[_Row]:
+    """One row for every model before training, then one for every run with scores."""
+    befores: list[tuple[str, Mapping[str, Any]]] = []
+    for result in results:
+        before = (f"{result['model']} {result['dataset']}", result["before"])
+        if asked(result["before"]) and result["objective"] != "evaluation" and before not in befores:
+            befores.append(before)
+    rows: list[_Row] = [
+        ("before" if len(befores) == 1 else f"before ({which})", scores, {}) for which, scores in befores
+    ]
+    for name, result in zip(names, results, strict=True):
+        scores = result["after"]
+        if scores is None and result["history"]:
+            scores, name = result["history"][-1], f"{name} (step {result['history'][-1]['step']}, not finished)"
+        if scores is not None:
+            rows.append((name, scores, result))
+    return rows
+
+
+def _table_columns(rows: Sequence[_Row], intervals: bool) -> list[_Column]:
+    """The columns with something to show in ``rows``; none if nothing was asked and forgetting was not measured."""
+
+    def score(direction: str, key: str) -> _Column:
+        title = f"{direction}\n{MEASURES[key].reading}"
+        return title, lambda scores, result: _cell(scores[direction], key, intervals)
+
+    def earlier(direction: str) -> _Column:
+        return f"earlier\n{direction}", lambda scores, result: _then_now(result.get("kept"), direction, "paper")
+
+    def refusals(title: str, key: str) -> _Column:
+        return f"unseen\n{title}", lambda scores, result: figures(_after(result, "refusals").get(key))
+
+    def measured(part: str) -> bool:
+        return any(_after(result, part) for _, _, result in rows)
+
+    asks = any(asked(scores) for _, scores, _ in rows)
+    if not asks and not measured("retention"):
+        return []
+    columns = [score(direction, key) for key in SHOWN for direction in DIRECTIONS] if asks else []
+    if any(share_of(scores, RECITED) is not None for _, scores, _ in rows):
+        columns.append(("recited", lambda scores, result: figures(share_of(scores, RECITED))))
+    if measured("retention"):
+        columns += [
+            ("still right\ngeneral", lambda scores, result: figures(still_right(result.get("retention")))),
+            ("perplexity\nfactor", lambda scores, result: figures(perplexity_factor(result.get("retention")))),
+        ]
+    if measured("refusals"):
+        columns += [refusals("refused", "refused"), refusals("leaked", "leaked")]
+    if measured("kept"):
+        columns += [earlier(direction) for direction in DIRECTIONS]
+    if measured("outdated"):
+        old: _Column = (
+            "old answers\nstill given",
+            lambda scores, result: _then_now(result.get("outdated"), None, "still_given"),
+        )
+        columns.append(old)
+    return columns
 
 
 def _after(result: Mapping[str, Any], part: str) -> Mapping[str, Any]:
@@ -220,8 +238,8 @@ def plot_history(
     figure = Figure(figsize=(9.6, 4.2))
     figure.subplots_adjust(0.065, 0.12, 0.99, 0.92, wspace=0.04)  # a layout that is sought draws everything twice
     FigureCanvasAgg(figure)
-    panels = figure.subplots(1, len(_READINGS), sharey=True, squeeze=False)[0]
-    for panel, (reading, key) in zip(panels, _READINGS, strict=True):
+    panels = figure.subplots(1, len(SHOWN), sharey=True, squeeze=False)[0]
+    for panel, key in zip(panels, SHOWN, strict=True):
         for index, (name, run) in enumerate(zip(run_names(runs), runs, strict=True)):
             color = COLORS[index % len(COLORS)]
             steps = [entry["step"] for entry in run["history"]]
@@ -233,7 +251,9 @@ def plot_history(
                 if run["before"] is not None:
                     before = run["before"][direction][key]
                     panel.axhline(before, linestyle=line, color=color, linewidth=0.6, alpha=0.5)
-        panel.set(xscale="log", ylim=(-0.03, 1.03), xlabel="step", title=f"{reading}: {MEASURES[key].name}")
+        panel.set(
+            xscale="log", ylim=(-0.03, 1.03), xlabel="step", title=f"{MEASURES[key].reading}: {MEASURES[key].name}"
+        )
         ticks = steps_apart({entry["step"] for run in runs for entry in run["history"]})
         panel.set_xticks(ticks, labels=map(str, ticks))
         panel.set_xticks([], minor=True)

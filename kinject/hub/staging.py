@@ -310,22 +310,7 @@ def stage(
     if base is not None:
         _edit(staged / ADAPTER_CONFIG, base_model_name_or_path=base, revision=None)
     if "results.json" in chosen:
-        from kinject.hub.card import write_card
-
-        if base is not None:
-            _edit(staged / "results.json", model=base, model_source="hub")
-        chosen["README.md"] = write_card(staged, repository=repository, include_documents=include_documents)
-        results = json.loads((staged / "results.json").read_text("utf-8"))
-        dataset = benchmark_of(results, benchmark)
-        entries = None if dataset is None else write_entries(staged, results, dataset)
-        chosen |= {} if entries is None else {ENTRIES: entries}
-        if (staged / "accuracy.png").is_file():
-            chosen["accuracy.png"] = staged / "accuracy.png"
-        published = include_documents or "document_texts" in json.loads((staged / "results.json").read_text("utf-8"))
-        if not published:
-            write_json(staged / "results.json", without_texts(json.loads((staged / "results.json").read_text("utf-8"))))
-        if SECRET_VALUE.search((staged / "results.json").read_text("utf-8")):
-            raise ConfigurationError(_SECRET.format(path=files["results.json"]))
+        chosen |= _staged_report(staged, files["results.json"], repository, base, include_documents, benchmark)
         if measured is None and _is_cheap(directory):
             measured = _probe(_load(directory), questions)
     if measured is not None:
@@ -334,6 +319,32 @@ def stage(
                 (staged / name).symlink_to(path.absolute())
         _require_same(measured, _load(staged), questions, directory, base)
     return chosen
+
+
+def _staged_report(
+    staged: Path, source: Path, repository: str, base: str | None, include_documents: bool, benchmark: str | None
+) -> dict[str, Path]:
+    """Write the card and the entries for benchmarks, and clean the staged `results.json`; the plot belongs to them.
+
+    Raises:
+        ConfigurationError: ``source``, the file that `results.json` was copied from, holds an access token.
+    """
+    from kinject.hub.card import write_card
+
+    file = staged / "results.json"
+    if base is not None:
+        _edit(file, model=base, model_source="hub")
+    written = {"README.md": write_card(staged, repository=repository, include_documents=include_documents)}
+    results = json.loads(file.read_text(encoding="utf-8"))
+    dataset = benchmark_of(results, benchmark)
+    entries = None if dataset is None else write_entries(staged, results, dataset)
+    written |= {} if entries is None else {ENTRIES: entries}
+    written |= {"accuracy.png": staged / "accuracy.png"} if (staged / "accuracy.png").is_file() else {}
+    if not include_documents and "document_texts" not in results:
+        write_json(file, without_texts(results))
+    if SECRET_VALUE.search(file.read_text(encoding="utf-8")):
+        raise ConfigurationError(_SECRET.format(path=source))
+    return written
 
 
 def adapter_base(directory: Path) -> str:
