@@ -75,16 +75,16 @@ _BATCHED = (
 _LENGTHS = ("num_train_epochs", "max_steps")
 
 
-def shaping_settings(args: TrainingArguments, free: Sequence[str] = ()) -> dict[str, Any]:
+def shaping_settings(args: TrainingArguments) -> dict[str, Any]:
     """The settings among ``args`` that decide the steps of a run and which weights it keeps, by name, in JSON's types.
 
-    Left out are the `_FREE` ones and those in ``free``, and how a step's samples are divided into processes, batches and
+    Left out are the `_FREE` ones, and how a step's samples are divided into processes, batches and
     accumulation. The length of the run is left out where no step depends on it, so that such a run may be prolonged.
     """
     settings = {
         item.name: plain(getattr(args, item.name))
         for item in fields(args)
-        if item.name not in _FREE and item.name not in free and not item.name.startswith(_FREE_BEGINNINGS)
+        if item.name not in _FREE and not item.name.startswith(_FREE_BEGINNINGS)
     }
     batches = {name: settings.pop(name) for name in _BATCHED}
     together = args.train_batch_size * args.world_size
