@@ -151,9 +151,8 @@ class DocumentSFTTrainer(SFTTrainer):
         if args.packing:
             packing = "boundaries" if check_isolation(base, args.device) else "positions"
         self._choose_learning_rate(base)
-        needs_own = needs_own_loss(self)
         self._supervised = SupervisedPositions(base)
-        self._own_loss = OwnLoss(self, base) if needs_own else None
+        self._own_loss = OwnLoss(self, base) if needs_own_loss(self) else None
         self._shared_prompts = SharedPrompts(self, base)
         self._needs_no_mask = not is_diffusion(base) and compat.needs_no_mask(self, base)
         self._tally = Tally(self)
@@ -175,7 +174,7 @@ class DocumentSFTTrainer(SFTTrainer):
 
     @staticmethod
     def _require_usable(model: Any, args: DocumentSFTConfig, train: Any, evaluation: Any, peft_config: Any) -> None:
-        """Refuse what cannot be trained, or trained on, before anything is loaded."""
+        """Refuse models, adapters and data that cannot be used, before anything is loaded."""
         if getattr(peft_config, "is_prompt_learning", False):
             raise ConfigurationError(
                 f"{type(peft_config).__name__} adds virtual tokens, which shift the supervised positions. "
@@ -191,7 +190,7 @@ class DocumentSFTTrainer(SFTTrainer):
             compat.check_devices(args.n_gpu)
 
     def _choose_weights(self, base: PreTrainedModel) -> None:
-        """Freeze what does not learn, and hold an adapter in fp32 where the optimizer would round its updates away."""
+        """Freeze weights that are not trained, and keep an adapter in fp32 where its small updates would be rounded away."""
         args, adapted = self.args, base is not self.model
         for weight in (
             *frozen_parameters(base, args.frozen_modules or (), adapter=adapted),
@@ -205,7 +204,7 @@ class DocumentSFTTrainer(SFTTrainer):
                 weight.data = weight.data.float()
 
     def _choose_learning_rate(self, base: PreTrainedModel) -> None:
-        """Take the default rate for the model's size where none is given; refuse one that 16-bit weights would not feel."""
+        """Take the default for the model's size where none is given; refuse a rate that is too small for 16-bit weights."""
         args, adapted = self.args, base is not self.model
         if args.learning_rate is None:
             args.learning_rate = learning_rate_for(parameter_count(base), adapted, self.large_learning_rate)
@@ -216,12 +215,10 @@ class DocumentSFTTrainer(SFTTrainer):
 
     def _pin_frames(self, args: DocumentSFTConfig) -> Preparation:
         """Save the frame of training in the tokenizer, and refuse one with tokens that the model has no embedding for."""
-        tokenizer = compat.tokenizer_of(self)
-        # Whoever renders the saved chat template gets the frame of training. The caller's tokenizer is not changed.
-        saved = copy.copy(tokenizer)
-        pin_template(saved, args.system_prompt)
-        self.processing_class = saved
         preparation = self._prepared_with(compat.tokenizer_of(self), args)
+        # Whoever renders the saved chat template gets the frame of training. The caller's tokenizer is not changed.
+        self.processing_class = saved = copy.copy(compat.tokenizer_of(self))
+        pin_template(saved, args.system_prompt)
         frames = preparation.template.frames
         framing = [index for frame in frames for part in (frame.before, frame.between, frame.after) for index in part]
         preparation.require_embeddings(framing, "the prompt around documents")

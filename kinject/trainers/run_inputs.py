@@ -43,35 +43,18 @@ _TAGGED = 8  # hexadecimal digits of the hash of one row
 _FREE = {
     *("output_dir", "run_name", "project", "report_to", "disable_tqdm", "debug", "overwrite", "resume_from_checkpoint"),
     *("do_train", "do_eval", "do_predict", "prediction_loss_only", "batch_eval_metrics", "skip_memory_metrics"),
-    *(
-        "use_cpu",
-        "use_cache",
-        "local_rank",
-        "deepspeed",
-        "fsdp",
-        "fsdp_config",
-        "parallelism_config",
-        "full_determinism",
-    ),
-    *(
-        "bf16_full_eval",
-        "fp16_full_eval",
-        "remove_unused_columns",
-        "label_names",
-        "length_column_name",
-        "dataset_num_proc",
-    ),
-    *("trust_remote_code", "enable_jit_checkpoint", "restore_callback_states_from_checkpoint"),
+    *("use_cpu", "use_cache", "local_rank", "deepspeed", "fsdp", "fsdp_config", "parallelism_config"),
+    *("bf16_full_eval", "fp16_full_eval", "remove_unused_columns", "label_names", "length_column_name"),
+    *("full_determinism", "dataset_num_proc", "trust_remote_code", "enable_jit_checkpoint"),
+    *("restore_callback_states_from_checkpoint",),
 }
 _FREE_BEGINNINGS = (
     *("logging_", "log_", "save_", "eval_", "per_device_eval_", "include_", "hub_", "push_", "trackio_", "dataloader_"),
     *("ddp_", "gradient_checkpointing", "activation_", "torch_compile", "torch_empty_cache_", "tpu_", "ray_"),
 )
 _STEP = "samples of a step (per_device_train_batch_size x gradient_accumulation_steps x processes)"
-_BATCHED = (
-    "per_device_train_batch_size",
-    "gradient_accumulation_steps",
-)  # free as long as their product `_STEP` is the same
+# These may change as long as their product `_STEP` is the same.
+_BATCHED = ("per_device_train_batch_size", "gradient_accumulation_steps")
 _LENGTHS = ("num_train_epochs", "max_steps")
 
 
