@@ -114,8 +114,8 @@ def require_same_inputs(checkpoint: str | Path, inputs: Mapping[str, Any]) -> No
     recorded = recorded_state(checkpoint).get("stateful_callbacks", {}).get(INPUTS)
     if recorded is None:
         logger.warning(
-            "%s was written by an older version and does not say what it was trained on: whether documents and settings are "
-            "still the same cannot be checked",
+            "%s does not say what it was trained on, since an older version wrote it: whether documents and settings are still "
+            "the same cannot be checked",
             Path(checkpoint).name,
         )
         return
