@@ -1,6 +1,7 @@
 """The `kinject` command: inject documents, ask, evaluate, and compare runs.
 
-Only argparse is imported until a command runs, so that help answers at once.
+Each command has one function, which passes its arguments on: what a command does stands in `kinject.commands`. Only argparse
+is imported until a command runs, so that help answers at once.
 """
 
 from __future__ import annotations

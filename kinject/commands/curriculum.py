@@ -1,7 +1,8 @@
 """What a run shows the model in each epoch: the documents, practice beside them, and the model's own answers.
 
 `kinject.data.practice` makes the rows that need no model. Those that do are made here, before training: the model's own answers
-to general prompts, its answers about the documents with these in view, and general questions that it provably knows.
+to general prompts, its answers about the documents with these in view, and general questions that it provably knows. How rows
+become a loss is not known here.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,9 +44,7 @@ class Export:
     notes: tuple[str, ...]
 
 
-def export(
-    name: str, output_dir: str, *, layout: str = "native", batch_size: int = 32, say: Callable[[str], None] = print
-) -> Export:
+def export(name: str, output_dir: str, *, layout: str = "native", batch_size: int = 32) -> Export:
     """Write the model that ``name`` holds to ``output_dir``: whole, with its tokenizer and the frame of its training.
 
     It is asked the questions of its card before and after, and appears in ``output_dir`` only once the answers agree.
@@ -56,7 +54,6 @@ def export(
         output_dir: A directory that is not there yet, or empty.
         layout: Names of a diffusion model's weights: `native`, `llada`, `sdar` or `llada2`.
         batch_size: Questions asked at once.
-        say: Called with a line about each step.
 
     Raises:
         ConfigurationError: ``output_dir`` holds something, the model cannot be loaded or saved so, or what was exported
@@ -81,7 +78,7 @@ def export(
     pin_template(loaded.tokenizer, config.get("system_prompt"))
     questions, notes = _questions(claim)
     limit = int(config.get("max_new_tokens", 128))
-    say(f"asking {len(questions)} questions")
+    print(f"asking {len(questions)} questions")
     expected = _answers(loaded, questions, limit, batch_size)
     target.parent.mkdir(parents=True, exist_ok=True)
     with staging_directory(target, roomy=True) as staged:
@@ -99,7 +96,7 @@ def export(
             if (Path(name) / kept).is_file():
                 shutil.copyfile(Path(name) / kept, place / kept)
         notes += _settle(place, diffusion)
-        say("asking what was exported")
+        print("asking what was exported")
         changed = _compare(_reloaded(place), questions, expected, limit, batch_size)
         if len(changed) > _ALLOWED * len(questions):
             question, before, after = changed[0]

@@ -1,7 +1,7 @@
 """The objectives, and all their options with name, type and help, read from the sources of the configuration classes.
 
 Importing trl and transformers takes several seconds; parsing their three configuration files does not. So nothing is imported
-here: `--help` and a mistyped name answer at once.
+here: `--help` and a mistyped name answer at once. What an option does is not known here.
 """
 
 from __future__ import annotations
@@ -330,10 +330,10 @@ def recipe_help(
     return _format(description, groups, defaults, prog, listing)
 
 
-def evaluate_help(prog: str | None = None) -> str:
+def evaluate_help() -> str:
     """The `--help` of the evaluation recipe, as `recipe_help`."""
     options = class_options("kinject.commands.evaluate", "MeasurementArguments")
-    return _format("Score a model on questions, without training.", _by_owner(options.values()), {}, prog)
+    return _format("Score a model on questions, without training.", _by_owner(options.values()), {}, None)
 
 
 @cache

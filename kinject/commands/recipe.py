@@ -1,6 +1,6 @@
 """Runs a recipe from its words: help, settings, the checks that need no heavy import, and then the run itself.
 
-`kinject.commands.settings` reads the words, `kinject.commands.inject` trains.
+`kinject.commands.settings` reads the words, `kinject.commands.inject` trains; neither is done here.
 """
 
 from __future__ import annotations

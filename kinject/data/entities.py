@@ -3,7 +3,7 @@
 Reversal is for the reverse-training baseline (Golovneva et al. 2024, arXiv 2403.13799).
 
 Their entity-preserving reversal turns the order of the words around while every entity keeps its own order, so that a
-model trained on it meets "description, name" where the text says "name, description".
+model trained on it meets "description, name" where the text says "name, description". Knows nothing of files or tokens.
 """
 
 from __future__ import annotations

@@ -244,13 +244,13 @@ class Practice:
         text = with_title(document.title, document.text)
         return gaps(text, document.entities, document.title, phrases)
 
-    def silent_questions(self, each: int = 2) -> list[Question]:
-        """Questions about the silent subjects: ``each`` so many in either direction, for every subject."""
+    def silent_questions(self) -> list[Question]:
+        """Questions about the silent subjects, two in either direction for each of them."""
         asked = []
         for number, subject in enumerate(self.silent):
             rng = stream(self.seed, "practice silent", str(number))
             for forward in (True, False):
-                for _ in range(each):
+                for _ in range(2):
                     question, answer = self.world.ask(subject, rng, forward, plain=True)
                     asked.append(Question(question, answer, "forward" if forward else "backward", fact=number))
         return asked

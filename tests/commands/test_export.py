@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -63,9 +65,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def exported(run: Path) -> Path:
     """That run, exported."""
-    said: list[str] = []
-    done = export(str(run), str(run.parent / "exported" / "model"), say=said.append)
-    assert (done.asked, done.changed, done.notes) == (4, (), ()) and len(said) == 2
+    with redirect_stdout(io.StringIO()) as said:
+        done = export(str(run), str(run.parent / "exported" / "model"))
+    assert (done.asked, done.changed, done.notes) == (4, (), ()) and len(said.getvalue().splitlines()) == 2
     return done.directory
 
 
@@ -124,18 +126,18 @@ def test_transformers_serve_gives_the_same_answers(run: Path, exported: Path, tm
 
 
 def test_a_diffusion_model_is_exported_in_a_layout_that_holds_it(tmp_path: Path) -> None:
-    done = export("nano-diffusion", str(tmp_path / "native"), say=lambda _: None)
+    done = export("nano-diffusion", str(tmp_path / "native"))
     assert "Modelfile" not in done.files and done.changed == () and done.asked == 16
     assert [note.split(",")[0] for note in done.notes][0] == "there is no eval card"
     with pytest.raises(ConfigurationError, match="has shifted logits"):
-        export("nano-diffusion", str(tmp_path / "llada"), layout="llada", say=lambda _: None)
+        export("nano-diffusion", str(tmp_path / "llada"), layout="llada")
     assert [path.name for path in tmp_path.iterdir()] == ["native"]
 
 
 def test_what_answers_otherwise_is_not_written(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exporting, "_answers", lambda loaded, *_: [f"{type(loaded.model).__name__}"] * 4)
     with pytest.raises(ConfigurationError, match="answers 4 of 4 questions differently"):
-        export(str(run), str(tmp_path / "out"), say=lambda _: None)
+        export(str(run), str(tmp_path / "out"))
     assert not list(tmp_path.iterdir())
 
 

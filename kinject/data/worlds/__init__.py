@@ -2,7 +2,7 @@
 
 Names are put together from word lists of our own. Every stream of draws uses each item once, in random order, before
 it uses any a second time, so that small worlds have as few look-alikes as they can; and a stream is drawn in order, so
-that a larger world begins with the smaller one.
+that a larger world begins with the smaller one. Knows nothing of what is told or asked of them.
 """
 
 from __future__ import annotations
