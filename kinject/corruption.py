@@ -4,7 +4,8 @@ Nothing here reads a global random state. Every draw comes from ``sample_generat
 the mask of a sample is the same on one process or four, with any batch size or worker count, and after a resume. Each
 kind of draw has its own stream: changing the ratio law leaves the mask's random numbers, and the wording, as they were.
 
-Knows nothing of tokenizers, documents or models. The laws generalize t ~ U(.05, .95) and the fixed ratios (Fig. 4) of masked fine-tuning (arXiv 2510.09885).
+The laws generalize t ~ U(.05, .95) and the fixed ratios (Fig. 4) of masked fine-tuning (arXiv 2510.09885). Knows nothing of
+tokenizers, documents or models.
 """
 
 from __future__ import annotations

@@ -67,7 +67,8 @@ def exported(run: Path) -> Path:
     """That run, exported."""
     with redirect_stdout(io.StringIO()) as said:
         done = export(str(run), str(run.parent / "exported" / "model"))
-    assert (done.asked, done.changed, done.notes) == (4, (), ()) and len(said.getvalue().splitlines()) == 2
+    assert (done.asked, done.changed, done.notes) == (4, (), ())
+    assert {"asking 4 questions", "asking what was exported"} <= set(said.getvalue().splitlines())
     return done.directory
 
 
