@@ -320,7 +320,7 @@ _SECONDS_A_STEP = 0.12
 def draw_unmasking(
     console: Console, tokenizer: PreTrainedTokenizerBase, steps: Sequence[Step], mask_token_id: int
 ) -> None:
-    """Play ``steps`` in a terminal; elsewhere print a line for each."""
+    """Show ``steps`` one after the other in a terminal; elsewhere print a line for each."""
     if not console.is_terminal:
         for number, step in enumerate(steps, 1):
             console.print(Text(f"  {number:>3} ") + draw_step(tokenizer, step, mask_token_id))
@@ -332,15 +332,15 @@ def draw_unmasking(
 
 
 def draw_step(tokenizer: PreTrainedTokenizerBase, step: Step, mask_token_id: int) -> Text:
-    """One line: masks as shaded boxes, what the step committed highlighted."""
+    """One line: masks as shaded boxes, and the tokens of this step highlighted."""
     styles = {"hidden": _MASK_STYLE, "new": _NEW_STYLE, "old": None}
     return Text.assemble(*((text, styles[kind] or "") for kind, text in step_parts(tokenizer, step, mask_token_id)))
 
 
 def step_parts(tokenizer: PreTrainedTokenizerBase, step: Step, mask_token_id: int) -> list[tuple[str, str]]:
-    """An answer that is being unmasked as runs of text, each with its kind.
+    """An answer after one step as runs of text, each with its kind.
 
-    Kinds are ``hidden`` (a shaded box a mask), ``new`` (what the step committed) and ``old`` (what stood there before).
+    Kinds are ``hidden`` (a shaded box for each mask), ``new`` (tokens that the step committed) and ``old`` (earlier tokens).
     """
     special = set(tokenizer.all_special_ids)
     parts: list[tuple[str, str]] = []
@@ -355,11 +355,11 @@ def step_parts(tokenizer: PreTrainedTokenizerBase, step: Step, mask_token_id: in
         if masked:
             add("hidden", _MASK * len(run), apart=True)
             continue
-        # The room behind an answer is filled with its end, token by token; one of them says it.
+        # The rest after an answer is filled with end tokens; one of them is shown.
         run = [each for at, each in enumerate(run) if not (at and each[1] in special and each[1] == run[at - 1][1])]
         shown = ""
         for count, (place, _) in enumerate(run, 1):
-            # What a token adds to the tokens before it: spaces and letters of several tokens are the decoder's.
+            # The text that each token adds, since spaces and letters may depend on several tokens.
             text = str(tokenizer.decode([token for _, token in run[:count]])).replace("\n", "⏎")
             if text.endswith("\ufffd") and count < len(run):
                 continue  # part of a letter
@@ -383,19 +383,19 @@ def print_answers(recorded: Sequence[dict[str, Any]], count: int = 6) -> None:
         )
 
 
-# How a run ended.
+# The last lines of a run: its files, the next command, and a verdict by these limits.
 
-_LEARNED = 0.5  # recall below which a direction counts as not learned
-_APART = 0.25  # by which backward may stay behind forward
+_LEARNED = 0.5  # a direction with less recall counts as not learned
+_APART = 0.25  # recall by which backward may be lower than forward
 _KEPT = 0.8  # share of general questions that should still be answered
-_WORSE = 1.5  # factor of perplexity of other texts that is much
-_LOST = 0.1  # by which recall on earlier documents may fall
-_OLD = 0.1  # share of corrected answers that may still be given as they were
-_WHOLE = 0.4  # F1 below which an answer with the right words is a recital
+_WORSE = 1.5  # factor by which the perplexity of other texts may grow
+_LOST = 0.1  # recall that earlier documents may lose
+_OLD = 0.1  # share of outdated answers that may still be given
+_WHOLE = 0.4  # below this F1, answers with the right words are whole passages
 
 
 def ending(results: Mapping[str, Any], output_dir: str | Path, push: bool = False) -> str:
-    """Where things lie after a run, the next command to type, and in the last line whether the result can be used.
+    """The files of a run, the next command to type, and in the last line the `verdict`.
 
     Args:
         results: content of ``results.json``.
@@ -413,10 +413,10 @@ def ending(results: Mapping[str, Any], output_dir: str | Path, push: bool = Fals
 
 
 def verdict(results: Mapping[str, Any]) -> str:
-    """Whether the result is good enough to use; if not, what is wrong and which option mends it, by rule.
+    """Whether the result is good enough to use; if not, the first fault and the option that mends it.
 
-    The first that holds of: nothing was asked; forward is not answered; backward stays behind; general knowledge is lost;
-    earlier documents are forgotten; old answers are given; answers are whole passages.
+    Faults in this order: nothing was asked; little is answered; backward is much lower than forward; general knowledge is lost;
+    earlier documents are forgotten; outdated answers are given; answers are whole passages.
     """
     after = results.get("after") or {}
     asked = [name for name in DIRECTIONS if (after.get(name) or {}).get("n")]
@@ -453,7 +453,7 @@ def verdict(results: Mapping[str, Any]) -> str:
     old = ((results.get("outdated") or {}).get("after") or {}).get("still_given", 0.0)
     if old > _OLD:
         return f"not good enough: old answers are still given ({percent(old)}); --num_train_epochs, or --learning_rate."
-    exact = [float(after[name].get("f1", 1.0)) for name in asked]
-    if min(exact) < _WHOLE:
-        return f"answers are right but long ({shown}, F1 {min(exact):.2f}): it recites; --preset practice mends it."
+    f1 = min(float(after[name].get("f1", 1.0)) for name in asked)
+    if f1 < _WHOLE:
+        return f"answers are right but long ({shown}, F1 {f1:.2f}): it recites; --preset practice mends it."
     return f"good enough by these questions: {shown}."
