@@ -28,7 +28,7 @@ from kinject.hub.staging import (
     staging_directory,
     uploads,
 )
-from kinject.models.layouts import Layout
+from kinject.models.saving import Layout
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from kinject.errors import SECRET_VALUE, ConfigurationError
 from kinject.evaluation.results import public_name, without_texts, write_json
 from kinject.hub.card_metadata import ENTRIES, benchmark_of, write_entries
-from kinject.models.layouts import Layout, require_layout
+from kinject.models.saving import Layout, require_layout
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

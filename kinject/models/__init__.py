@@ -20,9 +20,9 @@ if TYPE_CHECKING:
         prove_bidirectional,
         to_diffusion,
     )
-    from kinject.models.layouts import save_model
     from kinject.models.loading import LoadedModel, load_model
     from kinject.models.names import EMBEDDED_MODEL, NANO_MODELS
+    from kinject.models.saving import save_model
 
 _MODULE_OF = {
     "EMBEDDED_MODEL": "names",
@@ -36,7 +36,7 @@ _MODULE_OF = {
     "load_model": "loading",
     "merge_adapter": "adapters",
     "prove_bidirectional": "diffusion",
-    "save_model": "layouts",
+    "save_model": "saving",
     "to_diffusion": "diffusion",
     "write_diffusion_settings": "adapters",
 }

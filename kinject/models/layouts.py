@@ -1,30 +1,19 @@
-"""Checkpoint layouts: names of weights and configurations of native classes and of LLaDA, SDAR and LLaDA2, read and written.
+"""Layouts of checkpoints: LLaDA, SDAR, LLaDA2 and others, read into native classes of transformers without remote code.
 
-A checkpoint of these families is loaded into a class of transformers, so that no remote code is needed. Knows nothing of
-tokenizers' texts and of training.
+`saving.py` writes them. Knows nothing of tokenizers' texts and of training.
 """
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from kinject import compat
 from kinject.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from os import PathLike
+    from transformers import LlamaConfig, PreTrainedConfig
 
-    import torch
-    from transformers import LlamaConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
-
-
-Layout = Literal["native", "llada", "sdar", "llada2"]
-LAYOUTS: tuple[Layout, ...] = get_args(Layout)
-"""The layouts in which a whole model can be saved."""
 
 # Masked diffusion checkpoints whose weights are those of a native class, by their model_type: that class, and whether their
 # logits are shifted. iLLaDA (arXiv 2606.25331) is a Llama, Dream (arXiv 2508.15487) a Qwen2.
@@ -44,7 +33,7 @@ _TRAINING_ONLY = (
     *("attn_implementation", "_attn_implementation"),
 )
 # With these options, and no others, LLaDA-MoE is a Qwen3-MoE, weight by weight.
-_MIXTURE_FIXED = {
+LLADA_MOE_FIXED = {
     **{"qk_layernorm": True, "attention_bias": False, "clip_qkv": None, "partial_rotary_factor": 1.0},
     **{"moe_router_score_function": "softmax", "moe_router_enable_expert_bias": False, "routed_scaling_factor": 1.0},
     **{"router_num_group": None, "router_topk_group": None, "num_nextn_predict_layers": 0},
@@ -52,13 +41,13 @@ _MIXTURE_FIXED = {
 }
 _MIXTURE_MASK = 156895  # where its config.json names none
 # With these options, and no others, LLaDA2.x (inclusionAI) is a Glm4-MoE in blocks, with other names of weights.
-_LLADA2_FIXED: dict[str, Any] = {
+LLADA2_FIXED: dict[str, Any] = {
     **{"use_bias": False, "use_qkv_bias": False, "use_qk_norm": True, "use_rmsnorm": True, "hidden_act": "silu"},
     **{"score_function": "sigmoid", "norm_topk_prob": True, "moe_router_enable_expert_bias": True},
     **{"embedding_dropout": 0.0, "output_dropout": 0.0, "using_split_qkv_in_self_attention": False},
     **{"num_nextn_predict_layers": 0, "router_dtype": "fp32"},
 }
-_LLADA2_KEPT = (
+LLADA2_KEPT = (
     *(
         "vocab_size",
         "hidden_size",
@@ -79,7 +68,7 @@ _LLADA2_KEPT = (
     *("first_k_dense_replace", "bos_token_id", "eos_token_id", "pad_token_id", "mask_token_id", "output_router_logits"),
 )
 _LLADA2_MASK, _LLADA2_BLOCK, _LLADA2_THETA = 156895, 32, 600_000.0  # where its config.json is silent
-_DROPPED = ("model_type", "architectures", "auto_map", "transformers_version", "use_cache", *_NATIVE_FIXED)
+DROPPED = ("model_type", "architectures", "auto_map", "transformers_version", "use_cache", *_NATIVE_FIXED)
 
 
 def loading_options(fields: Mapping[str, Any], trust_remote_code: bool = False) -> dict[str, Any]:
@@ -127,7 +116,7 @@ def _config_under_another_name(fields: Mapping[str, Any], model_type: str, shift
     from transformers import AutoConfig
 
     require_fixed(fields, _NATIVE_FIXED)
-    values = {field: value for field, value in fields.items() if field not in _DROPPED}
+    values = {field: value for field, value in fields.items() if field not in DROPPED}
     # Left out, the end of a text would take the native class's default.
     ids = {name: values.pop(name, None) for name in ("bos_token_id", "eos_token_id", "pad_token_id", "mask_token_id")}
     facts = {"is_causal": False, "shifted_logits": shifted_logits, "use_cache": False}
@@ -138,11 +127,11 @@ def _mixture_config(fields: Mapping[str, Any]) -> PreTrainedConfig:
     """LLaDA-MoE's configuration as that of Qwen3-MoE, which has the same names of weights."""
     layers = fields.get("moe_layer_freq", 1)  # of which one in so many has experts; told once, or layer by layer
     every = [1] * len(layers) if isinstance(layers, list) else 1
-    require_fixed(fields, {**_MIXTURE_FIXED, "moe_layer_freq": every})
+    require_fixed(fields, {**LLADA_MOE_FIXED, "moe_layer_freq": every})
     own = {
         name: value
         for name, value in fields.items()
-        if name not in (*_MIXTURE_FIXED, "expert_intermediate_size", "moe_layer_freq", *_TRAINING_ONLY)
+        if name not in (*LLADA_MOE_FIXED, "expert_intermediate_size", "moe_layer_freq", *_TRAINING_ONLY)
     }
     own |= {
         "moe_intermediate_size": _size(fields, "expert_intermediate_size"),
@@ -174,7 +163,7 @@ def _block_config(
 
 def _llada2_config(fields: Mapping[str, Any]) -> PreTrainedConfig:
     """LLaDA2.x's configuration as that of Glm4-MoE."""
-    require_fixed(fields, _LLADA2_FIXED)
+    require_fixed(fields, LLADA2_FIXED)
     rope = fields.get("rope_parameters") or fields.get("rope_scaling") or {}
     require_fixed({"rope_type": rope.get("rope_type", rope.get("type"))}, {"rope_type": "default"})
     rotary = rope.get("partial_rotary_factor", fields.get("partial_rotary_factor"))
@@ -182,7 +171,7 @@ def _llada2_config(fields: Mapping[str, Any]) -> PreTrainedConfig:
     if rotary is None:
         rotary = fields.get("rotary_dim", head_dim / 2) / head_dim
     require_fixed(fields, {"rotary_dim": int(head_dim * rotary)})
-    own = {name: fields[name] for name in _LLADA2_KEPT if name in fields} | {
+    own = {name: fields[name] for name in LLADA2_KEPT if name in fields} | {
         "head_dim": head_dim,
         "n_routed_experts": _size(fields, "num_experts"),
         "n_shared_experts": _size(fields, "num_shared_experts"),
@@ -215,8 +204,8 @@ def _require_native(model_type: str | None) -> None:
 
 # LLaDA's layout and the native Llama class: configuration and names of weights, in both directions.
 
-_TOP = {"wte": "model.embed_tokens", "ln_f": "model.norm", "ff_out": "lm_head"}
-_BLOCK = {
+LLADA_TOP = {"wte": "model.embed_tokens", "ln_f": "model.norm", "ff_out": "lm_head"}
+LLADA_BLOCK = {
     "attn_norm": "input_layernorm",
     "ff_norm": "post_attention_layernorm",
     "q_proj": "self_attn.q_proj",
@@ -229,15 +218,15 @@ _BLOCK = {
 }
 # For `from_pretrained`, which replaces one group in a pattern; weights of a pattern with two groups would stay random.
 KEY_MAPPING = {
-    **{rf"^model\.transformer\.{theirs}\.": f"{ours}." for theirs, ours in _TOP.items()},
+    **{rf"^model\.transformer\.{theirs}\.": f"{ours}." for theirs, ours in LLADA_TOP.items()},
     **{
         rf"^model\.transformer\.blocks\.(\d+)\.{theirs}\.": rf"model.layers.\1.{ours}."
-        for theirs, ours in _BLOCK.items()
+        for theirs, ours in LLADA_BLOCK.items()
     },
 }
 # The options that Llama's block has. A configuration without one of these fields is assumed to have this value, since other
 # options need other weights, which would then be missing.
-_FIXED: dict[str, Any] = {
+LLADA_FIXED: dict[str, Any] = {
     "block_type": "llama",
     "block_group_size": 1,
     "activation_type": "silu",
@@ -255,13 +244,6 @@ _FIXED: dict[str, Any] = {
     "residual_dropout": 0.0,
     "embedding_dropout": 0.0,
 }
-# By the native class: name of its own class, model_type and where that class is found.
-_SDAR = {
-    "qwen3": ("SDARForCausalLM", "sdar", "JetLM/SDAR-4B-Chat--{}_sdar.{}"),
-    "qwen3_moe": ("SDARMoeForCausalLM", "sdar_moe", "JetLM/SDAR-30B-A3B-Chat--{}_sdar_moe.{}"),
-}
-_LLADA2_CODE = "inclusionAI/LLaDA2.0-mini--{}"
-_REMOTE_CODE = "GSAI-ML/LLaDA-8B-Base--{}"  # where LLaDA's own loader finds its classes
 
 
 def native_config(fields: Mapping[str, Any]) -> LlamaConfig:
@@ -275,7 +257,7 @@ def native_config(fields: Mapping[str, Any]) -> LlamaConfig:
     """
     from transformers import LlamaConfig
 
-    require_fixed(fields, _FIXED)
+    require_fixed(fields, LLADA_FIXED)
     vocab_size = fields.get("embedding_size") or _size(fields, "vocab_size")
     width, heads = _size(fields, "d_model"), _size(fields, "n_heads")
     if width % heads:
@@ -306,220 +288,6 @@ def native_config(fields: Mapping[str, Any]) -> LlamaConfig:
     )
 
 
-def _require_words(layout: str, facts: Sequence[tuple[bool, str]], otherwise: str = "") -> None:
-    """Refuse a model for which one of ``facts`` is false; each fact comes with what the model is or has instead.
-
-    Raises:
-        ConfigurationError: ``layout`` has no words for such a model; the message ends with what to do ``otherwise``.
-    """
-    reason = next((reason for held, reason in facts if not held), None)
-    if reason is not None:
-        raise ConfigurationError(
-            f"the model cannot be saved in {layout}'s layout: it {reason}. Save it with layout='native'{otherwise}."
-        )
-
-
-def _block_facts(config: PreTrainedConfig) -> tuple[tuple[bool, str], ...]:
-    """Facts that both layouts of block diffusion models need."""
-    return (
-        (getattr(config, "block_length", None) is not None, "is no block diffusion model"),
-        (not getattr(config, "shifted_logits", False), "has shifted logits"),
-        (getattr(config, "clean_attention", None) in (None, "block"), "attends to clean text causally"),
-        (getattr(config, "mask_token_id", None) is not None, "names no mask token"),
-    )
-
-
-def llada_fields(config: PreTrainedConfig) -> dict[str, Any]:
-    """The `config.json` in LLaDA's layout of a native masked diffusion model, or in LLaDA-MoE's of a Qwen3-MoE.
-
-    The inverse of what reads it.
-
-    Raises:
-        ConfigurationError: LLaDA's layout has no words for such a model.
-    """
-    rope: Mapping[str, Any] = getattr(config, "rope_parameters", None) or {}
-    heads = getattr(config, "num_attention_heads", 1)
-    mixture = config.model_type == "qwen3_moe"
-    facts = (
-        (config.model_type == "llama" or mixture, f"is a {config.model_type}, not a Llama or Qwen3-MoE"),
-        (not getattr(config, "is_causal", True), "is causal"),
-        (getattr(config, "block_length", None) is None, "attends in blocks"),
-        (not getattr(config, "shifted_logits", False), "has shifted logits"),
-        (not getattr(config, "attention_bias", False), "has attention biases"),
-        (not getattr(config, "mlp_bias", False), "has biases in its MLP"),
-        (getattr(config, "hidden_act", None) == "silu", "has an activation other than silu"),
-        (rope.get("rope_type") == "default", f"has {rope.get('rope_type')} rotary embeddings"),
-        (getattr(config, "head_dim", 0) * heads == getattr(config, "hidden_size", 0), "has a head_dim of its own"),
-    )
-    _require_words("LLaDA", facts)
-    values: Any = config
-    if mixture:
-        return _llada_moe_fields(values, rope)
-    return {
-        "architectures": ["LLaDAModelLM"],
-        "auto_map": {
-            "AutoConfig": _REMOTE_CODE.format("configuration_llada.LLaDAConfig"),
-            "AutoModel": _REMOTE_CODE.format("modeling_llada.LLaDAModelLM"),
-            "AutoModelForCausalLM": _REMOTE_CODE.format("modeling_llada.LLaDAModelLM"),
-        },
-        "model_type": "llada",
-        **{field: value for field, value in _FIXED.items() if value is not None},
-        "attention_dropout": values.attention_dropout,
-        "d_model": values.hidden_size,
-        "embedding_size": values.vocab_size,
-        "init_std": values.initializer_range,
-        "max_sequence_length": values.max_position_embeddings,
-        "mlp_hidden_size": values.intermediate_size,
-        "n_heads": values.num_attention_heads,
-        "n_kv_heads": values.num_key_value_heads,
-        "n_layers": values.num_hidden_layers,
-        "rms_norm_eps": values.rms_norm_eps,
-        "rope_full_precision": True,
-        "rope_theta": rope["rope_theta"],
-        "use_cache": False,
-        "vocab_size": values.vocab_size,
-        "weight_tying": bool(values.tie_word_embeddings),
-        **{
-            name: getattr(values, name)
-            for name in ("bos_token_id", "eos_token_id", "pad_token_id", "mask_token_id")
-            if getattr(values, name, None) is not None
-        },
-    }
-
-
-def _llada_moe_fields(config: Any, rope: Mapping[str, Any]) -> dict[str, Any]:
-    """Without `auto_map`: what reads such a checkpoint, as llama.cpp's converter, goes by `architectures`."""
-    facts = (
-        (config.mask_token_id is not None, "names no mask token"),
-        (not config.norm_topk_prob, "normalizes the weights of experts"),
-        (config.decoder_sparse_step == 1 and not config.mlp_only_layers, "has layers without experts"),
-    )
-    _require_words("LLaDA-MoE", facts)
-    unlike = ("moe_intermediate_size", "head_dim", "rope_parameters", "mlp_only_layers", "decoder_sparse_step")
-    unsaid = ("is_causal", "shifted_logits", "layer_types", "sliding_window", "max_window_layers")
-    kept = {name: value for name, value in config.to_dict().items() if name not in (*unlike, *unsaid, *_DROPPED)}
-    return {
-        **_under_own_name(kept),
-        **_MIXTURE_FIXED,
-        "architectures": ["LLaDAMoEModelLM"],
-        "model_type": "llada",
-        "expert_intermediate_size": config.moe_intermediate_size,
-        "moe_layer_freq": [1] * config.num_hidden_layers,
-        "rope_theta": rope["rope_theta"],
-        "rope_scaling": None,
-        "use_cache": False,
-    }
-
-
-def _under_own_name(fields: dict[str, Any]) -> dict[str, Any]:
-    """The number of experts as Qwen3-MoE's own code calls it; transformers writes another name."""
-    experts = fields.pop("num_local_experts", None)
-    return fields if experts is None else {**fields, "num_experts": experts}
-
-
-def sdar_fields(config: PreTrainedConfig) -> dict[str, Any]:
-    """The `config.json` of SDAR's own code for a native block diffusion model: Qwen3's, and the length of a block.
-
-    Raises:
-        ConfigurationError: SDAR's layout has no words for such a model.
-    """
-    rope: Mapping[str, Any] = getattr(config, "rope_parameters", None) or {}
-    facts = (
-        (config.model_type in _SDAR, f"is a {config.model_type}, not a Qwen3"),
-        *_block_facts(config),
-        (
-            config.model_type == "qwen3" or not config.tie_word_embeddings,
-            "is a mixture of experts with tied embeddings",
-        ),
-        (rope.get("rope_type") == "default", f"has {rope.get('rope_type')} rotary embeddings"),
-    )
-    _require_words("SDAR", facts, ", or train a Qwen3 with --to_diffusion block --shifted_logits false")
-    values: Any = config
-    own = ("is_causal", "shifted_logits", "block_length", "clean_attention", "rope_parameters", "layer_types")
-    kept = {name: value for name, value in values.to_dict().items() if name not in (*own, *_DROPPED)}
-    architecture, model_type, code = _SDAR[values.model_type]
-    return {
-        **_under_own_name(kept),
-        "architectures": [architecture],
-        "auto_map": {
-            "AutoConfig": code.format("configuration", architecture.replace("ForCausalLM", "Config")),
-            "AutoModel": code.format("modeling", architecture),
-            "AutoModelForCausalLM": code.format("modeling", architecture),
-        },
-        "model_type": model_type,
-        "block_size": values.block_length,
-        "mask_token_id": values.mask_token_id,
-        "rope_theta": rope["rope_theta"],
-        "rope_scaling": None,
-        "tie_word_embeddings": False,
-        "use_cache": True,
-        "use_sliding_window": False,
-    }
-
-
-def llada2_fields(config: PreTrainedConfig) -> dict[str, Any]:
-    """The `config.json` of LLaDA2's own code for a native block diffusion model: the inverse of what reads it.
-
-    Raises:
-        ConfigurationError: LLaDA2's layout has no words for such a model.
-    """
-    rope: Mapping[str, Any] = getattr(config, "rope_parameters", None) or {}
-    facts = (
-        (config.model_type == "glm4_moe", f"is a {config.model_type}, not a Glm4-MoE"),
-        *_block_facts(config),
-        (getattr(config, "use_qk_norm", False), "does not normalize queries and keys"),
-        (not getattr(config, "attention_bias", False), "has attention biases"),
-        (getattr(config, "norm_topk_prob", False), "does not normalize the weights of experts"),
-        (rope.get("rope_type") == "default", f"has {rope.get('rope_type')} rotary embeddings"),
-    )
-    _require_words("LLaDA2", facts)
-    values: Any = config
-    head_dim = getattr(values, "head_dim", None) or values.hidden_size // values.num_attention_heads
-    rotary = rope.get("partial_rotary_factor", 0.5)
-    return {
-        **{name: getattr(values, name) for name in _LLADA2_KEPT if getattr(values, name, None) is not None},
-        **{name: value for name, value in _LLADA2_FIXED.items() if name != "use_qk_norm"},
-        "architectures": ["LLaDA2MoeModelLM"],
-        "auto_map": {
-            "AutoConfig": _LLADA2_CODE.format("configuration_llada2_moe.LLaDA2MoeConfig"),
-            "AutoModel": _LLADA2_CODE.format("modeling_llada2_moe.LLaDA2MoeModel"),
-            "AutoModelForCausalLM": _LLADA2_CODE.format("modeling_llada2_moe.LLaDA2MoeModelLM"),
-        },
-        "model_type": "llada2_moe",
-        "block_size": values.block_length,
-        "head_dim": head_dim,
-        "num_experts": values.n_routed_experts,
-        "num_shared_experts": values.n_shared_experts,
-        "partial_rotary_factor": rotary,
-        "rope_scaling": None,
-        "rope_theta": rope["rope_theta"],
-        "rotary_dim": int(head_dim * rotary),
-        "use_cache": False,
-        "use_sliding_window": False,
-    }
-
-
-def llada_names(names: Iterable[str]) -> dict[str, str]:
-    """The name in LLaDA's layout of each native weight: the inverse of `KEY_MAPPING`.
-
-    Raises:
-        ConfigurationError: a weight has no place in that layout.
-    """
-    top = {ours: f"model.transformer.{theirs}" for theirs, ours in _TOP.items()}
-    block = {ours: theirs for theirs, ours in _BLOCK.items()}
-    renamed = {}
-    for name in names:
-        module, _, kind = name.rpartition(".")
-        layer = re.fullmatch(r"model\.layers\.(\d+)\.(.+)", module)
-        if module in top:
-            renamed[name] = f"{top[module]}.{kind}"
-        elif layer and layer[2] in block:
-            renamed[name] = f"model.transformer.blocks.{layer[1]}.{block[layer[2]]}.{kind}"
-        else:
-            raise ConfigurationError(f"weight {name} has no place in LLaDA's layout; save it with layout='native'.")
-    return renamed
-
-
 def require_fixed(fields: Mapping[str, Any], fixed: Mapping[str, Any]) -> None:
     """Refuse a configuration with features that the native class lacks.
 
@@ -542,100 +310,3 @@ def _size(fields: Mapping[str, Any], name: str) -> int:
             f"config.json has {name} = {value!r}; expected a whole number of at least 1, as in LLaDA-8B's."
         )
     return value
-
-
-# Saving, in the native layout or in that of another family's own code.
-
-
-def save_model(
-    model: PreTrainedModel,
-    directory: str | PathLike[str],
-    *,
-    layout: Layout = "native",
-    tokenizer: PreTrainedTokenizerBase | None = None,
-    state_dict: dict[str, torch.Tensor] | None = None,
-    max_shard_size: str = "5GB",
-) -> None:
-    """Save ``model`` so that `load_model` reads it back.
-
-    Args:
-        model: A whole model, not an adapter: merge one first, with `kinject.models.merge_adapter`.
-        directory: Created if need be.
-        layout: `native` is what transformers loads, bidirectional as it stands; `llada` has the names of weights and
-            the `config.json` of LLaDA's own code, `sdar` of SDAR's and `llada2` of LLaDA2's, which servers take for block
-            diffusion.
-        tokenizer: Saved beside the model if given.
-        state_dict: The gathered weights of a sharded model, under native names; the model's own if left out.
-        max_shard_size: Of one file of weights.
-
-    Raises:
-        ConfigurationError: the layout is unknown, or cannot hold such a model.
-    """
-    require_layout(layout)
-    if layout == "native":
-        model.save_pretrained(directory, state_dict=state_dict, max_shard_size=max_shard_size)
-    else:
-        _save_foreign(model, Path(directory), state_dict, max_shard_size, layout)
-    if tokenizer is not None:
-        tokenizer.save_pretrained(directory)
-
-
-def require_layout(layout: str) -> None:
-    """Refuse an unknown layout.
-
-    Raises:
-        ConfigurationError: it is none of `LAYOUTS`.
-    """
-    if layout not in LAYOUTS:
-        raise ConfigurationError(f"layout is {layout!r}; expected one of {', '.join(LAYOUTS)}.")
-
-
-def _save_foreign(
-    model: PreTrainedModel,
-    directory: Path,
-    state_dict: dict[str, torch.Tensor] | None,
-    max_shard_size: str,
-    layout: Literal["llada", "sdar", "llada2"],
-) -> None:
-    if hasattr(model, "peft_config") or getattr(model, "is_quantized", False):
-        raise ConfigurationError(
-            f"the layout '{layout}' holds whole models only, not adapters or quantized weights. Merge the adapter into an "
-            "unquantized base with merge_and_unload first."
-        )
-    fields = {"llada": llada_fields, "sdar": sdar_fields, "llada2": llada2_fields}[layout](model.config)
-    directory.mkdir(parents=True, exist_ok=True)
-    if model.config.model_type == "qwen3_moe":  # whose weights have the same names in both
-        model.save_pretrained(directory, state_dict=state_dict, max_shard_size=max_shard_size)
-    else:
-        _save_weights(model, directory, state_dict, max_shard_size, layout)
-    fields["torch_dtype"] = str(model.dtype).removeprefix("torch.")
-    (directory / "config.json").write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    model.generation_config.save_pretrained(directory)
-
-
-def _save_weights(
-    model: PreTrainedModel,
-    directory: Path,
-    state_dict: dict[str, torch.Tensor] | None,
-    max_shard_size: str,
-    layout: Literal["llada", "sdar", "llada2"],
-) -> None:
-    from huggingface_hub import save_torch_state_dict
-
-    weights: dict[str, Any] = dict(model.state_dict() if state_dict is None else state_dict)
-    if layout == "llada":
-        if model.config.tie_word_embeddings:
-            weights.pop("lm_head.weight", None)
-        names = llada_names(weights)
-    elif layout == "llada2":
-        weights = compat.llada2_weights(model, weights)
-        names = {name: name for name in weights}
-    else:  # whose head is always its own
-        weights["lm_head.weight"] = weights.get("lm_head.weight", weights["model.embed_tokens.weight"]).clone()
-        names = {name: name for name in weights}
-    save_torch_state_dict(
-        {names[name]: weight for name, weight in weights.items()},
-        directory,
-        max_shard_size=max_shard_size,
-        metadata={"format": "pt"},
-    )

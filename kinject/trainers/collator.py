@@ -1,7 +1,7 @@
 """Turns prepared rows into batches, padded or packed, and draws every mask as a pure function of (seed, epoch, sample).
 
 A mask depends neither on the batch nor on the worker or the process. Only the mask *ratio* may be one for a whole batch, where
-the settings ask for it as in the paper. Knows nothing of tokenizers; noised batches are made in `diffusion_collator.py`.
+the settings ask for it as in the paper. Knows nothing of tokenizers; noised batches are made in `diffusion_trainer.py`.
 """
 
 from __future__ import annotations

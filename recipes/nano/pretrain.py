@@ -77,7 +77,7 @@ from kinject.prompts.templates import (
     assemble,
 )
 from kinject.trainers.collator import Masking, padded
-from kinject.trainers.diffusion_collator import BlockCollator, Noised
+from kinject.trainers.diffusion_trainer import BlockCollator, Noised
 
 CHAT_TEMPLATE = (
     "{% for m in messages %}{{ '<|' + m['role'] + '|>' }}{{ m['content'] }}<|end|>{% endfor %}"

@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoTokenizer, LlamaForCausalLM
 
 from kinject.errors import ConfigurationError
 from kinject.models import DiffusionSettings, diffusion_settings, load_model, save_model
-from kinject.models.layouts import llada_fields, llada_names
+from kinject.models.saving import llada_fields, llada_names
 from tests.conftest import build_model, build_tokenizer
 from tests.models.llada_checkpoint import write_checkpoint
 

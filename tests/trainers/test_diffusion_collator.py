@@ -9,7 +9,7 @@ import torch
 from kinject.corruption import MASK_STREAM, PADDING_STREAM, Fixed, Uniform, draw_mask, sample_generator
 from kinject.prompts.templates import Frame
 from kinject.trainers.collator import Masking
-from kinject.trainers.diffusion_collator import DiffusionCollator
+from kinject.trainers.diffusion_trainer import DiffusionCollator
 
 PAD, MASK, END = 0, 99, 7
 HALF = Fixed(0.5)
