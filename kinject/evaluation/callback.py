@@ -225,7 +225,11 @@ class QuestionAnsweringCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Ask the untrained model, or read the history of the run that is resumed."""
+        """Ask the untrained model, or read the history of the run that is resumed.
+
+        Raises:
+            ConfigurationError: the model is sharded in a way in which it cannot be asked, or its best weights not be restored.
+        """
         from transformers.integrations import is_deepspeed_zero3_enabled
 
         model = kwargs["model"]

@@ -254,7 +254,11 @@ def merge_adapter(model: PeftModel) -> PreTrainedModel:
 
 
 def own_tokenizer(name: str, trust_remote_code: bool = False, **hub: Any) -> PreTrainedTokenizerBase | None:
-    """The tokenizer beside the adapter ``name``, or None where there is none."""
+    """The tokenizer beside the adapter ``name``, or None where there is none.
+
+    Raises:
+        ConfigurationError: its files cannot be loaded.
+    """
     from transformers import AutoTokenizer
 
     if all(model_file(name, file, **hub) is None for file in ("tokenizer_config.json", "tokenizer.json")):

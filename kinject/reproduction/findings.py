@@ -86,7 +86,10 @@ def fit_learning_curve(steps: Sequence[float], values: Sequence[float]) -> Learn
     """The least-squares fit of `LearningCurve`; ``error`` is the root of the mean squared residual.
 
     For a given rate the best limit has a closed form, so only the rate is searched: on a logarithmic grid, then ever
-    more finely around the best. Unlike `scipy.optimize.curve_fit` this needs no value to start from, and does not fail.
+    more finely around the best. Unlike `scipy.optimize.curve_fit` this needs no value to start from, and always converges.
+
+    Raises:
+        ValueError: there are no steps, or not as many values.
     """
     if not steps or len(steps) != len(values):
         raise ValueError(f"{len(steps)} steps and {len(values)} values; expected as many, and at least one")

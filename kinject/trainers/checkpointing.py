@@ -265,7 +265,11 @@ class StopCallback(TrainerCallback):
             control.should_save = True
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """End the run once its checkpoint is saved, by an error: after the library's own stop it would count as finished."""
+        """End the run once its checkpoint is saved, by an error: after the library's own stop it would count as finished.
+
+        Raises:
+            RunStopped: a process was told to stop.
+        """
         if self._asked():
             raise RunStopped(
                 self._received or signal.SIGTERM,
