@@ -33,7 +33,7 @@ from kinject.errors import KinjectError
 from kinject.evaluation.results import MEASURES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from kinject.data import Question
 

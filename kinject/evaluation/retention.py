@@ -15,7 +15,7 @@ from kinject.evaluation.general_questions import OPEN_PROMPTS, PARAGRAPHS, Gener
 from kinject.evaluation.measures import is_refusal, length_in_words, normalize_answer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     from transformers import PreTrainedTokenizerBase
 

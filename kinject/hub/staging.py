@@ -23,7 +23,7 @@ from kinject.hub.card_metadata import ENTRIES, benchmark_of, write_entries
 from kinject.models.saving import Layout, require_layout
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     import torch
 

@@ -22,8 +22,6 @@ from kinject.errors import ConfigurationError
 from kinject.models import devices
 
 if TYPE_CHECKING:
-    import torch
-    from torch import nn
     from transformers import Trainer
 
 
@@ -57,8 +55,6 @@ def parameter_count(model: Any) -> int:
 
 def peak_memory_bytes() -> int:
     """The most memory that this process has held: on its GPU if it uses one, else resident memory of the host."""
-    import torch
-
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         return int(torch.cuda.max_memory_allocated())
     if sys.platform == "win32":
@@ -295,8 +291,6 @@ def local_part(weight: torch.Tensor) -> torch.Tensor:
 
 def all_finite(tensors: Iterable[torch.Tensor]) -> bool:
     """Whether no number in ``tensors`` is nan or infinite, as far as this process holds them."""
-    import torch
-
     # A sum is finite only if all of its terms are, and needs no memory.
     sums = [
         part.float().sum() if part.element_size() == 1 else part.sum(dtype=torch.float32)

@@ -18,7 +18,6 @@ from kinject import compat
 from kinject.models.weights import is_sharded
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedModel, Trainer
 
 
