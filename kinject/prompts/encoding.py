@@ -11,6 +11,7 @@ import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -147,19 +148,24 @@ def _words_of_characters(text: str) -> list[int]:
     # A character is what a reader takes for one: combining marks belong to their letter.
     for match in _CHARACTER.finditer(text):
         first = match[0][0]
-        if first.isspace():
-            current = "space"
-        elif is_unspaced(first):
-            current = "unspaced"
-        elif unicodedata.category(first)[0] in "LNM" or first == "_":
-            current = "letter"
-        else:  # a soft hyphen or direction mark is part of what it stands in
-            current = "symbol" if normalize(first) else previous
+        current = _kind(first) or previous
         if current != previous or current == "unspaced" and normalize(first):
             word += 1
         word_at += [max(word, 0)] * len(match[0])
         previous = current
     return word_at
+
+
+@lru_cache(maxsize=1 << 16)
+def _kind(character: str) -> str:
+    """What a character makes words of; nothing of a soft hyphen or direction mark, which is part of what it stands in."""
+    if character.isspace():
+        return "space"
+    if is_unspaced(character):
+        return "unspaced"
+    if unicodedata.category(character)[0] in "LNM" or character == "_":
+        return "letter"
+    return "symbol" if normalize(character) else ""
 
 
 def _word_ids(text: str, offsets: Sequence[tuple[int, int]]) -> list[int]:

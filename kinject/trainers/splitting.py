@@ -176,7 +176,7 @@ class _Cutting:
         return next(with_row, None) or next(alone, ([], ""))
 
     def _count(self, text: str) -> int:
-        return len(self._template.encode(text).ids)
+        return len(self._template.encode(text).ids) if text else 0  # mostly nothing stands above a piece
 
     def _piece(self, position: int) -> tuple[EncodedDocument | None, int]:
         """The piece that begins at ``position``, and where it ends."""
