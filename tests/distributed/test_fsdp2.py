@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from tests.distributed.launching import CONFIGS, launch_environment, run_two
+from tests.distributed.launching import CONFIGS, launch_environment
+from tests.processes import run_two
 from tests.trainers.conftest import make_trainer, needs_token_losses
 
 __all__ = ["make_trainer"]

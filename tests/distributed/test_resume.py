@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.distributed import worker
-from tests.distributed.launching import launch, seen_by_all
+from tests.distributed.launching import seen_by_all, work
 
 Crossed = dict[int, list[dict[str, Any]]]
 
@@ -19,7 +19,7 @@ def crossed(runs: Path) -> Crossed:
     folders = {processes: runs / f"crossings-on-{processes}" for processes in (1, 2)}
     for folder in folders.values():
         folder.mkdir()
-    launch("ddp", str(folders[2]), "1", "cross")
+    work("ddp", str(folders[2]), "1", "cross")
     return {1: [worker.cross(folders[1], 2)], 2: seen_by_all(folders[2], "cross")}
 
 

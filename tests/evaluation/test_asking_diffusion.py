@@ -12,8 +12,8 @@ from kinject.evaluation.asking import answer_ends, answer_questions
 from kinject.prompts.templates import QuestionTemplate
 from kinject.sampling import SamplingConfig, Step, sample
 from tests.conftest import build_model
-from tests.distributed.launching import run_two
 from tests.evaluation.parts import MASK, QUESTION_TEXTS, TOKENIZER, build_diffusion
+from tests.processes import run_two
 
 
 @pytest.fixture

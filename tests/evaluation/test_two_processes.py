@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from kinject.evaluation.results import read_results
-from tests.distributed.launching import run_two
 from tests.evaluation.parts import QUESTIONS
+from tests.processes import run_two
 
 
 def test_two_processes_share_the_questions(tmp_path: Path) -> None:

@@ -1,16 +1,14 @@
-"""Small runs of the recipes in processes of their own, which can be killed; forked from one that has all imported.
-
-A process that imports torch and transformers anew takes ten seconds; a fork of one that has takes none.
-"""
+"""Small runs of the recipes in processes of their own, which can be killed."""
 
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+from tests import processes
+from tests.processes import Process
 
 PEOPLE = 6
 STEPS = 12
@@ -47,26 +45,17 @@ ARMS = {
 }
 _TIMES = ("seconds", "peak_memory_bytes")  # of results.json: what no two runs share
 
-_processes = multiprocessing.get_context("forkserver")
-_processes.set_forkserver_preload(
-    ["kinject.commands.inject", "kinject.trainers", "kinject.evaluation.callback", "kinject.hub.card", "kinject.models"]
-)
 
-
-def start(
-    arm: str, directory: Path, *, fault: Callable[[Path], None] | None = None, **settings: Any
-) -> multiprocessing.process.BaseProcess:
+def start(arm: str, directory: Path, *, fault: Callable[[Path], None] | None = None, **settings: Any) -> Process:
     """Start a run of ``arm`` in a process of its own, in which ``fault`` is called first."""
     objective, own = ARMS[arm]
     options = {**SMALL, **own, "output_dir": directory, **settings}
     arguments = [part for name, value in options.items() for part in (f"--{name}", str(value))]
     directory.parent.mkdir(parents=True, exist_ok=True)
-    process = _processes.Process(target=_run, args=(objective, arguments, directory, fault))
-    process.start()
-    return process
+    return processes.start(_run, objective, arguments, directory, fault, output=Path(f"{directory}.log.txt"))
 
 
-def finish(process: multiprocessing.process.BaseProcess) -> int:
+def finish(process: Process) -> int:
     """Wait for ``process``; its exit status, negative for a signal."""
     process.join(300)
     assert process.exitcode is not None, "the run hangs"
@@ -102,12 +91,6 @@ def scores(directory: Path) -> dict[str, Any]:
 
 
 def _run(objective: str, arguments: Sequence[str], directory: Path, fault: Callable[[Path], None] | None) -> None:
-    descriptor = os.open(f"{directory}.log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
-    import torch
-
-    torch.set_num_threads(1)
     from kinject.commands.recipe import train
     from kinject.errors import exit_on_user_error
 
