@@ -97,7 +97,7 @@ def parity(section: Section) -> None:
     from kinject.sampling.remasking import uniform
 
     devices = (torch.device("cpu"), section.device)
-    texts, steps = documents(8), 3 if section.small else 20
+    texts, steps = documents(2 if section.small else 8), 3 if section.small else 20
     losses: dict[str, list[list[float]]] = {}
     norms: list[float] = []
     for bf16 in (False, True):
@@ -197,13 +197,13 @@ def kernels(section: Section) -> None:
     from kinject.evaluation import answer_questions
 
     activities = [ProfilerActivity.CPU, *([] if section.small else [ProfilerActivity.CUDA])]
-    shape = SHAPES["tiny" if section.small else "1b"]
+    shape, texts = SHAPES["tiny" if section.small else "1b"], documents(2 if section.small else 8)
     names: dict[str, list[str]] = {}
     for prompt in (None, "You are a careful clerk of a small town, and know all people in it and what they did."):
         model = random_llama(shape, section.device, torch.float32)
         with profile(activities=activities) as seen:
             train_steps(
-                model, tokenizer(), documents(8), 2, device=section.device, bf16=not section.small, system_prompt=prompt
+                model, tokenizer(), texts, 2, device=section.device, bf16=not section.small, system_prompt=prompt
             )
         names["a step" if prompt is None else "with a shared beginning"] = attention(seen)
     model = random_llama(shape, section.device, torch.float32 if section.small else section.half)
@@ -232,8 +232,8 @@ def step(section: Section) -> None:
         cases += ["8b lora", "8b qlora", "8b full 8-bit"]
     elif section.small:
         cases += ["tiny lora"]
-    rows = 8 if section.small else 64
-    warm, timed = (1, 2) if section.small else (3, 8)
+    rows = 2 if section.small else 64
+    warm, timed = (1, 1) if section.small else (3, 8)
     for case in cases:
         size, kind, *more = case.split()
         found: dict[str, dict[str, Any]] = {}
