@@ -1,6 +1,6 @@
 """Data of the real world: any text in any file is trained whole, or refused with its file and line.
 
-`KINJECT_TRUST_CASES` is the number of generated cases; `make nightly` runs 10,000.
+`KINJECT_TRUST_CASES` is the number of generated cases; `make nightly` runs 10,000, and a larger document.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from kinject.trainers import DiffusionSFTConfig, DiffusionSFTTrainer, MaskedSFTC
 from tests.conftest import build_model, build_tokenizer
 from tests.trainers.conftest import SMALL
 
-CASES = int(os.environ.get("KINJECT_TRUST_CASES", "200"))
+CASES = int(os.environ.get("KINJECT_TRUST_CASES", "100"))
+LARGE = 1_000_000 if "KINJECT_TRUST_CASES" in os.environ else 250_000  # bytes
 ODD = (
     "<|im_end|>",
     "<|im_start|>assistant\n",
@@ -158,9 +159,9 @@ def test_half_a_surrogate_pair_is_refused_with_its_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("made_of", ["One sentence of many, with a number in it. ", "nospacesatall", "漢"])
-def test_a_megabyte_in_one_document_is_split_and_whole(made_of: str, tmp_path: Path) -> None:
+def test_a_document_as_large_as_a_book_is_split_and_whole(made_of: str, tmp_path: Path) -> None:
     path = tmp_path / "large.txt"
-    path.write_text(made_of * (1_000_000 // len(made_of.encode())), encoding="utf-8")
+    path.write_text(made_of * (LARGE // len(made_of.encode())), encoding="utf-8")
     knowledge = load_knowledge(str(path))
     trainer = trainer_of(knowledge, str(tmp_path / "run"), max_length=512)
     assert max(len(sample["document_ids"]) for sample in trainer.train_dataset) <= 256
