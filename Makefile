@@ -40,11 +40,10 @@ lint: environment
 typecheck: environment
 	$(BIN)/mypy
 
-# As many tests at a time as there are cores, up to four, a file at a time; torch itself takes one, since models of tests are too
-# small for more. What starts several processes of its own goes by itself.
+# As many tests at a time as there are cores, up to four, a file at a time, in the order of tests/conftest.py; torch itself takes
+# one core, since models of tests are too small for more.
 test: lint typecheck
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --ignore tests/distributed
-	$(BIN)/python -m pytest tests/distributed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # A few minutes: what needs neither a long run nor another process.
 fast: environment

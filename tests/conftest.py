@@ -24,6 +24,16 @@ settings.register_profile("test", deadline=None, derandomize=True, print_blob=Tr
 settings.register_profile("nightly", deadline=None, print_blob=True)
 settings.load_profile("nightly" if "KINJECT_TRUST_CASES" in os.environ else "test")
 
+# Files of whole runs go first, the longest before all: one that begins last would leave the other workers without work.
+LONGEST = (
+    "tests/distributed/",
+    "tests/trust/",
+    "tests/reproduction/test_runner.py",
+    "tests/recipes/",
+    "tests/test_examples.py",
+    "tests/hub/",
+    "tests/commands/",
+)
 READINGS = {"paper", "exact_match", "f1", "n"}  # of every score in `results.json`
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
@@ -104,6 +114,14 @@ def nf4() -> dict[str, Any]:
 
     quantization = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype="float32")
     return {"quantization_config": quantization, "device_map": {"": "cpu"}, "dtype": torch.float32}
+
+
+@pytest.hookimpl(tryfirst=True)  # what shuffles tests comes after
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def place(item: pytest.Item) -> int:
+        return next((at for at, path in enumerate(LONGEST) if item.nodeid.startswith(path)), len(LONGEST))
+
+    items.sort(key=place)
 
 
 @pytest.fixture(autouse=True, scope="module")
