@@ -64,7 +64,7 @@ from kinject.trainers.hub_hooks import HubHooks
 from kinject.trainers.infilling import EntityReport
 from kinject.trainers.order import EpochCallback, own_sampler
 from kinject.trainers.positions import SharedPrompts, SupervisedPositions, Tally
-from kinject.trainers.preparation import PREPARED, Preparation, check_dataset, vocabulary_size
+from kinject.trainers.preparation import PREPARED, Preparation, check_datasets, vocabulary_size
 from kinject.trainers.rehearsal import OwnLoss, needs_own_loss
 from kinject.trainers.run_inputs import INPUTS, inputs_of, recorded_state, require_same_inputs
 
@@ -182,10 +182,7 @@ class DocumentSFTTrainer(SFTTrainer):
             )
         if not isinstance(model, str):
             require_adapter_modules(model, peft_config)
-        check_dataset(train, "train")
-        for name, dataset in (evaluation if isinstance(evaluation, dict) else {"eval": evaluation}).items():
-            if dataset is not None:
-                check_dataset(dataset, str(name))
+        check_datasets(train, evaluation)
         if isinstance(model, str) or not hasattr(model, "hf_device_map"):  # which may split it over several GPUs
             compat.check_devices(args.n_gpu)
 
@@ -219,9 +216,7 @@ class DocumentSFTTrainer(SFTTrainer):
         # Whoever renders the saved chat template gets the frame of training. The caller's tokenizer is not changed.
         self.processing_class = saved = copy.copy(compat.tokenizer_of(self))
         pin_template(saved, args.system_prompt)
-        frames = preparation.template.frames
-        framing = [index for frame in frames for part in (frame.before, frame.between, frame.after) for index in part]
-        preparation.require_embeddings(framing, "the prompt around documents")
+        preparation.require_framed()
         return preparation
 
     def _keeps_no_masters(self) -> bool:

@@ -79,13 +79,24 @@ def is_spoken(row: Mapping[str, Any]) -> bool:
     return bool(row.get("rehearsal") or (row.get("practice") and row.get("prompt")))
 
 
-def check_dataset(dataset: Any, name: str) -> None:
-    """Refuse anything but a data set with rows.
+def check_datasets(train: Any, evaluation: Any) -> None:
+    """Refuse anything but data sets with rows.
+
+    Args:
+        train: The training data set.
+        evaluation: The evaluation data set, a dictionary of several by name, or None.
 
     Raises:
-        ConfigurationError: it is a list, a dictionary of splits, or nothing at all.
-        DataError: it holds no row.
+        ConfigurationError: one is a list, a dictionary of splits, or missing.
+        DataError: one holds no row.
     """
+    several = evaluation if isinstance(evaluation, dict) else {"eval": evaluation}
+    given = {str(name): dataset for name, dataset in several.items() if dataset is not None}
+    for name, dataset in [("train", train), *given.items()]:
+        _check_dataset(dataset, name)
+
+
+def _check_dataset(dataset: Any, name: str) -> None:
     if isinstance(dataset, Mapping):
         raise ConfigurationError(
             f"{name}_dataset is a {type(dataset).__name__} of {', '.join(map(str, dataset))}; pass one of them, such as "
@@ -175,7 +186,16 @@ class Preparation:
         dataset = dataset.map(_number_samples, batched=True, with_indices=True)
         return dataset.shuffle(seed=self._args.seed) if self._args.shuffle_dataset else dataset
 
-    def require_embeddings(self, ids: Sequence[int], where: str) -> None:
+    def require_framed(self) -> None:
+        """Refuse frames around documents with tokens that the model has no embedding for.
+
+        Raises:
+            ConfigurationError: there is such a token.
+        """
+        parts = [part for frame in self.template.frames for part in (frame.before, frame.between, frame.after)]
+        self._require_embeddings([index for part in parts for index in part], "the prompt around documents")
+
+    def _require_embeddings(self, ids: Sequence[int], where: str) -> None:
         """Refuse tokens that the tokenizer knows and the model does not, before any step is taken.
 
         Raises:
@@ -207,7 +227,7 @@ class Preparation:
                     f"{where} holds the mask token (id {forbidden}), which stands for what is hidden. Remove it from the "
                     "text, or set the model's mask_token_id to a token that texts do not hold."
                 )
-            self.require_embeddings(document.ids, where)
+            self._require_embeddings(document.ids, where)
             frames = own_frames or self.template.frames
             yield {
                 "document_ids": document.ids,
