@@ -30,6 +30,7 @@ from kinject.commands.options import (
 from kinject.commands.settings import check_model, split_objective
 from kinject.compat import is_first_process, quiet_libraries
 from kinject.errors import ConfigurationError, exit_on_user_error
+from kinject.models.names import is_repository, require_named
 from kinject.reproduction.command import DESCRIPTION, add_arguments
 from kinject.reproduction.command import run as reproduce_tables
 
@@ -491,6 +492,7 @@ def run_ask(arguments: argparse.Namespace) -> None:
     if arguments.base:
         names = {"before": base_of(arguments.model), "after": arguments.model}
     check_model(arguments.model)
+    require_named(arguments.model, revision=arguments.revision)
     from kinject.evaluation.asking import answer_questions
     from kinject.models.devices import described
     from kinject.models.loading import load
@@ -524,6 +526,7 @@ def run_ask(arguments: argparse.Namespace) -> None:
 def run_chat(arguments: argparse.Namespace) -> None:
     """`kinject chat`: several turns with a trained model."""
     check_model(arguments.model)
+    require_named(arguments.model, revision=arguments.revision)
     from kinject.commands.talk import Conversation, converse, terminal_lines
     from kinject.models.loading import load
 
@@ -540,6 +543,7 @@ def run_chat(arguments: argparse.Namespace) -> None:
 def run_app(arguments: argparse.Namespace) -> None:
     """`kinject app`: a page in the browser to try a model on."""
     check_model(arguments.model)
+    require_named(arguments.model, revision=arguments.revision)
     from kinject.commands.talk import serve_model
     from kinject.models.loading import load
 
@@ -730,8 +734,6 @@ def base_of(name: str) -> str:
         path = Path(name) / file
         if path.is_file():
             return str(json.loads(path.read_text(encoding="utf-8"))[key])
-    from kinject.models.names import is_repository
-
     if not is_repository(name):
         raise ConfigurationError(
             f"--base: {name} holds no adapter_config.json or results.json that names its base model."

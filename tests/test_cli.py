@@ -338,6 +338,7 @@ def test_other_commands_see_early_too_what_can_be_seen(tmp_path: Path) -> None:
         "adapter/adapter_model.safetensors": "",
         "whole/config.json": "{}",
         "whole/model.safetensors": "",
+        "whole/asked.csv": "question,answer,direction\nWho?,Ada,forward\n",
     }
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -364,6 +365,14 @@ def test_other_commands_see_early_too_what_can_be_seen(tmp_path: Path) -> None:
         "push adapter user/name --layout lada": "layout is 'lada'; expected one of native, llada",
         "push adapter user/name --layout llada": "an adapter has no key layout. Add --merge",
         "push whole user/name --merge": "'whole' holds a whole model: there is nothing to merge",
+        "ask user/gone Who?": "model 'user/gone' is not in the local cache of the Hub",
+        "chat user/gone": "model 'user/gone' is not in the local cache of the Hub",
+        "app user/gone": "model 'user/gone' is not in the local cache of the Hub",
+        "eval user/gone": "model 'user/gone' is not in the local cache of the Hub",
+        "eval nano-ar": "nothing to ask; pass --questions FILE",
+        "eval nano-ar --questions whole/asked.csv --open_book": "open_book needs the documents that the model was taught",
+        "export user/gone --output_dir out": "model 'user/gone' is not in the local cache of the Hub",
+        "export nano-ar --output_dir out --layout lada": "layout is 'lada'; expected one of native, llada",
         "compare gone": "'gone' has no eval card of kinject",
         "compare nothing": "'nothing' has no eval card of kinject",
         "compare user/gone": "model 'user/gone' is not in the local cache of the Hub",

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from kinject.commands.inject import one_or_several
 from kinject.commands.output_dir import prepare_results
-from kinject.compat import is_cached
 from kinject.data.knowledge import DIRECTIONS
 from kinject.errors import ConfigurationError, DataError, KinjectError
 from kinject.evaluation.examination import Examination, ExaminationArguments, asker
 from kinject.evaluation.measures import asked
 from kinject.evaluation.report import print_answers
 from kinject.evaluation.results import MEASURES, SHOWN, recorded_answers
+from kinject.models.names import is_repository, require_named
 from kinject.sampling.config import SamplingArguments
 
 if TYPE_CHECKING:
@@ -77,8 +77,6 @@ class Claim:
         config = self.results["config"]
         if not (config.get("load_in_4bit") or config.get("load_in_8bit")):
             return {}
-        from kinject.models.names import is_repository
-
         if not (Path(self.name).is_dir() or is_repository(self.name)) or adapter_config(self.name) is None:
             return {}
         from accelerate import PartialState
@@ -128,17 +126,7 @@ def find_claim(name: str, *, revision: str | None = None) -> Claim | None:
         ConfigurationError: there is no such repository, or it is not here and the Hub is not to be asked.
         DataError: the results cannot be read.
     """
-    from huggingface_hub import constants
-
-    from kinject.models.names import is_repository, require_repository
-
-    if is_repository(name):
-        require_repository(name, revision=revision)
-        if constants.HF_HUB_OFFLINE and not is_cached(name):
-            raise ConfigurationError(
-                f"model '{name}' is not in the local cache of the Hub, and HF_HUB_OFFLINE is set, so it is not fetched. Unset "
-                f"it, or run hf download {name} where there is a network."
-            )
+    require_named(name, revision=revision)
     results = _read_results(name, revision)
     card = _read_card(name, revision)
     entries = _read_entries(name, revision)
@@ -263,7 +251,6 @@ def _claimed_by(entries: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 def _file(name: str, file: str, revision: str | None) -> Path | None:
     from kinject.models.adapters import model_file
-    from kinject.models.names import is_repository
 
     if not Path(name).is_dir() and not is_repository(name):
         return None
@@ -356,6 +343,14 @@ def evaluate_model(arguments: MeasurementArguments) -> dict[str, Any]:
     output_dir = prepare_results(arguments.output_dir, arguments.overwrite) if arguments.output_dir else None
     loading = _load_questions(arguments) if arguments.documents or arguments.questions else None
     knowledge: KnowledgeSet | None = None
+    claim = find_claim(arguments.model_name_or_path, revision=arguments.revision)
+    if loading is None:
+        arguments, name, questions = _asked_again(arguments, claim)
+    else:
+        arguments = arguments if claim is None else _as_claimed(arguments, claim, ASKED_WITH)
+        name, questions, knowledge = loading
+    about = arguments.documents or ("" if claim is None else claim.documents)  # chooses examples and general questions
+    examination = _examination(arguments, knowledge, about)
     # Importing torch takes seconds: all that can be checked without it was checked above.
     from kinject.evaluation.asking import answer_questions
     from kinject.evaluation.measures import score_answers
@@ -368,14 +363,6 @@ def evaluate_model(arguments: MeasurementArguments) -> dict[str, Any]:
     from kinject.models.loading import load
     from kinject.models.weights import peak_memory_bytes
 
-    claim = find_claim(arguments.model_name_or_path, revision=arguments.revision)
-    if loading is None:
-        arguments, name, questions = _asked_again(arguments, claim)
-    else:
-        arguments = arguments if claim is None else _as_claimed(arguments, claim, ASKED_WITH)
-        name, questions, knowledge = loading
-    about = arguments.documents or ("" if claim is None else claim.documents)  # chooses examples and general questions
-    examination = _examination(arguments, knowledge, about)
     options = {} if claim is None else claim.loading_options()
     dtype = arguments.dtype or device_and_dtype()[1] or "float32"
     loaded = load(arguments.model_name_or_path, revision=arguments.revision, dtype=dtype, **options)

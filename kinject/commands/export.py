@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kinject.commands.evaluate import Claim, find_claim
 from kinject.errors import ConfigurationError
+from kinject.models.layouts import require_layout
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from kinject.commands.evaluate import Claim
     from kinject.models import LoadedModel
 
 _ALLOWED = 0.05  # share of answers that rounding may change where an adapter is merged into weights of 16 bits
@@ -62,16 +63,17 @@ def export(name: str, output_dir: str, *, layout: str = "native", batch_size: in
     target = Path(output_dir)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ConfigurationError(f"output_dir '{target}' is not empty; name another directory with --output_dir.")
+    require_layout(layout)
+    claim = find_claim(name)
+    config = {} if claim is None else (claim.recorded or claim.results)["config"]
+    # Importing torch takes seconds: all that can be checked without it was checked above.
     from peft import PeftModel
 
-    from kinject.commands.evaluate import find_claim
     from kinject.hub.staging import staging_directory
     from kinject.models import merge_adapter, save_model
     from kinject.models.loading import load
     from kinject.prompts.encoding import pin_template
 
-    claim = find_claim(name)
-    config = {} if claim is None else (claim.recorded or claim.results)["config"]
     loaded = load(name, dtype="auto")
     if layout != "native" and not loaded.is_diffusion:
         raise ConfigurationError(f"--layout {layout} is for masked diffusion models, and '{name}' is autoregressive.")
@@ -87,7 +89,7 @@ def export(name: str, output_dir: str, *, layout: str = "native", batch_size: in
         save_model(
             merge_adapter(model) if isinstance(model, PeftModel) else model,
             place,
-            layout=layout,  # type: ignore[arg-type]  # refused there by name
+            layout=layout,  # type: ignore[arg-type]  # of a kind that is known, as was checked above
             tokenizer=loaded.tokenizer,
         )
         diffusion = loaded.is_diffusion

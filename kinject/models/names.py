@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kinject.compat import is_hub_id
+from kinject.compat import is_cached, is_hub_id
 from kinject.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -94,3 +94,23 @@ def require_repository(name: str, *, revision: str | None = None, token: str | N
             ) from error
     except (HTTPError, OSError):
         pass
+
+
+def require_named(name: str, *, revision: str | None = None) -> None:
+    """Refuse a Hub id that the Hub does not have, or that is not here while the Hub is not to be asked.
+
+    Any other name passes: what it stands for is looked at where it is loaded.
+
+    Raises:
+        ConfigurationError: there is no such repository or revision, or it is neither in the cache nor to be fetched.
+    """
+    from huggingface_hub import constants
+
+    if not is_repository(name) or name == EMBEDDED_HUB_ID:  # which a package may hold
+        return
+    require_repository(name, revision=revision)
+    if constants.HF_HUB_OFFLINE and not is_cached(name):
+        raise ConfigurationError(
+            f"model '{name}' is not in the local cache of the Hub, and HF_HUB_OFFLINE is set, so it is not fetched. Unset "
+            f"it, or run hf download {name} where there is a network."
+        )
