@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from kinject.commands.evaluate import Claim, find_claim
 from kinject.errors import ConfigurationError
-from kinject.models.layouts import require_layout
+from kinject.models.saving import require_layout
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
