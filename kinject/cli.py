@@ -50,15 +50,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = build_parser()
     # These two take every option of a recipe, read from the sources of its classes instead of declared to argparse.
     reading = {"inject": run_inject, "doctor": run_doctor}.get(words[0] if words else "")
-    if reading is not None and (words[0] == "inject" or not {"-h", "--help"} & set(words)):
-        with exit_on_user_error():
-            reading(words[1:])
-        return
-    arguments, others = parser.parse_known_args(_model_first(parser, words))
-    if others:
-        hint = did_you_mean(others[0].partition("=")[0], arguments.options)
-        parser.error(f"unrecognized arguments: {' '.join(others)}{hint}")
     with exit_on_user_error():
+        if reading is not None and (words[0] == "inject" or not {"-h", "--help"} & set(words)):
+            reading(words[1:])
+            return
+        arguments, others = parser.parse_known_args(_model_first(parser, words))
+        if others:
+            hint = did_you_mean(others[0].partition("=")[0], arguments.options)
+            parser.error(f"unrecognized arguments: {' '.join(others)}{hint}")
         arguments.run(arguments)
 
 

@@ -6,12 +6,15 @@ traceback; anything else that is raised is a defect of kinject or of a library.
 
 from __future__ import annotations
 
+import os
 import re
+import select
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 MOST_FAULTS_SHOWN = 20
+_BROKEN_PIPE = 128 + 13  # as a shell tells of a process that SIGPIPE ended
 # An access token of the Hub: of a user (hf_...), an organization (api_org_...), or signed (hf_oauth_..., hf_jwt_...). Short
 # names such as hf_transfer, all in lower case, are none.
 SECRET_VALUE = re.compile(
@@ -106,10 +109,19 @@ class RunStopped(Exception):
 def exit_on_user_error() -> Iterator[None]:
     """End the process with status 2 and one line on stderr if the block raises an error that the user can mend.
 
-    A run that a signal stopped ends with the signal's own status.
+    A run that a signal stopped ends with the signal's own status, and one whose output nobody reads any more, such as `head`,
+    with that of a broken pipe, without a word.
     """
     try:
-        yield
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        if not _is_unread(sys.stdout.fileno()):  # another pipe
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still buffered
+        sys.exit(_BROKEN_PIPE)
     except RunStopped as stopped:
         print(stopped, file=sys.stderr)
         sys.exit(128 + stopped.signal)
@@ -117,3 +129,10 @@ def exit_on_user_error() -> Iterator[None]:
         # A mistyped option is quoted in the message, and may have held an access token.
         print(f"error: {SECRET_VALUE.sub('<access token>', str(error))}", file=sys.stderr)
         sys.exit(2)
+
+
+def _is_unread(output: int) -> bool:
+    """Whether the file descriptor ``output`` is a pipe whose other end is closed."""
+    watched = select.poll()
+    watched.register(output, select.POLLOUT)
+    return any(event & select.POLLERR for _, event in watched.poll(0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -445,6 +446,26 @@ def test_ask_and_eval_take_the_model_by_its_option(monkeypatch: pytest.MonkeyPat
 def test_the_package_is_a_command() -> None:
     done = subprocess.run([sys.executable, "-m", "kinject", "--version"], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, f"kinject {__version__}\n")
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["-m", "kinject", "--help"],
+        ["-m", "kinject", "inject", "--help"],
+        ["-m", "kinject", "completion", "bash"],
+        ["recipes/masked_ft.py", "--help"],
+        ["recipes/reproduce.py", "--help"],
+    ],
+)
+def test_output_that_nobody_reads_ends_a_command_without_a_word(words: list[str], unbuffered: str) -> None:
+    root, options = Path(__file__).parents[1], {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as output:
+        done = subprocess.run([sys.executable, *words], stdout=output, stderr=subprocess.PIPE, cwd=root, env=options)
+    assert done.stderr == b""
 
 
 def test_the_base_of_a_run_is_read_from_its_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
