@@ -420,9 +420,7 @@ class DocumentSFTTrainer(SFTTrainer):
         rows, positions = where
         inputs["shift_labels"] = targets[rows, positions][None]  # (1, supervised)
         mode = "train" if model.training else "eval"
-        with (
-            self.accelerator.autocast()
-        ):  # around all forward passes, so that the weights are cast once for all of them
+        with self.accelerator.autocast():  # around all forward passes, so that weights are cast once
             if not self.args.anchor:  # the untrained model cannot use keys and values of the trained one
                 positions = positions - self._shared_prompts.take_out(inputs, shared)
             with self._supervised.at(rows, positions, padded_behind=self._needs_no_mask and position_ids is None):
