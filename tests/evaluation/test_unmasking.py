@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -60,20 +61,24 @@ def test_in_a_terminal_the_last_step_stays(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_ask_shows_diffusion_models_and_refuses_others(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    models: dict[str, Any] = {"my/diffusion": build_diffusion(), "my/ar": build_model(TOKENIZER)}
+    diffusion, ar = str(tmp_path / "diffusion"), str(tmp_path / "ar")
+    for name in (diffusion, ar):
+        Path(name).mkdir()
+        Path(name, "config.json").write_text("{}", encoding="utf-8")
+    models: dict[str, Any] = {diffusion: build_diffusion(), ar: build_model(TOKENIZER)}
     monkeypatch.setattr(
         "kinject.models.loading.load_model", lambda name: LoadedModel(models[name], TOKENIZER, name=name, source="test")
     )
-    cli.main(["ask", "my/diffusion", "Who is Ada?", "Who is [b]Bob[/b]?", "--show", "--max_new_tokens", "8"])
+    cli.main(["ask", diffusion, "Who is Ada?", "Who is [b]Bob[/b]?", "--show", "--max_new_tokens", "8"])
     shown = capsys.readouterr().out
     first = shown.index("Who is Ada? (answer, ")
     assert "    1 " in shown[first:] and "░" in shown[first:]
     assert "Who is [b]Bob[/b]? (answer, " in shown
     assert shown.count("  answer: ") == 2
-    cli.main(["ask", "my/ar", "Who is Ada?", "--max_new_tokens", "2"])
+    cli.main(["ask", ar, "Who is Ada?", "--max_new_tokens", "2"])
     assert "  answer:" in capsys.readouterr().out
     with pytest.raises(SystemExit):
-        cli.main(["ask", "my/ar", "Who is Ada?", "--show"])
-    assert capsys.readouterr().err.splitlines()[-1].startswith("error: --show: my/ar is autoregressive")
+        cli.main(["ask", ar, "Who is Ada?", "--show"])
+    assert capsys.readouterr().err.splitlines()[-1].startswith(f"error: --show: {ar} is autoregressive")
