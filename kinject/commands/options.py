@@ -255,20 +255,14 @@ def did_you_mean(word: str, known: Iterable[str], mark: str = "") -> str:
 MAIN_OPTIONS = {
     "what to learn": ("documents", "questions"),
     "the model": ("model_name_or_path", "use_peft"),
-    "the objective": (
-        *("recipe", "objective", "mask_ratio", "mask_unit", "wordings", "infill_share"),
-        *("normalize", "frame", "to_diffusion"),
-    ),
-    "training": (
-        *("num_train_epochs", "learning_rate", "per_device_train_batch_size", "gradient_accumulation_steps"),
-        *("max_length", "seed"),
-    ),
-    "asking": ("evaluations", "select_on", "max_new_tokens"),
-    "answering": ("practice", "gaps", "abstain"),
-    "against forgetting": ("keep", "rehearsal", "anchor", "frozen_modules"),
+    "the objective": ("objective", "mask_ratio", "mask_unit", "normalize", "frame", "to_diffusion"),
+    "training": ("num_train_epochs", "learning_rate", "per_device_train_batch_size", "max_length", "frozen_modules"),
+    "asking": ("evaluations", "max_new_tokens"),
+    "beside the documents": ("practice", "rehearsal", "keep"),
     "where it goes": ("output_dir", "overwrite", "resume_from_checkpoint", "push_to_hub"),
 }
-"""What `--help` shows, by group: the options that a first run may need. An objective shows those of them that it has."""
+"""What `--help` shows, by group: the twenty or so options that a first run may need. An objective shows those
+of them that it has."""
 
 # Help texts in place of the libraries' own, where kinject does something else.
 _HELP = {
