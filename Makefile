@@ -47,7 +47,7 @@ test: lint typecheck
 
 # A few minutes: what needs neither a long run nor another process.
 fast: environment
-	$(BIN)/python -m pytest -n 2 tests/data tests/sampling tests/models/test_diffusion.py tests/evaluation/test_metrics.py \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/data tests/sampling tests/models/test_diffusion.py tests/evaluation/test_metrics.py \
 		tests/evaluation/test_scores.py tests/evaluation/test_report.py tests/evaluation/test_page.py tests/trainers/test_masks.py tests/trainers/test_infilling.py \
 		tests/trainers/test_supervised_positions.py tests/test_corruption.py tests/prompts/test_encoding.py tests/prompts/test_templates.py \
 		tests/test_architecture.py tests/test_compat.py tests/evaluation/test_results.py
