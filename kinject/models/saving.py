@@ -310,6 +310,8 @@ def _save_foreign(
     max_shard_size: str,
     layout: Literal["llada", "sdar", "llada2"],
 ) -> None:
+    from huggingface_hub import save_torch_state_dict
+
     if hasattr(model, "peft_config") or getattr(model, "is_quantized", False):
         raise ConfigurationError(
             f"the layout '{layout}' holds whole models only, not adapters or quantized weights. Merge the adapter into an "
@@ -320,35 +322,24 @@ def _save_foreign(
     if model.config.model_type == "qwen3_moe":  # whose weights have the same names in both
         model.save_pretrained(directory, state_dict=state_dict, max_shard_size=max_shard_size)
     else:
-        _save_weights(model, directory, state_dict, max_shard_size, layout)
+        weights = _foreign_weights(model, state_dict, layout)
+        save_torch_state_dict(weights, directory, max_shard_size=max_shard_size, metadata={"format": "pt"})
     fields["torch_dtype"] = str(model.dtype).removeprefix("torch.")
     (directory / "config.json").write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     model.generation_config.save_pretrained(directory)
 
 
-def _save_weights(
-    model: PreTrainedModel,
-    directory: Path,
-    state_dict: dict[str, torch.Tensor] | None,
-    max_shard_size: str,
-    layout: Literal["llada", "sdar", "llada2"],
-) -> None:
-    from huggingface_hub import save_torch_state_dict
-
+def _foreign_weights(
+    model: PreTrainedModel, state_dict: dict[str, torch.Tensor] | None, layout: Literal["llada", "sdar", "llada2"]
+) -> dict[str, Any]:
+    """The weights under the names of ``layout``."""
     weights: dict[str, Any] = dict(model.state_dict() if state_dict is None else state_dict)
+    if layout == "llada2":
+        return compat.llada2_weights(model, weights)
     if layout == "llada":
         if model.config.tie_word_embeddings:
             weights.pop("lm_head.weight", None)
         names = llada_names(weights)
-    elif layout == "llada2":
-        weights = compat.llada2_weights(model, weights)
-        names = {name: name for name in weights}
-    else:  # whose head is always its own
-        weights["lm_head.weight"] = weights.get("lm_head.weight", weights["model.embed_tokens.weight"]).clone()
-        names = {name: name for name in weights}
-    save_torch_state_dict(
-        {names[name]: weight for name, weight in weights.items()},
-        directory,
-        max_shard_size=max_shard_size,
-        metadata={"format": "pt"},
-    )
+        return {names[name]: weight for name, weight in weights.items()}
+    # SDAR's head is always its own.
+    return {**weights, "lm_head.weight": weights.get("lm_head.weight", weights["model.embed_tokens.weight"]).clone()}
