@@ -272,7 +272,9 @@ def _runs(results: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> li
 
 
 def _differences(results: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    public = [{name: public_name(str(run[name])) for name in ("model", "dataset", "paraphrases")} for run in (results, other)]
+    public = [
+        {name: public_name(str(run[name])) for name in ("model", "dataset", "paraphrases")} for run in (results, other)
+    ]
     found = [f"its {name} is {code(value)}" for name, value in public[1].items() if value != public[0][name]]
     counts = [[(latest_scores(run) or {}).get(d, {}).get("n") for d in DIRECTIONS] for run in (results, other)]
     return found + (["it was asked other questions"] if counts[0] != counts[1] else [])

@@ -82,13 +82,14 @@ def run(arguments: argparse.Namespace) -> None:
     recipes = read_recipes(find_recipes(arguments.recipes), arguments.scale)
     if arguments.seeds:
         recipes = replace(recipes, scale=replace(recipes.scale, seeds=arguments.seeds))
+    whole = recipes
     if arguments.models:
         recipes = replace(recipes, scale=_only(recipes.scale, arguments.models))
     names = arguments.tables
     if names == ["all"]:
         names = [name for name in table_names(recipes.folder) if _exists_at_scale(recipes, name)]
     tables = {name: recipes.table(name) for name in names}
-    runs = {name: plan_runs(recipes, table, arguments) for name, table in tables.items()}
+    runs = {name: plan_runs(recipes, table, arguments, whole) for name, table in tables.items()}
     distinct = list({each.key: each for grid in runs.values() for each in grid}.values())
     launch = plan_launch(arguments, recipes.scale, recipes.folder)
     costs = _costs(distinct, recipes.scale, launch)
@@ -116,8 +117,13 @@ def _only(scale: Scale, models: Sequence[str]) -> Scale:
     return replace(scale, models={name: model for name, model in scale.models.items() if name in models})
 
 
-def plan_runs(recipes: Recipes, table: Table, arguments: argparse.Namespace) -> list[Run]:
+def plan_runs(recipes: Recipes, table: Table, arguments: argparse.Namespace, whole: Recipes) -> list[Run]:
     """The runs of ``table`` with the options of the command line: rehearsal, and matched compute.
+
+    Args:
+        recipes: With the models that are run.
+        table, arguments: What is run.
+        whole: With all models of the scale, as compute is matched with runs that may be left out.
 
     Raises:
         ConfigurationError: ``--matched_compute`` at a scale without masked fine-tuning.
@@ -129,12 +135,12 @@ def plan_runs(recipes: Recipes, table: Table, arguments: argparse.Namespace) -> 
     runs = table_runs(recipes, table, overrides, data_dir)
     if not arguments.matched_compute:
         return runs
-    references = list(method_runs(recipes, table, REFERENCE, overrides, data_dir))
+    references = list(method_runs(whole, table, REFERENCE, overrides, data_dir))
     if not references:
         raise ConfigurationError(
             f"--matched_compute: scale {recipes.scale_name} has no runs of '{REFERENCE}' to match the others with."
         )
-    return matched(runs, references, recipes.scale, processes(recipes.scale))
+    return matched(runs, references, whole.scale, processes(whole.scale))
 
 
 def processes(scale: Scale) -> int:

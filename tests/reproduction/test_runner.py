@@ -174,6 +174,18 @@ def test_only_some_models_of_a_scale_are_run(tmp_path: Path, capsys: pytest.Capt
     assert "nano-block name_description diffusion seed 0" in shown and "nano-diffusion" not in shown
 
 
+def test_models_that_are_left_out_still_set_the_matched_compute(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def plan(*models: str) -> list[list[str]]:
+        only = ["--models", *models] if models else []
+        main(["table2", "--output_dir", str(tmp_path), "--dry-run", "--matched_compute", "--seeds", "0", *only])
+        lines = capsys.readouterr().out.splitlines()
+        return [line.split() for line in lines if line.startswith("nano-block")]
+
+    assert plan("nano-block") == plan() != []
+
+
 def test_data_that_is_not_there_is_told_before_anything_runs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
