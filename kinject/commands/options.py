@@ -50,7 +50,7 @@ class Objective:
         return _load(self.trainer)
 
 
-_MASKED = ("kinject.trainers.masked_config:MaskedSFTConfig", "kinject.trainers.masked_trainer:MaskedSFTTrainer")
+_MASKED = ("kinject.trainers.masked_trainer:MaskedSFTConfig", "kinject.trainers.masked_trainer:MaskedSFTTrainer")
 _DIFFUSION = (
     "kinject.trainers.diffusion_config:DiffusionSFTConfig",
     "kinject.trainers.diffusion_trainer:DiffusionSFTTrainer",
@@ -492,8 +492,8 @@ def _literal(value: ast.expr | None) -> Any:
 
 
 def paper_settings() -> dict[str, Any]:
-    """What `recipe="paper"` sets, as `kinject.trainers.masked_config.PAPER` says in its source."""
-    settings: dict[str, Any] = ast.literal_eval(_assigned("kinject.trainers.masked_config", "PAPER"))
+    """What `recipe="paper"` sets, as `kinject.trainers.masked_trainer.PAPER` says in its source."""
+    settings: dict[str, Any] = ast.literal_eval(_assigned("kinject.trainers.masked_trainer", "PAPER"))
     return settings
 
 

@@ -11,8 +11,7 @@ if TYPE_CHECKING:
     from kinject.trainers.diffusion_trainer import DiffusionSFTTrainer
     from kinject.trainers.document_config import DocumentSFTConfig
     from kinject.trainers.document_trainer import DocumentSFTTrainer
-    from kinject.trainers.masked_config import MaskedSFTConfig
-    from kinject.trainers.masked_trainer import MaskedSFTTrainer
+    from kinject.trainers.masked_trainer import MaskedSFTConfig, MaskedSFTTrainer
     from kinject.trainers.plain_trainer import PlainSFTConfig, PlainSFTTrainer
 
 _MODULE_OF = {
@@ -20,7 +19,7 @@ _MODULE_OF = {
     "DiffusionSFTTrainer": "diffusion_trainer",
     "DocumentSFTConfig": "document_config",
     "DocumentSFTTrainer": "document_trainer",
-    "MaskedSFTConfig": "masked_config",
+    "MaskedSFTConfig": "masked_trainer",
     "MaskedSFTTrainer": "masked_trainer",
     "PlainSFTConfig": "plain_trainer",
     "PlainSFTTrainer": "plain_trainer",

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from kinject.corruption import MaskRatioLaw, MaskUnit
     from kinject.trainers.document_config import RatioScope
     from kinject.trainers.infilling import Gap, Infilling
-    from kinject.trainers.masked_config import Corruption, LossScope
 
 
 # Batches without padding: the documents of a batch in one row, each of which attends to itself alone.
@@ -104,6 +103,8 @@ def document_of_each(position_ids: torch.Tensor) -> torch.Tensor:
 
 
 Packing = Literal["none", "positions", "boundaries"]
+Corruption = Literal["mask", "random"]
+LossScope = Literal["document", "masked"]
 _EVALUATION_SEED_OFFSET = (
     2**32
 )  # else evaluation rows, which are numbered from 0 too, would get the masks of training rows

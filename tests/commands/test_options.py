@@ -39,7 +39,7 @@ def real_class(module: str, name: str) -> Any:
     [
         ("kinject.commands.inject", "InjectionArguments"),
         ("kinject.commands.evaluate", "MeasurementArguments"),
-        ("kinject.trainers.masked_config", "MaskedSFTConfig"),
+        ("kinject.trainers.masked_trainer", "MaskedSFTConfig"),
         ("kinject.trainers.plain_trainer", "PlainSFTConfig"),
         ("kinject.trainers.diffusion_config", "DiffusionSFTConfig"),
         ("trl", "ModelConfig"),
@@ -75,7 +75,7 @@ def test_overridden_defaults_win_and_own_options_come_first(monkeypatch: pytest.
     ours += ["MaskedSFTConfig", "CorruptionSFTConfig", "DocumentSFTConfig"]
     assert titles == [*ours, "ModelConfig", "SFTConfig", "TrainingArguments"]
     assert text.count("--max_length ") == 1 and "nothing is cut away. [default: 1024]" in text
-    assert class_options("kinject.trainers.masked_config", "MaskedSFTConfig")["max_length"].owner.endswith(
+    assert class_options("kinject.trainers.masked_trainer", "MaskedSFTConfig")["max_length"].owner.endswith(
         "DocumentSFTConfig"
     )
     assert "--gradient_checkpointing {true,false}" in text and "~20% slower" in " ".join(text.split())

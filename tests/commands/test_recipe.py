@@ -22,10 +22,11 @@ from kinject.errors import ConfigurationError
 from kinject.models import EMBEDDED_MODEL, NANO_MODELS
 from kinject.sampling.config import SAMPLINGS
 from kinject.trainers import DiffusionSFTConfig, MaskedSFTConfig, PlainSFTConfig
+from kinject.trainers.collator import Corruption, LossScope
 from kinject.trainers.diffusion_config import Normalization
 from kinject.trainers.document_config import RatioScope
 from kinject.trainers.infilling import InfillUnit
-from kinject.trainers.masked_config import PAPER, Corruption, LossScope
+from kinject.trainers.masked_trainer import PAPER
 
 ROOT = Path(__file__).parents[2]
 NO_RUNS = ("launch", "lm_eval", "scales", "sft", "tables")  # folders of other YAML files

@@ -18,7 +18,7 @@ from kinject.errors import ConfigurationError, DataError
 from kinject.prompts.templates import DocumentTemplate
 from kinject.reproduction.specification import read_recipes
 from kinject.trainers import MaskedSFTConfig, MaskedSFTTrainer
-from kinject.trainers.masked_config import PAPER
+from kinject.trainers.masked_trainer import PAPER
 from kinject.trainers.splitting import split_document
 from tests.conftest import build_model, build_tokenizer
 from tests.trainers.conftest import SMALL
