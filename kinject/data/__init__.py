@@ -17,8 +17,7 @@ from kinject.data.knowledge import (
     parse_facts,
 )
 from kinject.data.readers import load_knowledge, load_questions
-from kinject.data.worlds.biography import biography
-from kinject.data.worlds.name_description import name_description
+from kinject.data.worlds.paper import biography, name_description
 
 __all__ = [
     "DIRECTIONS",

@@ -28,9 +28,8 @@ from kinject.data.rows import (
     question_rows_from,
     same_name,
 )
-from kinject.data.worlds.biography import biography
-from kinject.data.worlds.name_description import name_description
 from kinject.data.worlds.nano import nano, nano_biography, nano_population
+from kinject.data.worlds.paper import biography, name_description
 from kinject.errors import ConfigurationError, DataError, Faults
 
 # The published layout of NameDescription, Biography and Wiki (arXiv 2510.09885): ``train_*.json`` and ``test.jsonl``.

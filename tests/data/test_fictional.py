@@ -7,9 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kinject.data import PARAPHRASES, KnowledgeSet, biography, name_description, text_direction
-from kinject.data.worlds.biography import BACKWARD_QUESTIONS, SENTENCES
-from kinject.data.worlds.name_description import DESCRIPTION_FIRST, NAME_FIRST
 from kinject.data.worlds.nano import nano, nano_biography, nano_people
+from kinject.data.worlds.paper import BACKWARD_QUESTIONS, DESCRIPTION_FIRST, NAME_FIRST, SENTENCES
 from kinject.errors import ConfigurationError
 
 WORLDS = (name_description, biography, nano, nano_biography)

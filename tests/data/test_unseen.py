@@ -10,7 +10,7 @@ import pytest
 
 from kinject.data import load_knowledge, worlds
 from kinject.data.words import words_of
-from kinject.data.worlds import biography, name_description, nano, unseen
+from kinject.data.worlds import nano, paper, unseen
 from kinject.data.worlds.invented import World
 from kinject.data.worlds.unseen import BUILT_IN, OTHER, unsaid_questions, unseen_questions
 
@@ -54,11 +54,11 @@ def test_the_second_generator_shares_neither_names_nor_wordings_with_the_worlds(
     theirs |= {a + b for a in worlds.SURNAME_STARTS for b in worlds.SURNAME_ENDS}
     assert len(mine) >= 130 and not mine & theirs
     used = (
-        *name_description.NAME_QUESTIONS,
-        *name_description.DESCRIPTION_QUESTIONS,
-        *name_description.NAME_FIRST,
-        *name_description.DESCRIPTION_FIRST,
-        *biography.FORWARD_QUESTIONS.values(),
+        *paper.NAME_QUESTIONS,
+        *paper.DESCRIPTION_QUESTIONS,
+        *paper.NAME_FIRST,
+        *paper.DESCRIPTION_FIRST,
+        *paper.FORWARD_QUESTIONS.values(),
         *nano.NAME_QUESTIONS,
         *nano.DESCRIPTION_QUESTIONS,
         *nano.LIFE_QUESTIONS.values(),

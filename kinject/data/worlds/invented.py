@@ -24,8 +24,7 @@ from kinject.data.worlds import (
     places,
     stream,
 )
-from kinject.data.worlds.biography import COMPANY_ENDS, COMPANY_STARTS, MAJORS, SCHOOLS, STATES
-from kinject.data.worlds.name_description import descriptions
+from kinject.data.worlds.paper import COMPANY_ENDS, COMPANY_STARTS, MAJORS, SCHOOLS, STATES, descriptions
 
 
 class Attribute(NamedTuple):

@@ -17,7 +17,6 @@ from typing import NamedTuple
 from kinject.data.knowledge import Direction, Question
 from kinject.data.words import words_of
 from kinject.data.worlds import laps, listed, people, stream
-from kinject.data.worlds.name_description import DESCRIPTION_QUESTIONS, NAME_QUESTIONS, name_description
 from kinject.data.worlds.nano import (
     LIFE_BACKWARD,
     LIFE_QUESTIONS,
@@ -28,6 +27,7 @@ from kinject.data.worlds.nano import (
     nano_people,
     statement_questions,
 )
+from kinject.data.worlds.paper import DESCRIPTION_QUESTIONS, NAME_QUESTIONS, name_description
 
 BUILT_IN, OTHER = "built-in", "other"
 """The two generators."""
