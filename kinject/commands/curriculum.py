@@ -254,8 +254,13 @@ class Curriculum:
 
     def _known(self, loaded: LoadedModel) -> list[dict[str, Any]]:
         """General questions that the untrained model answers rightly, none that retention asks, for the last epochs."""
-        from kinject.evaluation.general_questions import GeneralQuestion, general_questions
-        from kinject.evaluation.retention import is_right, nano_questions, of_nano_world
+        from kinject.evaluation.retention import (
+            GeneralQuestion,
+            general_questions,
+            is_right,
+            nano_questions,
+            of_nano_world,
+        )
 
         count, first = self._beside(self.arguments.known), math.floor(_LATE * self._epochs)
         if not count:

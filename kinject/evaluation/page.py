@@ -28,9 +28,9 @@ from kinject.evaluation.measures import (
     paper_recall,
     read_otherwise,
 )
-from kinject.evaluation.report import run_names
+from kinject.evaluation.report import figures, run_names
 from kinject.evaluation.results import MEASURES, answers_over_time, expected_answers, published, write_text
-from kinject.evaluation.retention import figures, perplexity_factor, still_right
+from kinject.evaluation.retention import perplexity_factor, still_right
 
 if TYPE_CHECKING:
     import os

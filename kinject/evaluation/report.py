@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import shlex
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,7 +18,7 @@ from kinject.data.knowledge import DIRECTIONS, UNKNOWN
 from kinject.errors import KinjectError
 from kinject.evaluation.measures import RECITED, asked, read_otherwise, share_of
 from kinject.evaluation.results import MEASURES, SHOWN
-from kinject.evaluation.retention import figures, percent, perplexity_factor, still_right
+from kinject.evaluation.retention import perplexity_factor, still_right
 
 if TYPE_CHECKING:
     import os
@@ -30,6 +31,21 @@ if TYPE_CHECKING:
 
 # One for each run in a plot; distinguishable with color vision deficiencies (Okabe and Ito).
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+
+
+def figures(value: float | None, decimals: int = 2) -> str:
+    """``value`` as tables and cards show it: with so many ``decimals``, or as many significant digits if it is below .1.
+
+    Only 0 is shown as 0; an unknown value is shown as a dash.
+    """
+    if value is None or not math.isfinite(value):
+        return "-"
+    return f"{value:.{decimals}{'g' if 0 < value < 0.1 or value >= 1e6 else 'f'}}"
+
+
+def percent(share: float) -> str:
+    """``share`` as :func:`figures` shows it, in percent."""
+    return f"{float(figures(share)) * 100:g}%"
 
 
 def results_table(results: Sequence[Mapping[str, Any]], *, intervals: bool = False) -> str:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from kinject.data.knowledge import DIRECTIONS, UNKNOWN
 from kinject.errors import ConfigurationError, DataError
 from kinject.evaluation.measures import RECITED, REFUSED, WORDS, asked, cells, read_otherwise
-from kinject.evaluation.report import beyond_the_questions
+from kinject.evaluation.report import beyond_the_questions, figures, percent
 from kinject.evaluation.results import (
     MEASURES,
     SHOWN,
@@ -27,7 +27,7 @@ from kinject.evaluation.results import (
     read_results,
     write_text,
 )
-from kinject.evaluation.retention import figures, percent, perplexity_factor, still_right
+from kinject.evaluation.retention import perplexity_factor, still_right
 from kinject.hub.card_metadata import (
     KEY,
     Holding,

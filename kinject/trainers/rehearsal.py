@@ -55,8 +55,7 @@ def rehearsal_prompts(documents: str | Sequence[str], count: int) -> list[str]:
     None of them is among the questions that measure retention. A nano model gets questions about the people it was pretrained
     on, and after each of them the prompt that asks for a fact.
     """
-    from kinject.evaluation.general_questions import PROMPTS
-    from kinject.evaluation.retention import nano_questions, of_nano_world
+    from kinject.evaluation.retention import PROMPTS, nano_questions, of_nano_world
     from kinject.prompts.templates import FACT
 
     nano = of_nano_world(documents)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from kinject.errors import KinjectError
-from kinject.evaluation.report import plot_history, results_table, run_names, steps_apart
+from kinject.evaluation.report import figures, percent, plot_history, results_table, run_names, steps_apart
 from kinject.evaluation.results import new_results
 
 
@@ -148,3 +149,26 @@ def test_nothing_to_plot_says_so(tmp_path: Path) -> None:
 def test_steps_are_labeled_where_there_is_room() -> None:
     assert steps_apart({1, 2, 3, 4, 5, 6, 8, 10, 100}) == [1, 2, 3, 4, 6, 10, 100]
     assert steps_apart({0, 7}) == [7]
+
+
+@pytest.mark.parametrize(
+    ("value", "shown", "in_percent"),
+    [
+        (1.0, "1.00", "100%"),
+        (2 / 3, "0.67", "67%"),
+        (0.29, "0.29", "29%"),
+        (0.025, "0.025", "2.5%"),
+        (0.03, "0.03", "3%"),
+    ]
+    + [(0.0042, "0.0042", "0.42%"), (0.00001, "1e-05", "0.001%"), (0.0, "0.00", "0%")],
+)
+def test_table_and_card_show_the_same_figure(value: float, shown: str, in_percent: str) -> None:
+    assert (figures(value), percent(value)) == (shown, in_percent)
+
+
+def test_figures_that_fit_no_decimals() -> None:
+    assert [figures(value) for value in (None, math.nan, math.inf, 1234.5, 3.2e40)] == ["-"] * 3 + [
+        "1234.50",
+        "3.2e+40",
+    ]
+    assert figures(1.0488, 3) == "1.049" and figures(0.0012345, 3) == "0.00123"

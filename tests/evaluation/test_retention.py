@@ -10,23 +10,19 @@ import pytest
 import torch
 
 from kinject.errors import ConfigurationError, KinjectError
-from kinject.evaluation.general_questions import (
+from kinject.evaluation.retention import (
     HALVES,
     OPEN_PROMPTS,
     PARAGRAPHS,
     PROMPTS,
     general_questions,
-    in_words,
-    roman,
-)
-from kinject.evaluation.retention import (
-    figures,
     held_out,
+    in_words,
     is_right,
     measure_retention,
     negative_log_likelihood,
-    percent,
     perplexity_factor,
+    roman,
     still_right,
     wilson_interval,
 )
@@ -138,29 +134,6 @@ def test_what_is_left_is_read_in_one_place() -> None:
     assert (still_right(nothing), perplexity_factor(nothing)) == (None, None)
     for unmeasured in (None, {}, {"before": {"answered": 0.5}}, {"before": {"answered": 0.5}, "after": None}):
         assert (still_right(unmeasured), perplexity_factor(unmeasured)) == (None, None)
-
-
-@pytest.mark.parametrize(
-    ("value", "shown", "in_percent"),
-    [
-        (1.0, "1.00", "100%"),
-        (2 / 3, "0.67", "67%"),
-        (0.29, "0.29", "29%"),
-        (0.025, "0.025", "2.5%"),
-        (0.03, "0.03", "3%"),
-    ]
-    + [(0.0042, "0.0042", "0.42%"), (0.00001, "1e-05", "0.001%"), (0.0, "0.00", "0%")],
-)
-def test_table_and_card_show_the_same_figure(value: float, shown: str, in_percent: str) -> None:
-    assert (figures(value), percent(value)) == (shown, in_percent)
-
-
-def test_figures_that_fit_no_decimals() -> None:
-    assert [figures(value) for value in (None, math.nan, math.inf, 1234.5, 3.2e40)] == ["-"] * 3 + [
-        "1234.50",
-        "3.2e+40",
-    ]
-    assert figures(1.0488, 3) == "1.049" and figures(0.0012345, 3) == "0.00123"
 
 
 def test_the_model_itself_is_asked(tiny_model: LlamaForCausalLM, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
