@@ -411,24 +411,22 @@ def link_questions(
             f"{rows[0].source}: none of the {len(rows)} questions could be linked to a document; check that questions "
             'and documents belong together, or give each question a "direction" (forward or backward)'
         )
-    if absent:
-        logger.warning(
-            "%d of %d questions are left out: they are about facts that are not loaded (first: %s)",
-            len(absent), len(rows), absent[0],
-        )  # fmt: skip
-    if unlinked:
-        logger.warning(
-            "%d of %d questions are left out: they could be linked to no document (first: %s); give each a "
+    for sources, what in (
+        (absent, "are left out: they are about facts that are not loaded (first: %s)"),
+        (
+            unlinked,
+            "are left out: they could be linked to no document (first: %s); give each a "
             '"fact" or a "direction" (forward or backward) to keep it',
-            len(unlinked), len(rows), unlinked[0],
-        )  # fmt: skip
-    if unknown:
-        logger.warning(
-            "%d of %d questions count neither as forward nor as backward: their text does not tell in which order cue and "
+        ),
+        (
+            unknown,
+            "count neither as forward nor as backward: their text does not tell in which order cue and "
             'answer stand (first: %s); they are asked, and scored as "unknown"; give each a "direction" (forward or '
             "backward) where you know it",
-            len(unknown), len(rows), unknown[0],
-        )  # fmt: skip
+        ),
+    ):
+        if sources:
+            logger.warning(f"%d of %d questions {what}", len(sources), len(rows), sources[0])
     return tuple(questions)
 
 
