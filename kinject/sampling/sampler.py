@@ -207,15 +207,24 @@ class _Growing:
 
     Attributes:
         ids: Token ids.
+        seed: Of the noise.
         limit: The most token ids.
         budget: Expansions that are still allowed.
         taken: Steps taken.
     """
 
     ids: list[int]
+    seed: torch.Tensor
     limit: int
     budget: int
     taken: int = 0
+
+    @classmethod
+    def of(cls, ids: Sequence[int], seed: torch.Tensor, mask: int, answer_length: int) -> _Growing:
+        """A row that begins as ``ids``; its masks may become ``answer_length`` tokens, or more if it begins with more masks."""
+        masks = list(ids).count(mask)
+        longest = max(answer_length, masks)
+        return cls(list(ids), seed, len(ids) - masks + longest, 2 * longest)
 
     @property
     def full(self) -> bool:
@@ -223,7 +232,8 @@ class _Growing:
         return self.budget == 0 or len(self.ids) >= self.limit
 
     def commit(self, chosen: dict[int, int], settings: DiffusionSettings) -> list[int]:
-        """Write the tokens ``chosen`` by position, and return the positions at which they stand then."""
+        """Take a step: write the tokens ``chosen`` by position, and return the positions at which they stand then."""
+        self.taken += 1
         written: list[int] = []
         for place in sorted(chosen, reverse=True):  # from right to left, so that the positions still to come stay valid
             token, added = chosen[place], 0
@@ -280,52 +290,52 @@ def _grow(
                 f"{name} is {value}, and the answers of this model grow and shrink (expand_token_id, delete_token_id): every "
                 "step writes the most probable token and all that the model is sure of. Leave it out."
             )
-    mask, device = settings.mask_token_id, _device(model)
-    working: dict[int, _Growing] = {}
-    for number in batch:
-        masks = list(rows[number]).count(mask)
-        longest = max(config.answer_length, masks)
-        working[number] = _Growing(list(rows[number]), len(rows[number]) - masks + longest, 2 * longest)
+    mask = settings.mask_token_id
+    working = {number: _Growing.of(rows[number], seeds[number], mask, config.answer_length) for number in batch}
     while working:
-        numbers = list(working)
-        width = max(len(each.ids) for each in working.values())
-        seen = batch_rows(
-            [working[number].ids for number in numbers],
-            mask,
-            block_length=width,
-            origins=[0] * len(numbers),
-            seeds=seeds[numbers],
-            device=device,
-        )
-        seen.taken = torch.tensor([working[number].taken for number in numbers], device=device)
-        columns = seen.open.any(dim=0).nonzero()[:, 0]
-        logits = Predictor.of(model, seen, config, settings)(seen, columns.tolist())  # (rows, columns, vocabulary)
-        if settings.expand_token_id is not None:
-            full = torch.tensor([working[number].full for number in numbers], device=device)
-            logits[full, :, settings.expand_token_id] = -torch.inf
-        noise = None
-        if config.temperature:
-            noise = uniform(seen.seeds, seen.taken, seen.positions[:, columns], logits.shape[-1])
-        tokens = choose_tokens(logits, config.temperature, noise)
-        certainty = logits.softmax(dim=-1).gather(-1, tokens[..., None])[..., 0]
-        eligible = seen.open[:, columns]
-        selected = select_best(certainty.masked_fill(~eligible, -torch.inf), torch.ones_like(seen.taken))
-        if config.threshold is not None:
-            selected |= certainty > config.threshold
-        places = seen.positions[:, columns].tolist()
+        changes = _changes(model, list(working.values()), config, settings)
         sampled.calls += 1
-        for number, chosen, where, given in zip(
-            numbers, (selected & eligible).tolist(), places, tokens.tolist(), strict=True
-        ):
-            row, start = working[number], starts[number]
-            taken = {place: token for place, token, take in zip(where, given, chosen, strict=True) if take}
-            written = row.commit(taken, settings)
-            row.taken += 1
+        for (number, row), chosen in zip(list(working.items()), changes, strict=True):
+            start = starts[number]
+            written = row.commit(chosen, settings)
             if sampled.history:
                 sampled.history[number].append(Step(row.ids[start:], [place - start for place in written]))
             if row.done(mask, start, ends):
                 sampled.ids[number], sampled.nfe[number] = _until_end(row.ids[start:], ends), row.taken
                 del working[number]
+
+
+def _changes(
+    model: Any, growing: Sequence[_Growing], config: SamplingConfig, settings: DiffusionSettings
+) -> list[dict[int, int]]:
+    """What the next step of each row writes in place of which masks: the most certain token, and all above the threshold."""
+    device = _device(model)
+    seen = batch_rows(
+        [row.ids for row in growing],
+        settings.mask_token_id,
+        block_length=max(len(row.ids) for row in growing),
+        origins=[0] * len(growing),
+        seeds=torch.stack([row.seed for row in growing]),
+        device=device,
+    )
+    seen.taken = torch.tensor([row.taken for row in growing], device=device)
+    columns = seen.open.any(dim=0).nonzero()[:, 0]
+    logits = Predictor.of(model, seen, config, settings)(seen, columns.tolist())  # (rows, columns, vocabulary)
+    if settings.expand_token_id is not None:
+        full = torch.tensor([row.full for row in growing], device=device)
+        logits[full, :, settings.expand_token_id] = -torch.inf
+    places = seen.positions[:, columns]  # (rows, columns)
+    noise = uniform(seen.seeds, seen.taken, places, logits.shape[-1]) if config.temperature else None
+    tokens = choose_tokens(logits, config.temperature, noise)  # (rows, columns)
+    certainty = logits.softmax(dim=-1).gather(-1, tokens[..., None])[..., 0]
+    eligible = seen.open[:, columns]
+    selected = select_best(certainty.masked_fill(~eligible, -torch.inf), torch.ones_like(seen.taken))
+    if config.threshold is not None:
+        selected |= certainty > config.threshold
+    return [
+        {place: token for place, token, take in zip(*row, strict=True) if take}
+        for row in zip(places.tolist(), tokens.tolist(), (selected & eligible).tolist(), strict=True)
+    ]
 
 
 def _check_prompts(prompts: Sequence[Sequence[int]], mask_token_id: int) -> None:
