@@ -81,22 +81,12 @@ def answer_questions(
         model = model.module  # a data-parallel wrapper
     if batch_size is None:
         batch_size = questions_at_once(model.device, is_diffusion(model))
-    for name, value in (("max_new_tokens", max_new_tokens), ("batch_size", batch_size)):
-        if value < 1:
-            raise KinjectError(f"{name}: expected at least 1, got {value}")
-    if temperature < 0:
-        raise KinjectError(f"temperature: expected 0 or more, got {temperature}")
-    if temperature or sampling is not None or watch is not None:
-        refuse_canvases(model, "draw by a temperature, sampling settings or a watcher of kinject's")
+    _check_asking(model, max_new_tokens, batch_size, temperature, sampling, watch)
     template = QuestionTemplate(tokenizer, system_prompt)
     asked = list(questions) if temperature else list(dict.fromkeys(questions))
     prompts = [template.encode(question, examples) for question in asked]
     with evaluating(model):
         if is_diffusion(model):
-            if temperature:
-                raise ConfigurationError(
-                    "temperature is for autoregressive models, and this one is a masked diffusion model; set that of sampling"
-                )
             sampled = _sample(
                 model,
                 prompts,
@@ -110,7 +100,7 @@ def answer_questions(
                 for question, steps in zip(asked, sampled.history, strict=True):
                     watch(question, steps)
             written = sampled.ids
-        elif sampling is None and watch is None:
+        else:
             _check_length(model, max(map(len, prompts), default=0), max_new_tokens)
             written = generate_answers(
                 model,
@@ -123,16 +113,38 @@ def answer_questions(
                 seed=seed,
                 progress=progress,
             )
-        else:
-            raise ConfigurationError(
-                f"{'watch' if sampling is None else 'sampling'} is for masked diffusion models, and this one is "
-                "autoregressive: it writes from left to right; leave it out"
-            )
     answers = [str(tokenizer.decode(new[:max_new_tokens], skip_special_tokens=True)).strip() for new in written]
     if temperature:
         return answers
     answer_to = dict(zip(asked, answers, strict=True))
     return [answer_to[question] for question in questions]
+
+
+def _check_asking(
+    model: Any,
+    max_new_tokens: int,
+    batch_size: int,
+    temperature: float,
+    sampling: SamplingConfig | None,
+    watch: Callable[[str, Sequence[Step]], None] | None,
+) -> None:
+    """Refuse settings of `answer_questions` that cannot be, or that ``model`` has no use for."""
+    for name, value in (("max_new_tokens", max_new_tokens), ("batch_size", batch_size)):
+        if value < 1:
+            raise KinjectError(f"{name}: expected at least 1, got {value}")
+    if temperature < 0:
+        raise KinjectError(f"temperature: expected 0 or more, got {temperature}")
+    if temperature or sampling is not None or watch is not None:
+        refuse_canvases(model, "draw by a temperature, sampling settings or a watcher of kinject's")
+    if is_diffusion(model) and temperature:
+        raise ConfigurationError(
+            "temperature is for autoregressive models, and this one is a masked diffusion model; set that of sampling"
+        )
+    if not is_diffusion(model) and (sampling is not None or watch is not None):
+        raise ConfigurationError(
+            f"{'watch' if sampling is None else 'sampling'} is for masked diffusion models, and this one is "
+            "autoregressive: it writes from left to right; leave it out"
+        )
 
 
 def questions_at_once(device: torch.device, diffusion: bool) -> int:

@@ -155,27 +155,13 @@ class QuestionAnsweringCallback(TrainerCallback):
     ) -> None:
         """Check the settings; nothing is asked yet."""
         select_on = select_on or ("validation" if validation else "none")
-        if select_on not in SELECTIONS:
-            raise ConfigurationError(f"select_on: expected one of {', '.join(SELECTIONS)}, got {select_on!r}")
-        if metric not in READINGS:
-            raise ConfigurationError(f"metric: expected one of {', '.join(READINGS)}, got {metric!r}")
-        if evaluations < 0:
-            raise ConfigurationError(f"evaluations: expected 0 or more, got {evaluations}")
-        if every is not None and every < 1:
-            raise ConfigurationError(
-                f"every: expected 1 step or more, got {every}; leave it out to ask at log-spaced steps"
-            )
+        _check_choices(select_on, metric, evaluations, every)
         if tokenizer is None and ask is None:
             raise ConfigurationError("pass the tokenizer to ask with, or a function of your own as ask")
         selects = select_on in _SELECTING
         self.questions, self.validation = tuple(questions), tuple(validation if selects else ())
         self._unseen = tuple(unseen if select_on == "practice" else ())
-        selecting = self.validation if selects else self.questions
-        if select_on != "none" and not any(each.direction in DIRECTIONS for each in selecting):
-            raise ConfigurationError(
-                f"select_on={select_on!r} has no questions to select on whose direction is known; pass validation and "
-                "questions as knowledge.split_questions() divides them, or select_on='none'"
-            )
+        _require_selectable(select_on, self.validation if selects else self.questions)
         self._documents = tuple(documents)
         self.results = results or new_results(objective="unknown", model="unknown", dataset="unknown")
         self.results["selection"] = SELECTIONS[select_on]
@@ -427,6 +413,29 @@ class QuestionAnsweringCallback(TrainerCallback):
                 cell = scores[direction]
                 parts.append(f"{direction} {cell['paper']:.2f} (exact {cell['exact_match']:.2f})")
             self._report("  ".join([*parts, note]).rstrip())
+
+
+def _check_choices(select_on: str, metric: str, evaluations: int, every: int | None) -> None:
+    """Refuse values that are not among the choices, or out of range."""
+    if select_on not in SELECTIONS:
+        raise ConfigurationError(f"select_on: expected one of {', '.join(SELECTIONS)}, got {select_on!r}")
+    if metric not in READINGS:
+        raise ConfigurationError(f"metric: expected one of {', '.join(READINGS)}, got {metric!r}")
+    if evaluations < 0:
+        raise ConfigurationError(f"evaluations: expected 0 or more, got {evaluations}")
+    if every is not None and every < 1:
+        raise ConfigurationError(
+            f"every: expected 1 step or more, got {every}; leave it out to ask at log-spaced steps"
+        )
+
+
+def _require_selectable(select_on: str, selecting: Sequence[Question]) -> None:
+    """Refuse to select weights by questions none of which has a known direction."""
+    if select_on != "none" and not any(each.direction in DIRECTIONS for each in selecting):
+        raise ConfigurationError(
+            f"select_on={select_on!r} has no questions to select on whose direction is known; pass validation and "
+            "questions as knowledge.split_questions() divides them, or select_on='none'"
+        )
 
 
 def _saved_with_checkpoints(state: TrainerState) -> dict[str, Any]:
