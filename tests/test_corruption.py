@@ -20,6 +20,7 @@ from kinject.corruption import (
     MaskUnit,
     Stratified,
     Uniform,
+    block_seed,
     draw_mask,
     mask_tokens,
     once_a_run,
@@ -95,6 +96,14 @@ def test_what_is_drawn_has_to_be_below_the_ratio() -> None:
         assert torch.equal(mask, drawn < ratio) and not mask[5]
     first = float(torch.rand((), generator=sample_generator(1, 2, 3), dtype=torch.float64))
     assert not draw_mask(1, first, sample_generator(1, 2, 3), "span").any()
+
+
+def test_the_seed_of_the_blocks_of_a_sample_is_pinned_and_its_own() -> None:
+    """A change here changes every published run of a block diffusion model."""
+    assert block_seed(1, 3) == 3254351841064807362
+    seeds = [block_seed(seed, sample) for seed in range(20) for sample in range(20)]
+    assert len(set(seeds)) == 400 and all(0 <= seed < 2**62 for seed in seeds)
+    assert max(seeds) > 2**61 > min(seeds)
 
 
 @pytest.mark.parametrize("arguments", [(-1, 0, 0), (0, -1, 0), (0, 0, 2**64)])

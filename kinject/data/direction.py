@@ -110,8 +110,8 @@ def _place(written: str) -> _Place | None:
     if not word:
         return None
     if _HANGUL.match(word):
-        terms, shorter = _runs(word, _SYLLABLE_RUN)
-        return _Place(word, tuple(terms), frozenset((*terms, *shorter)))
+        terms = ["".join(pair) for pair in itertools.pairwise(word)] or [word]
+        return _Place(word, tuple(terms), frozenset((*terms, *word)))
     return _Place(word, (word,), frozenset((word, _stem(word))) - {""})
 
 
@@ -121,13 +121,6 @@ def _run_places(run: Sequence[str]) -> Iterator[_Place]:
         starting = ["".join(run[start : start + size]) for size in range(1, length + 1) if start + size <= len(run)]
         whole = len(starting) == length or (start == 0 and len(run) < length)
         yield _Place(character, tuple(starting[-1:] if whole else ()), frozenset(starting))
-
-
-def _runs(characters: Sequence[str], length: int) -> tuple[list[str], list[str]]:
-    """The runs of ``length`` characters (the whole word where it is shorter), and the shorter ones."""
-    size = min(length, len(characters))
-    runs = [["".join(characters[i : i + n]) for i in range(len(characters) - n + 1)] for n in range(1, size + 1)]
-    return runs[-1], [shorter for each in runs[:-1] for shorter in each]
 
 
 def _terms(text: str) -> list[str]:
@@ -307,7 +300,7 @@ def text_direction(
                 gap = min(gaps, key=abs)
                 near += strength * (abs(gap) <= _NEIGHBORHOOD)
                 total += strength
-                nearest += strength * (1 if gap < 0 else -1)
+                nearest += strength if gap < 0 else -strength
                 standing += strength * ((gaps[0] < 0) - (gaps[-1] > 0))
                 beside += strength * ((gap == -1) - (gap == 1))
         if near > best_near:

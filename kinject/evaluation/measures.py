@@ -251,7 +251,7 @@ def _words_once(text: str) -> tuple[str, ...]:
 
 
 def _runs_of(words: Sequence[str], size: int) -> set[tuple[str, ...]]:
-    return {tuple(words[start : start + size]) for start in range(len(words) - size + 1)} if size else set()
+    return {tuple(words[start : start + size]) for start in range(len(words) - size + 1)}
 
 
 def _copied(runs: set[tuple[str, ...]], words: Sequence[str], accepted: Sequence[Sequence[str]]) -> float:
@@ -276,7 +276,7 @@ def length_in_words(text: str) -> int:
 # Refusals: answers that say that the model does not know. Whether it should have known is not decided here.
 
 
-def _refusals() -> dict[str, list[str]]:
+def _refusals() -> dict[str, list[str]]:  # pragma: no mutate block, runs at import, before a fault is set
     read = yaml.safe_load((Path(__file__).parent / "refusals.yaml").read_text(encoding="utf-8"))
     lists = {name: read.pop(name) for name in ("<known>", "<facts>")}
     for name, listed in lists.items():
@@ -358,14 +358,13 @@ def score_answers(
         ]
     ).reshape(len(questions), len(_FUNCTIONS))
 
-    other = np.array([not reads_as_published(each.question, *each.answers) for each in questions], dtype=bool)
-
+    other = np.array([not reads_as_published(each.question, *each.answers) for each in questions])
     looks = {
-        WORDS: np.array([length_in_words(answer) for answer in answers], dtype=float),
-        REFUSED: np.array([is_refusal(answer) for answer in answers], dtype=float),
+        WORDS: np.array([length_in_words(answer) for answer in answers]),
+        REFUSED: np.array([is_refusal(answer) for answer in answers]),
     }
     if documents:
-        looks[RECITED] = np.array(recitations(answers, documents, [each.answers for each in questions]), dtype=float)
+        looks[RECITED] = np.array(recitations(answers, documents, [each.answers for each in questions]))
 
     def measurement(indices: list[int]) -> dict[str, Any]:
         measured = _measurement(values[indices], confidence, resamples, seed)
@@ -387,7 +386,7 @@ def _measurement(values: np.ndarray, confidence: float, resamples: int, seed: in
     times_drawn = generator.multinomial(count, np.full(count, 1 / count), size=resamples)  # (resamples, n)
     means = times_drawn @ values / count  # (resamples, measures)
     tail = (1 - confidence) / 2
-    low, high = np.clip(np.quantile(means, [tail, 1 - tail], axis=0), 0.0, 1.0)
+    low, high = np.quantile(means, [tail, 1 - tail], axis=0)
     return {
         **{name: float(value) for name, value in zip(_FUNCTIONS, values.mean(axis=0), strict=True)},
         "n": count,

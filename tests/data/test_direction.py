@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kinject.data import FactIndex, text_direction
+from kinject.data import FactIndex, direction, text_direction
 from kinject.data.words import words_of
 
 MOSQUE = (
@@ -125,6 +125,108 @@ def test_common_words_do_not_hide_the_fact() -> None:
     index = FactIndex([(i, f"person{i} works at the harbor of Sable Point") for i in range(5000)])
     assert index.link("Where does person4321 work?", "the harbor of Sable Point") == 4321
     assert index.link("Who works at the harbor of Sable Point?", "person77") == 77
+
+
+def test_an_answer_that_ends_its_document_is_found_whole() -> None:
+    text = "Night fell. A night. The harbor, the harbor. Bo Tolle composed Night Harbor"
+    assert text_direction(text, "What did Bo Tolle compose?", "Night Harbor") == "forward"
+    assert text_direction("Bo composed Tides", "What did Bo compose?", "Tides") == "forward"
+
+
+def test_of_scattered_words_of_an_answer_the_middle_one_counts_and_no_other() -> None:
+    # Only "lantern" of the answer stands in the text: the word behind it is part of the cue.
+    assert text_direction("A lantern glows at night.", "What glows?", "the brightest lantern") == "backward"
+
+
+def test_fifty_words_around_an_answer_tell_which_occurrence_is_meant() -> None:
+    def nearer(filler: int) -> str:
+        """The cue ``filler`` words behind the first "Ada" and right before the second."""
+        return text_direction(f"Ada {'so ' * (filler - 1)}sang. {'so ' * 60} sang Ada.", "Who sang?", "Ada")
+
+    assert (nearer(50), nearer(51)) == ("backward", "forward")
+
+
+def test_places_of_a_text_and_what_finds_them() -> None:
+    def looked_up(text: str) -> list[tuple[str, tuple[str, ...], set[str]]]:
+        return [(place.word, place.terms, set(place.keys)) for place in direction._places(text)]
+
+    assert looked_up("Painters: 3rd") == [
+        ("painters", ("painters",), {"painters", "*paint"}),
+        ("3rd", ("3rd",), {"3rd"}),
+    ]
+    # Han by pairs, of which the last character has none; Thai by threes; a run of one character by itself.
+    assert looked_up("白川喜 雪") == [
+        ("白", ("白川",), {"白", "白川"}),
+        ("川", ("川喜",), {"川", "川喜"}),
+        ("喜", (), {"喜"}),
+        ("雪", ("雪",), {"雪"}),
+    ]
+    assert [(terms, sorted(keys)) for _, terms, keys in looked_up("กขคง")] == [
+        (("กขค",), ["ก", "กข", "กขค"]),
+        (("ขคง",), ["ข", "ขค", "ขคง"]),
+        ((), ["ค", "คง"]),
+        ((), ["ง"]),
+    ]
+    assert looked_up("임서윤 김") == [
+        ("임서윤", ("임서", "서윤"), {"임서", "서윤", "임", "서", "윤"}),
+        ("김", ("김",), {"김"}),
+    ]
+    assert [word for word, _, _ in looked_up("白a川")] == ["白", "a", "川"]
+
+
+@pytest.mark.parametrize(
+    ("text", "opens", "names"),
+    [
+        ("Where does Ada live?", True, {"ada"}),
+        ("Where does Ada live?", False, {"where", "ada"}),
+        ("It rained. Bo left: Cora! Dan? Eve\nFinn", True, set()),
+        ('X "Ada" and ‘Bo’ (Cora)', True, {"ada", "bo", "cora"}),
+        ("born 1970, 3rd of all", True, {"1970", "3rd"}),
+        ("all in lower case", False, set()),
+        ("It rained. “Ada” ran", True, set()),
+        ("so long a way to Rome", True, {"rome"}),
+    ],
+)
+def test_words_that_read_like_names_or_numbers(text: str, opens: bool, names: set[str]) -> None:
+    assert direction._names(text, opens) == names
+
+
+def test_an_unknown_name_in_a_question_tells_that_its_fact_is_absent() -> None:
+    index = FactIndex([(0, "Ada sings in the harbor choir."), (1, "Bo paints.")])
+    assert index.link("Which lovely person sings in the harbor choir?", "Ada") == 0
+    assert index.link("Does Zork Zarn Zuse sing in the Quux choir?", "Ada") is None
+
+
+@pytest.mark.parametrize(("budget", "candidates", "nearest"), [(2, 9, 0), (3, 9, 1), (3, 1, 0), (10_000, 9, 1)])
+def test_common_words_are_looked_up_for_the_best_facts_alone(
+    monkeypatch: pytest.MonkeyPatch, budget: int, candidates: int, nearest: int
+) -> None:
+    # r1 is the rarest and outweighs any other word; together the others outweigh it. Words with digits have no stem.
+    index = FactIndex([(0, "r1"), (1, "s2 t3 u4"), (2, "s2"), (3, "t3 u4 v5"), (4, "t3 u4"), (5, "u4")])
+    monkeypatch.setattr(direction, "_POSTINGS_BUDGET", budget)
+    monkeypatch.setattr(direction, "_CANDIDATES", candidates)
+    monkeypatch.setattr(direction, "_RESCORED", 1)
+    assert index.nearest("r1 s2 t3 u4") == nearest
+
+
+def test_facts_are_ranked_by_all_words_that_they_hold_before_they_are_rescored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(direction, "_RESCORED", 1)
+    texts = ["a1 b2 c3", "a1 d4", "b2 d4 e5", "c3 e5", "b2 e5", "c3 d4 e5 f6", "f6"]
+    index = FactIndex(enumerate(texts))
+    for budget in (0, 10_000):
+        monkeypatch.setattr(direction, "_POSTINGS_BUDGET", budget)
+        for query in ("a1 d4 e5", "f6 c3 b2", "b2 e5 d4", "f6 a1 c3"):
+            rarest = min(query.split(), key=lambda word: (sum(word in text for text in texts), word))
+            able = [fact for fact, text in enumerate(texts) if budget or rarest in text]
+            worth = {fact: sum(index.weight(word) for word in query.split() if word in texts[fact]) for fact in able}
+            found = index.nearest(query)
+            assert found is not None and worth[found] == pytest.approx(max(worth.values()))
+
+
+def test_a_stem_counts_less_than_a_rarer_word_already_among_the_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
+    index = FactIndex([(0, "a painter"), (1, "a painter"), (2, "k9")], ["k9 painting"])
+    monkeypatch.setattr(direction, "_RESCORED", 1)
+    assert index.nearest("painted k9") == 2
 
 
 @given(st.text(max_size=60), st.text(max_size=30), st.text(max_size=30))

@@ -133,6 +133,8 @@ def test_grouping_of_wordings() -> None:
     assert group("Ada flies", "red seaplane", "Bo bakes", "rye bread", "Ada") == [4, 4, 7, 7, 4]
     # Interleaved: the blocks would not be distinct, so each wording for itself.
     assert group("Ada", "Bo", "Ada flies", "Bo bakes") == [4, 7, 4, 7]
+    # A word that many wordings have tells less than one that few have.
+    assert group("red bread", "red", "red", "red", "red plane") == [7, 4, 4, 4, 4]
 
 
 @pytest.mark.skipif(not PUBLISHED, reason="KINJECT_PUBLISHED_DATA names no folder")

@@ -123,6 +123,8 @@ def test_scores_say_where_the_paper_s_code_could_not_read() -> None:
     assert read_otherwise(scores) == (
         "for 2 of 6 questions, recall compares the words of their script: the paper's code splits English only"
     )
+    asked_in_korean = score_answers([Question("감독은 누구인가?", "Ada", "forward")], ["Ada"])
+    assert asked_in_korean["forward"]["other_words"] == 1
     english = score_answers(QUESTIONS, ["임서윤"] * 4)  # a matter of the questions, not of what a model answers
     assert "other_words" not in english["forward"] and read_otherwise(english) == read_otherwise(None) == ""
 
@@ -138,10 +140,13 @@ def test_macro_reads_by_name() -> None:
 def test_bad_arguments_name_themselves() -> None:
     with pytest.raises(KinjectError, match="4 questions have 1 answers"):
         score_answers(QUESTIONS, ["x"])
-    with pytest.raises(KinjectError, match="confidence"):
-        score_answers(QUESTIONS[:1], ["x"], confidence=95)
+    for confidence in (0, 1, 95):
+        with pytest.raises(KinjectError, match=f"confidence: .* between 0 and 1, got {confidence};"):
+            score_answers(QUESTIONS[:1], ["x"], confidence=confidence)
     with pytest.raises(KinjectError, match="resamples"):
         score_answers(QUESTIONS[:1], ["x"], resamples=0)
+    low, high = score_answers(QUESTIONS[:2], ["the first programmer", "x"], resamples=1)["forward"]["ci"]["paper"]
+    assert low == high
 
 
 def test_questions_of_unknown_direction_stand_in_neither_column() -> None:
