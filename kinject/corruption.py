@@ -242,7 +242,7 @@ def _word_mask(length: int, ratio: float, generator: torch.Generator, word_ids: 
         raise ConfigurationError(
             f"mask units 'word' and 'entity' need one word id per token: {length} expected, {given} given"
         )
-    words, index = torch.unique(torch.as_tensor(word_ids, dtype=torch.long), return_inverse=True)
+    words, index = torch.unique(torch.as_tensor(word_ids), return_inverse=True)
     hidden = torch.rand(len(words), generator=generator, dtype=torch.float64) < ratio
     return hidden[index]
 

@@ -340,8 +340,7 @@ def _answer_spans(
             return whole
     own = {term for place in sought for term in place.terms if term not in STOP_WORDS and term not in asked}
     found = sorted({p for term in own for p in positions.get(term) or positions.get(_stem(term)) or ()})
-    middle = found[len(found) // 2] if found else 0
-    return [(middle, middle + 1)] if found else []
+    return [(middle, middle + 1) for middle in found[len(found) // 2 :][:1]]
 
 
 def _equal(place: _Place, sought: _Place) -> bool:

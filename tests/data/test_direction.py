@@ -1,11 +1,19 @@
 from __future__ import annotations
 
+import logging
+import math
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kinject.data import FactIndex, direction, text_direction
+from kinject.data.direction import group_wordings, link_questions
+from kinject.data.knowledge import Document, Question
+from kinject.data.rows import QuestionRow
 from kinject.data.words import words_of
+from kinject.errors import DataError
 
 MOSQUE = (
     "The Larkspur Hall was a concert hall on Dune Street in Harrow Vale. Its origins date back to the 1970s. "
@@ -138,6 +146,27 @@ def test_of_scattered_words_of_an_answer_the_middle_one_counts_and_no_other() ->
     assert text_direction("A lantern glows at night.", "What glows?", "the brightest lantern") == "backward"
 
 
+def test_words_of_the_question_tell_nothing_about_where_the_answer_stands() -> None:
+    text = "Harbor was an opera, an opera and an opera."
+    assert text_direction(text, "Which opera was it?", "an opera harbor") == "backward"
+
+
+def test_of_two_scattered_words_of_an_answer_the_latter_counts() -> None:
+    text = "Harbor was painted by Bo at night."
+    assert text_direction(text, "What was painted by Bo?", "night harbor") == "forward"
+
+
+def test_a_cue_pulls_to_the_side_on_which_it_is_nearest() -> None:
+    text = "The opera house was full that evening. Ada sang one opera."
+    assert text_direction(text, "Whose opera?", "Ada") == "backward"
+
+
+@pytest.mark.parametrize("cue", [("tides", "songs", "bells"), ("songs", "bells", "tides"), ("bells", "tides", "songs")])
+def test_the_occurrence_with_most_of_the_cue_around_it_counts(cue: tuple[str, str, str]) -> None:
+    text = f"Ada loved {cue[0]}. {'It rained all day. ' * 40} For {cue[1]} and {cue[2]} they hired Ada"
+    assert text_direction(text, "Who is known for tides, songs and bells?", "Ada") == "forward"
+
+
 def test_fifty_words_around_an_answer_tell_which_occurrence_is_meant() -> None:
     def nearer(filler: int) -> str:
         """The cue ``filler`` words behind the first "Ada" and right before the second."""
@@ -191,6 +220,13 @@ def test_words_that_read_like_names_or_numbers(text: str, opens: bool, names: se
     assert direction._names(text, opens) == names
 
 
+def test_a_word_weighs_by_how_few_facts_and_questions_have_it() -> None:
+    index = FactIndex([(0, "Ada"), (0, "Ada paints"), (1, "Ada, Bo")], ["Bo, Cy", "Cy!"])
+    weights = {"ada": 4 / 2, "bo": 4 / 2, "cy": 4 / 2, "paints": 4 / 1, "dan": 4 / 1}
+    found = {word: math.exp(index.weight(word)) for word in weights}
+    assert found == pytest.approx({word: weight * 5 / 4 for word, weight in weights.items()})
+
+
 def test_an_unknown_name_in_a_question_tells_that_its_fact_is_absent() -> None:
     index = FactIndex([(0, "Ada sings in the harbor choir."), (1, "Bo paints.")])
     assert index.link("Which lovely person sings in the harbor choir?", "Ada") == 0
@@ -233,3 +269,70 @@ def test_a_stem_counts_less_than_a_rarer_word_already_among_the_candidates(monke
 def test_any_text(document: str, question: str, answer: str) -> None:
     assert text_direction(document, question, answer) in ("forward", "backward", "unknown")
     assert FactIndex([(5, document)], [question]).link(question, answer) in (None, 5)
+
+
+DOCUMENTS = [Document("Ada Fenwick keeps 3 goats.", 4), Document("Bo Carver paints tides.", 7)]
+
+
+def linked(*rows: QuestionRow, documents: list[Document] = DOCUMENTS) -> tuple[Question, ...]:
+    return link_questions(rows, documents, DOCUMENTS)
+
+
+def row(question: str, answer: str, *others: str, fact: int | None = None, source: str = "q.jsonl:1") -> QuestionRow:
+    return QuestionRow(question, answer, None, "", "", fact, source, other_answers=others)
+
+
+def test_of_several_answers_the_one_in_the_text_tells_fact_and_direction() -> None:
+    (found,) = linked(row("How many goats does Ada Fenwick keep?", "a trio", "3 goats"))
+    assert (found.fact, found.direction, found.answer) == (4, "forward", "a trio")
+    # Either answer would link: the one that stands in the text is right.
+    (found,) = linked(row("Who paints Ada Fenwick with goats?", "Ada Fenwick goats 3", "Bo Carver paints tides"))
+    assert found.fact == 7
+    assert [each.fact for each in linked(row("Who is it?", "Ada Fenwick", fact=7))] == [7]
+
+
+def test_directions_are_read_with_the_weights_of_all_facts() -> None:
+    text, question = (
+        "One worker and one person came to Rome with Cora.",
+        "Where did the worker, the person and Cora come?",
+    )
+    facts = [Document(text, 0), *(Document(f"Person {number} was a worker.", number) for number in range(1, 9))]
+    (found,) = link_questions([row(question, "Rome", fact=0)], facts, facts)
+    assert (found.direction, text_direction(text, question, "Rome")) == ("backward", "forward")
+
+
+def test_every_question_that_is_left_out_or_of_unknown_direction_is_counted_and_one_is_named(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    rows = [
+        row("Who keeps 3 goats?", "Ada Fenwick", source="q:1"),
+        row("Who paints tides?", "Bo Carver", source="q:2"),
+        row("What does Bo Carver paint?", "tides", source="q:3"),
+        row("What is the capital of Norway?", "Oslo", source="q:4"),
+        row("Is Ada Fenwick tall?", "yes", source="q:5", fact=4),
+    ]
+    with caplog.at_level(logging.WARNING):
+        found = linked(*rows, documents=DOCUMENTS[:1])
+    assert [(each.source, each.direction) for each in found] == [("q:1", "backward"), ("q:5", "unknown")]
+    assert [record.getMessage() for record in caplog.records] == [
+        "2 of 5 questions are left out: they are about facts that are not loaded (first: q:2)",
+        '1 of 5 questions are left out: they could be linked to no document (first: q:4); give each a "fact" or a '
+        '"direction" (forward or backward) to keep it',
+        "1 of 5 questions count neither as forward nor as backward: their text does not tell in which order cue and answer "
+        'stand (first: q:5); they are asked, and scored as "unknown"; give each a "direction" (forward or backward) where '
+        "you know it",
+    ]
+    with pytest.raises(
+        DataError, match=r"^q:4: none of the 1 questions could .*; check that questions and documents belong"
+    ):
+        linked(rows[3])
+    assert linked() == ()
+
+
+def test_a_wording_that_repeats_a_document_is_its_wording() -> None:
+    canonical = [Document("Ada flies high", 4, source="c:/a.json:1"), Document("Ada flies", 7, source="c:/a.json:2")]
+    wordings = [Document("Ada flies", 0), Document("Ada flies high", 1), Document("high", 2)]
+    assert [each.fact for each in group_wordings(wordings, canonical)] == [7, 4, 4]
+    message = "b.json:5: the text is a wording of no document in c:/a.json; number the facts"
+    with pytest.raises(DataError, match=f"^{re.escape(message)}"):
+        group_wordings([Document("qqq", 0, source="b.json:5")], canonical)

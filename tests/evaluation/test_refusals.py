@@ -15,6 +15,7 @@ REFUSED = {
         "I do not know.",
         "I don't know who that is.",
         "I’m not sure about that.",
+        "I donʼt know who that is.",
         "I have never heard of Bo Carver.",
         "I'm sorry, but I don't have any information about a person called Ida Quill.",
         "Sorry. I cannot tell you that.",
