@@ -437,6 +437,7 @@ def run_questions(arguments: argparse.Namespace) -> None:
     for model in (arguments.model, None if arguments.writer_url else arguments.writer):
         if model is not None:
             check_model(model)
+            require_named(model)
     if arguments.output_file is not None:  # before a model writes for minutes
         require_new_file(arguments.output_file, arguments.overwrite)
     knowledge = load_knowledge(arguments.documents, text_field=arguments.text_field, title_field=arguments.title_field)

@@ -311,6 +311,15 @@ def packing_refusal(attention: str | None) -> str:
     )
 
 
+def liger_refusal(on_cpu: bool) -> str:
+    """Why Liger kernels cannot be used here, and what to do."""
+    why = "this run is on the CPU. " if on_cpu else "the package is missing (pip install liger-kernel). "
+    return (
+        f"use_liger_kernel needs a GPU, Triton and the package liger-kernel: {why}Leave out --use_liger_kernel; supervised "
+        "positions go through the head in tiles without it."
+    )
+
+
 def is_stateful(model: Any) -> bool:
     """Whether layers of ``model`` carry a state from token to token, as Mamba's do."""
     return bool(getattr(model, "_is_stateful", False))

@@ -9,7 +9,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from kinject import __version__, cli
 from kinject.commands import recipe, settings
@@ -277,6 +279,38 @@ def test_a_path_with_a_space_is_one_document(monkeypatch: pytest.MonkeyPatch, tm
         (["--objective", "diffusion", "--packing"], "packing is not supported for masked diffusion models"),
         (["--use_peft", "--lora_target_modules", "lm_head"], "lora_target_modules reach the output head, lm_head"),
         (["--use_peft", "--lora_target_modules", "q_proj", "lm_head"], "or all-linear, which leaves the head out"),
+        (["--use_peft", "--lora_target_modules", "embed_out", "up", "--model", "neox"], "the output head, embed_out"),
+        (["--use_peft", "--lora_target_modules", ".*", "--model", "neox"], "the output head, embed_out"),
+        (["--use_peft", "--lora_target_modules", "q_prj", "v_proj"], "lora_target_modules ['q_prj'] match no module"),
+        (["--use_peft", "--lora_target_modules", "q_proj"], "'q_proj' (alone, a regular expression) match no module"),
+        (["--use_peft", "--lora_target_modules", "(q_proj"], "'(q_proj' (alone, a regular expression) cannot be read"),
+        (["--use_peft", "--lora_target_modules", "q_proj", "mlp"], "model.layers.0.mlp holds no matrix of its own"),
+        (["--use_peft", "--lora_modules_to_save", "hed"], "lora_modules_to_save ['hed'] match no module"),
+        (
+            ["--frozen_modules", "self_atn"],
+            "no weight of this model lies in 'self_atn'. Name modules that it has: down_proj",
+        ),
+        (["--frozen_modules", "layers.9", "--model", "shards"], "lies in 'layers.9'. Name modules that it has: "),
+        (
+            ["--frozen_modules", "wte", "--model", "llada"],
+            "lies in 'wte'. Name modules that it has: embed_tokens, lm_head",
+        ),
+        (
+            ["--frozen_modules", "up_prj", "--model", "smollm2-135m"],
+            "Name modules that it has: down_proj, embed_tokens",
+        ),
+        (["--frozen_modules", "model"], "frozen_modules ['model'] hold all of the model's weights"),
+        (["--frozen_modules", "mlp", "--use_peft"], "and an adapter is trained here. Leave out --use_peft"),
+        (["--frozen_modules", "mlp", "--model", "adapter"], "and an adapter is trained here. Leave out --use_peft"),
+        (
+            ["--use_peft", "--lora_r", "64", "--model", "adapter"],
+            "lora_r is 64, and would have no effect: 'adapter' is",
+        ),
+        (["--model", "lost"], "model 'user/gone' is not in the local cache of the Hub"),
+        (["--model", "broken"], "model 'broken': its adapter_config.json is no JSON"),
+        (["--model", "user/gone"], "model 'user/gone' is not in the local cache of the Hub"),
+        (["--writer", "user/gone"], "model 'user/gone' is not in the local cache of the Hub"),
+        (["--use_liger_kernel", "--use_cpu"], "use_liger_kernel needs a GPU, Triton and the package liger-kernel"),
         (["--hub-token", "hf_abcdefghijkl"], "--hub_token: every user of this machine can read a command line"),
     ],
 )
@@ -289,7 +323,7 @@ def test_what_can_be_seen_early_costs_no_import_and_leaves_nothing(
 
 def test_refusals_import_nothing_heavy_and_write_nothing(refusals: dict[str, Any]) -> None:
     assert refusals["imported"] == []
-    assert refusals["left"] == ["fact.txt", "models.yaml", "on.yaml", "unknown.yaml"]
+    assert refusals["left"] == refusals["given"]
 
 
 @pytest.fixture(scope="module")
@@ -300,6 +334,17 @@ def refusals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     (folder / "unknown.yaml").write_text("sise: 3\n", encoding="utf-8")
     (folder / "models.yaml").write_text("model: nano-ar\nmodel_name_or_path: nano-diffusion\n", encoding="utf-8")
     (folder / "on.yaml").write_text("save_strategy: no\n", encoding="utf-8")
+    block, other = "gpt_neox.layers.0.mlp.up.weight", "model.layers.0.mlp.up.weight"
+    write_model(folder / "neox", "gpt_neox", {"gpt_neox.embed_in.weight": 2, block: 2, "embed_out.weight": 2})
+    write_model(folder / "shards", "llama", {"model.norm.weight": 1}, {other: 2})
+    write_model(folder / "llada", "llada", {"model.transformer.wte.weight": 2, "model.transformer.ff_out.weight": 2})
+    for name, base in (("adapter", "nano-ar"), ("lost", "user/gone")):
+        settings = {"base_model_name_or_path": base, "r": 8, "target_modules": ["q_proj", "v_proj"]}
+        (folder / name).mkdir()
+        (folder / name / "adapter_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    (folder / "broken").mkdir()
+    (folder / "broken" / "adapter_config.json").write_text("{", encoding="utf-8")
+    given = sorted(path.name for path in folder.iterdir())
     (marks,) = [
         mark
         for mark in test_what_can_be_seen_early_costs_no_import_and_leaves_nothing.pytestmark
@@ -327,7 +372,21 @@ json.dump({"said": said, "imported": heavy, "left": sorted(os.listdir())}, sys.s
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=folder, input=argvs, capture_output=True, text=True, check=True
     )
-    return json.loads(done.stdout)
+    return {**json.loads(done.stdout), "given": given}
+
+
+def write_model(directory: Path, model_type: str, *shards: dict[str, int]) -> None:
+    """A directory with the weights of ``shards``, each a name with the number of its dimensions."""
+    directory.mkdir()
+    (directory / "config.json").write_text(json.dumps({"model_type": model_type}), encoding="utf-8")
+    several, weight_map = len(shards) > 1, {}
+    for number, shard in enumerate(shards, 1):
+        file = f"model-{number:05}-of-{len(shards):05}.safetensors" if several else "model.safetensors"
+        save_file({name: np.zeros((1,) * size, np.float32) for name, size in shard.items()}, directory / file)
+        weight_map |= dict.fromkeys(shard, file)
+    if several:
+        index = {"metadata": {}, "weight_map": weight_map}
+        (directory / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
 
 
 def test_other_commands_see_early_too_what_can_be_seen(tmp_path: Path) -> None:
@@ -347,6 +406,8 @@ def test_other_commands_see_early_too_what_can_be_seen(tmp_path: Path) -> None:
     expected = {
         "preview fact.txt --model ./gone": "model './gone': no such directory",
         "questions fact.txt --writer nano-r": "did you mean nano-ar?",
+        "questions fact.txt --writer user/gone": "model 'user/gone' is not in the local cache of the Hub",
+        "ask adapter Who?": "model 'adapter': its adapter_config.json has no base_model_name_or_path",
         "ask gone Who?": "model 'gone': no such directory",
         "ask nothing Who?": "model 'nothing': the directory holds neither config.json nor adapter_config.json",
         "ask nano-ar Who? --max_new_tokens 0": "max_new_tokens is 0; expected 1 or more",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,10 +31,17 @@ from kinject.commands.settings import (
 )
 from kinject.compat import is_first_process, quiet_libraries, restarted
 from kinject.errors import ConfigurationError, KinjectError, exit_on_user_error
-from kinject.models.names import EMBEDDED_MODEL, EMBEDDED_PACKAGE
+from kinject.models.adapters import require_modules
+from kinject.models.names import EMBEDDED_MODEL, EMBEDDED_PACKAGE, adapter_settings, weights_in, weights_of
 
 if TYPE_CHECKING:
     from kinject.commands.inject import InjectionArguments
+
+# Options of an adapter, and where its `adapter_config.json` keeps them.
+_ADAPTER_FIELDS = {
+    **{name: name for name in ("lora_alpha", "lora_dropout", "use_rslora", "use_dora")},
+    **{"lora_r": "r", "lora_target_modules": "target_modules", "lora_modules_to_save": "modules_to_save"},
+}
 
 
 def main(objective: str, default_config: Path, argv: Sequence[str] | None = None) -> None:
@@ -147,6 +155,7 @@ def train(
     if "output_dir" not in settings:
         settings["output_dir"] = default_output_dir(objective, script.documents)
     check_files(settings)
+    _check_modules({name: settings[name] for name in given.typed | given.written if name in settings}, settings)
     output_dir = (
         None
         if script.plan
@@ -190,6 +199,53 @@ def train(
             print(shown_choices(choices), flush=True)
     name = objective_name(training_args)
     return inject(trainer_class, script, training_args, model_args, name, knowledge=knowledge, chosen=chosen)
+
+
+def _check_modules(explicit: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """Refuse names of modules that the model does not have, as far as its files tell, and other options of an own adapter.
+
+    Args:
+        explicit: The settings that the user gave.
+        settings: All of them.
+
+    Raises:
+        ConfigurationError: as `weights_in` and `require_modules`; or an adapter is trained on with other options.
+    """
+    name, revision = str(settings[MODEL]), settings.get("model_revision")
+    adapter = adapter_settings(Path(name))
+    if adapter is not None:
+        for option, field in _ADAPTER_FIELDS.items():
+            value, kept = explicit.get(option), adapter.get(field)
+            same = (
+                sorted(value) == sorted(kept) if isinstance(value, list) and isinstance(kept, list) else value == kept
+            )
+            if value is not None and not same:
+                raise ConfigurationError(
+                    f"{option} is {value!r}, and would have no effect: '{Path(name).name}' is an adapter that goes on being "
+                    f"trained as it is, with {kept!r}. Leave it out, or begin from the base model."
+                )
+    trains_adapter = bool(settings.get("use_peft")) or adapter is not None
+    frozen = explicit.get("frozen_modules") or ()
+    targets, saved = explicit.get("lora_target_modules"), explicit.get("lora_modules_to_save") or ()
+    if not (frozen or targets or saved) or settings.get(
+        "trust_remote_code"
+    ):  # whose names need not be those of the files
+        return
+    weights = weights_of(name, revision)
+    if frozen and (weights is not None or trains_adapter):
+        weights_in(frozen, weights or (), adapter=trains_adapter)
+    if weights is None or not trains_adapter:
+        return
+    owners = {weight.rpartition(".")[0] for weight in weights}
+    modules = {part for owner in owners for part in accumulate(owner.split("."), "{}.{}".format)}
+    head = min({"lm_head", *(owner for owner in owners if "." not in owner)}, key=lambda each: each == "lm_head")
+    require_modules(
+        sorted({*modules, head}),
+        targets=targets[0] if targets and len(targets) == 1 else targets,  # trl does so
+        saved=saved,
+        head=head,
+        matrices={head} | {weight.rpartition(".")[0] for weight, shape in weights.items() if len(shape) > 1},
+    )
 
 
 def _check_own_model(output_dir: Path | None, model: Any) -> None:

@@ -30,10 +30,10 @@ from kinject.commands.options import (
     training_options,
 )
 from kinject.commands.output_dir import TAKE_LAST, resumes, unfinished_checkpoint
-from kinject.compat import NEEDED, UNUSED, UNUSED_IN_RUNS, packing_refusal
+from kinject.compat import NEEDED, UNUSED, UNUSED_IN_RUNS, liger_refusal, packing_refusal
 from kinject.errors import ConfigurationError
 from kinject.models.adapters import head_refusal
-from kinject.models.names import OWN_MODELS
+from kinject.models.names import OWN_MODELS, require_named
 
 MODEL = "model_name_or_path"
 _ALONE = {"keep": "known"}  # the value of an option that stands without one
@@ -442,6 +442,7 @@ def check_files(settings: Mapping[str, Any]) -> None:
     _check_model(settings)
     if settings.get("writer"):
         check_model(settings["writer"])
+        require_named(settings["writer"])
     if settings.get("fp16") and settings.get("bf16"):
         raise ConfigurationError("fp16 and bf16 are both set; a run computes in one of them.")
     repository = settings.get("hub_model_id")
@@ -455,6 +456,7 @@ def check_files(settings: Mapping[str, Any]) -> None:
     _check_trackers(settings.get("report_to"))
     _check_packing(settings)
     _check_adapter_head(settings)
+    _check_liger(settings)
     for run in settings.get("baselines") or ():
         read_results(run)
     checkpoint = str(settings.get("resume_from_checkpoint"))
@@ -521,6 +523,12 @@ def _check_adapter_head(settings: Mapping[str, Any]) -> None:
         raise ConfigurationError(head_refusal("lm_head"))
 
 
+def _check_liger(settings: Mapping[str, Any]) -> None:
+    """Refuse Liger kernels without their package, or on a machine whose processor is to be used."""
+    if settings.get("use_liger_kernel") and (settings.get("use_cpu") or find_spec("liger_kernel") is None):
+        raise ConfigurationError(liger_refusal(on_cpu=bool(settings.get("use_cpu"))))
+
+
 def _check_model(settings: Mapping[str, Any]) -> None:
     name = settings.get(MODEL)
     if not name:
@@ -531,6 +539,7 @@ def _check_model(settings: Mapping[str, Any]) -> None:
         raise ConfigurationError(
             f"model_revision is '{revision}', and would have no effect: '{Path(name).name}' is a directory here."
         )
+    require_named(name, revision=revision)
 
 
 def check_model(name: str) -> None:

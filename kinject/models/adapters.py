@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kinject.errors import ConfigurationError
+from kinject.models.names import adapter_settings
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -53,7 +54,7 @@ def write_diffusion_settings(directory: str | PathLike[str], model: Any) -> Path
 def adapter_config(name: str, **hub: Any) -> dict[str, Any] | None:
     """The `adapter_config.json` of a directory or Hub id, or None where it holds no adapter."""
     path = model_file(name, "adapter_config.json", **hub)
-    return None if path is None else json.loads(path.read_text(encoding="utf-8"))
+    return None if path is None else adapter_settings(path.parent)
 
 
 def attach_adapter(model: PreTrainedModel | PeftModel, name: str, **hub: Any) -> PeftModel:
@@ -140,20 +141,50 @@ def require_adapter_modules(model: PreTrainedModel | PeftModel, config: PeftConf
     """Refuse an adapter whose ``config`` names modules that cannot be adapted, before any costly work.
 
     Raises:
-        ConfigurationError: a named module that the model does not have, a pattern that is not a regular expression or matches
-            nothing, or an adapter on the output head, whose weight the loss uses directly.
+        ConfigurationError: as `require_modules`.
     """
     if config is None:
         return
-    modules = [name for name, _ in model.named_modules()]
-    saved: Sequence[str] = getattr(config, "modules_to_save", None) or ()
+    head = model.get_output_embeddings()
+    require_modules(
+        [name for name, _ in model.named_modules()],
+        targets=getattr(config, "target_modules", None),
+        saved=getattr(config, "modules_to_save", None) or (),
+        excluded=_listed(getattr(config, "exclude_modules", None) or ()),
+        head=next((name for name, module in model.named_modules() if module is head), None),
+    )
+
+
+def require_modules(
+    modules: Sequence[str],
+    *,
+    targets: str | Iterable[str] | None,
+    saved: Collection[str] = (),
+    excluded: Iterable[str] = (),
+    head: str | None = None,
+    matrices: Collection[str] | None = None,
+) -> None:
+    """Refuse names of modules that cannot be adapted.
+
+    Args:
+        modules: The paths of all modules of the model.
+        targets: Those that get an adapter, as peft takes them: a list of names, or a pattern for whole paths; None for its
+            default.
+        saved: Those that are learned in full.
+        excluded: Those of ``targets`` that get none.
+        head: The path of the output head.
+        matrices: The paths of the modules that hold a matrix of their own, if these are known.
+
+    Raises:
+        ConfigurationError: a named module that the model does not have, or that holds no matrix; a pattern that is not a
+            regular expression or matches nothing; or an adapter on the output head, whose weight the loss uses directly.
+    """
     absent = [each for each in saved if not any(f".{each}." in f".{name}." for name in modules)]
     if absent:
         raise ConfigurationError(
             f"lora_modules_to_save {absent} match no module of this model, so nothing would be trained there. Name modules "
             f"that it has: {_own_names(modules)}."
         )
-    targets: str | set[str] | None = getattr(config, "target_modules", None)
     if targets is None or str(targets).lower() == "all-linear":
         return
     found = {each: _matched(each, modules, pattern=isinstance(targets, str)) for each in _listed(targets)}
@@ -165,13 +196,13 @@ def require_adapter_modules(model: PreTrainedModel | PeftModel, config: PeftConf
             f"lora_target_modules {named} match no module of this model. Name two or more that it has, such as q_proj v_proj, "
             f"or one as '.*q_proj', or all-linear. It has: {_own_names(modules)}."
         )
-    head = model.get_output_embeddings()
-    name = next((name for name, module in model.named_modules() if module is head), None)
-    excluded = {
-        each for part in _listed(getattr(config, "exclude_modules", None) or ()) for each in _matched(part, modules)
-    }
-    if name in {each for names in found.values() for each in names} - excluded and name not in saved:
-        raise ConfigurationError(head_refusal(str(name)))
+    left_out = {each for part in excluded for each in _matched(part, modules)}
+    if head in {each for names in found.values() for each in names} - left_out and head not in saved:
+        raise ConfigurationError(head_refusal(str(head)))
+    reached = [each for names in found.values() for each in names]
+    holder = next((each for each in reached if matrices is not None and each not in matrices), None)
+    if holder is not None:
+        raise ConfigurationError(_unadaptable(f"{holder} holds no matrix of its own."))
 
 
 @contextmanager
@@ -188,11 +219,15 @@ def explained_refusals() -> Iterator[None]:
         if "adapter to `lm_head`" in said:
             raise ConfigurationError(head_refusal("lm_head")) from error
         if "Target module" in said or "`target_modules`" in said:  # one that peft cannot adapt, or none at all
-            raise ConfigurationError(
-                f"lora_target_modules cannot be adapted: {said.splitlines()[0]} Name two or more linear layers of the "
-                "model, such as q_proj v_proj, or one as '.*q_proj', or all-linear."
-            ) from error
+            raise ConfigurationError(_unadaptable(said.splitlines()[0])) from error
         raise
+
+
+def _unadaptable(why: str) -> str:
+    return (
+        f"lora_target_modules cannot be adapted: {why} Name two or more linear layers of the model, such as q_proj v_proj, or "
+        "one as '.*q_proj', or all-linear."
+    )
 
 
 def head_refusal(name: str) -> str:

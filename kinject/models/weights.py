@@ -20,6 +20,7 @@ from torch import distributed, nn
 
 from kinject.errors import ConfigurationError
 from kinject.models import devices
+from kinject.models.names import weights_in
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -224,34 +225,15 @@ def frozen_parameters(model: nn.Module, modules: Sequence[str], *, adapter: bool
 
     Args:
         model: A model that learns in full.
-        modules: Names of modules, each one or more parts of a weight's dotted name, such as `self_attn` or `layers.0`.
+        modules: Names of modules, as `weights_in` takes them.
         adapter: Whether an adapter is trained instead of the model.
 
     Raises:
-        ConfigurationError: a module that holds no weight, nothing left to train, or an adapter, with which the whole model is
-            frozen anyway.
+        ConfigurationError: as `weights_in`.
     """
-    if not modules:
-        return []
-    if adapter:
-        raise ConfigurationError(
-            f"frozen_modules {list(modules)} go with a model that learns in full, and an adapter is trained here. Leave out "
-            "--use_peft, or name the modules that get an adapter with --lora_target_modules."
-        )
     weights = dict(model.named_parameters())
-    inside = {module: [name for name in weights if f".{module}." in f".{name}."] for module in modules}
-    for module, names in inside.items():
-        if not names:
-            parts = sorted({part for name in weights for part in name.split(".")[:-1] if not part.isdecimal()})
-            raise ConfigurationError(
-                f"frozen_modules: no weight of this model lies in '{module}'. Name modules that it has: {', '.join(parts)}."
-            )
-    frozen = {name for names in inside.values() for name in names}
-    if len(frozen) == len(weights):
-        raise ConfigurationError(
-            f"frozen_modules {list(modules)} hold all of the model's weights; leave some of them to learn."
-        )
-    return [weights[name] for name in weights if name in frozen]
+    frozen = weights_in(modules, weights, adapter=adapter)
+    return [weight for name, weight in weights.items() if name in frozen]
 
 
 def frozen_routers(model: nn.Module, train: bool, *, adapter: bool = False) -> list[nn.Parameter]:

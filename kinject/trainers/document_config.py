@@ -13,7 +13,7 @@ import torch
 from transformers.utils import is_liger_kernel_available
 from trl import SFTConfig
 
-from kinject.compat import UNUSED, check_processes, processor_is_fast_in_bf16
+from kinject.compat import UNUSED, check_processes, liger_refusal, processor_is_fast_in_bf16
 from kinject.corruption import MaskUnit, parse_mask_ratio
 from kinject.errors import ConfigurationError
 
@@ -162,15 +162,7 @@ class DocumentSFTConfig(SFTConfig):
             self.dataloader_num_workers = 0 if self.use_cpu else 1
             self.dataloader_persistent_workers = not self.use_cpu
         if self.use_liger_kernel and (self.use_cpu or not is_liger_kernel_available()):
-            raise ConfigurationError(
-                "use_liger_kernel needs a GPU, Triton and the package liger-kernel: "
-                + (
-                    "this run is on the CPU. "
-                    if self.use_cpu
-                    else "the package is missing (pip install liger-kernel). "
-                )
-                + "Leave out --use_liger_kernel; supervised positions go through the head in tiles without it."
-            )
+            raise ConfigurationError(liger_refusal(on_cpu=self.use_cpu))
         super().__post_init__()
         if self.deepspeed and self.learning_rate is None:
             # The default depends on the model, which is not known yet; transformers has put None where the file says "auto".
