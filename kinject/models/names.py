@@ -6,6 +6,7 @@ Loads no model and imports neither torch nor transformers, so that a wrong name 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -204,11 +205,15 @@ def weights_of(name: str, revision: str | None = None) -> dict[str, tuple[int, .
     return stored_weights(directory)
 
 
+_ATTENTION = re.compile(r"(\w+_)?(attn|attention)")  # not norms beside it, such as post_attention_layernorm
+
+
 def weights_in(modules: Sequence[str], weights: Iterable[str], *, adapter: bool = False) -> set[str]:
     """Those of ``weights`` that lie in ``modules``, to be frozen.
 
     Args:
-        modules: Names of modules, each one or more parts of a weight's dotted name, such as `self_attn` or `layers.0`.
+        modules: Names of modules, each one or more parts of a weight's dotted name, such as `mlp` or `layers.0`; `attention` is
+            that of every layer, whatever a model calls it (`self_attn`, `attn`, ...).
         weights: The names of all weights of the model.
         adapter: Whether an adapter is trained instead of the model.
 
@@ -225,6 +230,8 @@ def weights_in(modules: Sequence[str], weights: Iterable[str], *, adapter: bool 
         )
     names = list(weights)
     found = {module: {name for name in names if f".{module}." in f".{name}."} for module in modules}
+    if "attention" in found:
+        found["attention"] |= {name for name in names if any(_ATTENTION.fullmatch(part) for part in name.split(".")[:-1])}
     for module, inside in found.items():
         if not inside:
             parts = sorted({part for name in names for part in name.split(".")[:-1] if not part.isdecimal()})

@@ -135,8 +135,9 @@ class DocumentSFTConfig(SFTConfig):
     frozen_modules: list[str] | None = field(
         default=None,
         metadata={
-            "help": "Modules whose weights stay as they are while all others learn, such as self_attn, embed_tokens or "
-            "layers.0. Not with adapters, which freeze the whole model."
+            "help": "Modules whose weights stay as they are while all others learn: attention (that of every layer, whatever "
+            "the model calls it), or names such as mlp, embed_tokens or layers.0. Not with adapters, which freeze the whole "
+            "model."
         },
     )
     train_routers: bool = field(

@@ -13,9 +13,9 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from kinject.errors import ConfigurationError
-from kinject.models.weights import flops_per_token
+from kinject.models.weights import flops_per_token, frozen_parameters
 from tests.conftest import build_tokenizer
-from tests.models.architectures import random_model
+from tests.models.architectures import ARCHITECTURES, random_model
 
 
 @pytest.mark.parametrize("modules", [["self_attn"], ["self_attn", "embed_tokens"], ["layers.0"]])
@@ -30,6 +30,18 @@ def test_what_is_frozen_stays_and_all_else_learns(
     saved = dict(AutoModelForCausalLM.from_pretrained(tmp_path / "model").named_parameters())
     frozen = {name for name in before if any(f".{module}." in name for module in modules)}
     assert {name for name, weight in before.items() if torch.equal(saved[name], weight)} == frozen
+
+
+@pytest.mark.parametrize("name", [*ARCHITECTURES, "qwen3_moe"])
+def test_attention_is_found_under_the_names_of_every_architecture(name: str) -> None:
+    model = random_model(name, build_tokenizer())
+    names = {id(weight): name for name, weight in model.named_parameters()}
+    frozen = [names[id(weight)] for weight in frozen_parameters(model, ["attention"])]
+    parts = [set(each.split(".")) for each in names.values()]
+    expected = [
+        each for each, own in zip(names.values(), parts, strict=True) if {"self_attn", "attn", "attention"} & own
+    ]
+    assert frozen == expected and len(frozen) == len(set(frozen)) >= 4
 
 
 def test_weights_that_are_bf16_numbers_are_stored_as_such_and_no_others(make_trainer: Callable[..., Any]) -> None:
@@ -60,7 +72,7 @@ def test_frozen_weights_cost_no_gradient_of_their_own(make_trainer: Callable[...
 @pytest.mark.parametrize(
     ("modules", "adapter", "message"),
     [
-        (["attention"], False, r"no weight of this model lies in 'attention'.*mlp.*self_attn"),
+        (["attn"], False, r"no weight of this model lies in 'attn'.*mlp.*self_attn"),
         (["self_at"], False, "lies in 'self_at'"),  # a part of a name is not a module
         (["model", "lm_head"], False, "hold all of the model's weights"),
         (["self_attn"], True, "an adapter is trained here.*--use_peft"),
