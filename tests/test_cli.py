@@ -16,6 +16,7 @@ from safetensors.numpy import save_file
 from kinject import __version__, cli
 from kinject.commands import recipe, settings
 from kinject.commands.options import OBJECTIVES, PRESETS, Option, measured_settings, training_options
+from kinject.commands.settings import read_training
 
 
 def fails(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
@@ -144,6 +145,26 @@ def test_for_machines_one_json_document_and_for_the_quiet_one_line(
     cli.main(["inject", "docs", "--model", "m"])
     assert "much is said" in capsys.readouterr().out
     assert "leave one of them out" in fails(capsys, "ask", "out", "Who?", "--json", "--show")
+
+
+@pytest.mark.parametrize(
+    ("words", "left_out"),
+    [
+        ([], set()),
+        (["--use_peft", "--learning_rate", "1e-4"], {"frozen_modules"}),  # an adapter freezes the whole model
+        (["--use_peft", "false"], set()),
+        (["--max_steps", "9"], {"known"}),  # which come in the last epochs
+        (["--max_steps", "-1"], set()),
+    ],
+)
+def test_what_is_typed_wins_over_a_preset_that_contradicts_it(words: list[str], left_out: set[str]) -> None:
+    preset = {"frozen_modules": ["attention"], "known": 0.3, "practice": 0.5}
+    settings = read_training("masked", ["docs", "--model", "m", *words], preset).settings
+    assert preset.keys() - settings.keys() == left_out
+    typed = read_training(
+        "masked", ["--frozen_modules", "mlp", "--known", "0.1", "--max_steps", "9", "--use_peft"], preset
+    )
+    assert typed.settings["frozen_modules"] == ["mlp"] and typed.settings["known"] == 0.1  # refused where it is used
 
 
 def test_a_preset_chooses_what_inject_prefers(

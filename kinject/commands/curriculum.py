@@ -275,12 +275,9 @@ class Curriculum:
 
             answers = answer_questions(model, loaded.tokenizer, [each.question for each in asked], **options)
         right = [each for each, said in zip(asked, answers, strict=True) if is_right(said, each.answers, each.wrong)]
-        if not right:
-            raise ConfigurationError(
-                f"known: the model answers none of {len(asked)} general questions, so that none can be kept. Set --known 0."
-            )
         if self.training_args.process_index == 0:
-            print(f"known: {len(right)} of {len(asked)} general questions are answered before training")
+            nothing = "" if right else ", so that there is nothing to keep by showing them (--known)"
+            print(f"known: {len(right)} of {len(asked)} general questions are answered before training{nothing}")
         turn = cycle(right)
         return [
             {"prompt": each.question, "completion": str(each.answers[0]), "epochs": [epoch]}

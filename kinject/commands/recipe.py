@@ -181,16 +181,14 @@ def train(
         from kinject.commands.plan import PRACTICING, choose, practices, shown_choices
 
         go_on_from_adapter(model_args)
-        practicing = practice is not None and practices(
-            knowledge, str(model_args.model_name_or_path), bool(model_args.use_peft)
-        )
-        if practicing:
+        large_rate = trainer_class.large_learning_rate
+        choices = choose(knowledge, script, training_args, model_args, settings, large_rate)
+        adapter = bool(model_args.use_peft) or any(each.settings.get("use_peft") for each in choices)
+        if practice is not None and practices(knowledge, str(model_args.model_name_or_path), adapter):
             settings = {**read_training(objective, arguments, practice).settings, "output_dir": settings["output_dir"]}
             script = build(_injection_class(), settings)
             training_args, model_args = _trainer_groups(objective, settings)
-        choices = [PRACTICING] * practicing + choose(
-            knowledge, script, training_args, model_args, settings, trainer_class.large_learning_rate
-        )
+            choices = [PRACTICING, *choose(knowledge, script, training_args, model_args, settings, large_rate)]
         for choice in choices:
             settings |= choice.settings
             chosen |= dict.fromkeys(choice.settings, choice.why)

@@ -11,7 +11,7 @@ import re
 import sys
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -152,7 +152,20 @@ def read_training(objective: str, arguments: Sequence[str], defaults: Mapping[st
     _check_paper(given, chosen.settings)
     _check_effect(given, options, objective)
     _check_laws(given.settings)
-    return given
+    return _without_contradictions(given)
+
+
+def _without_contradictions(given: Given) -> Given:
+    """``given`` without the settings of a preset that contradict what was typed or written, which wins.
+
+    An adapter freezes the whole model, and `max_steps` may end a run before the last epochs, which known questions are for.
+    """
+    explicit, settings = given.typed | given.written, dict(given.settings)
+    if settings.get("use_peft") and "frozen_modules" not in explicit:
+        settings.pop("frozen_modules", None)
+    if int(settings.get("max_steps") or -1) > 0 and "known" not in explicit:
+        settings.pop("known", None)
+    return replace(given, settings=settings)
 
 
 def read_settings(

@@ -454,7 +454,7 @@ def verdict(results: Mapping[str, Any]) -> str:
         lost = (
             f"{percent(kept)} of what it knew is still answered" if kept is not None else f"perplexity x {factor:.2f}"
         )
-        return f"not good enough for general use: it forgets ({lost}); --rehearsal 0.5 --frozen_modules self_attn."
+        return f"not good enough for general use: it forgets ({lost}); --rehearsal 0.5 --frozen_modules attention."
     before, now = ((results.get("kept") or {}).get(moment) or {} for moment in ("before", "after"))
     forgotten = [
         name
