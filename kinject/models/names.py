@@ -231,7 +231,9 @@ def weights_in(modules: Sequence[str], weights: Iterable[str], *, adapter: bool 
     names = list(weights)
     found = {module: {name for name in names if f".{module}." in f".{name}."} for module in modules}
     if "attention" in found:
-        found["attention"] |= {name for name in names if any(_ATTENTION.fullmatch(part) for part in name.split(".")[:-1])}
+        found["attention"] |= {
+            name for name in names if any(_ATTENTION.fullmatch(part) for part in name.split(".")[:-1])
+        }
     for module, inside in found.items():
         if not inside:
             parts = sorted({part for name in names for part in name.split(".")[:-1] if not part.isdecimal()})
