@@ -185,10 +185,10 @@ def load_about(questions: str, about: KnowledgeSet) -> tuple[Question, ...]:
         DataError: the file cannot be read, or none of its questions is about one of the documents.
     """
     from kinject.data.direction import link_questions
-    from kinject.data.records import read_records
+    from kinject.data.readers import question_records
     from kinject.data.rows import question_rows_from
 
-    rows = question_rows_from(read_records(Path(questions).expanduser()))
+    rows = question_rows_from(question_records(questions))
     return link_questions(rows, about.documents, about.documents)
 
 
@@ -211,7 +211,7 @@ def named_files(knowledge: KnowledgeSet, sources: str | Sequence[str]) -> Knowle
     folders = [path.resolve() for each in named if (path := Path(each).expanduser()).is_dir()]
 
     def file_of(source: str) -> str:
-        path = Path(re.sub(r":(?:row )?\d+$", "", source))
+        path = Path(re.sub(r':(?:sheet ".*", )?(?:row )?\d+$', "", source))
         if not source or not path.is_file():
             return ""
         inside = next((folder for folder in folders if path.resolve().is_relative_to(folder)), None)

@@ -9,7 +9,7 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from glob import glob
 from pathlib import Path
@@ -23,6 +23,7 @@ from kinject.data.rows import (
     CONVERSATIONS,
     QUESTION_LABELS,
     QuestionRow,
+    asks,
     documents_from,
     merge_answers,
     question_rows_from,
@@ -98,11 +99,16 @@ class Layout:
 
 
 def read_file(
-    path: Path, text_field: str = "text", title_field: str = "title"
+    path: Path,
+    text_field: str = "text",
+    title_field: str = "title",
+    asked_fields: tuple[str, str] = ("question", "answer"),
+    own_questions: list[Path] | None = None,
 ) -> tuple[str, tuple[Document, ...], tuple[Document, ...]]:
     """``(paraphrases, documents, canonical)`` of any one file of documents.
 
-    A file with a name of the published layout is read as that variant, with the canonical file beside it.
+    A file with a name of the published layout is read as that variant, with the canonical file beside it. Sheets of questions,
+    which have ``asked_fields``, are not learned; ``own_questions`` collects the path of a spreadsheet that has some.
 
     Raises:
         DataError: a row is malformed, or a wording belongs to no canonical document.
@@ -112,7 +118,7 @@ def read_file(
             if path.name.endswith(name):
                 canonical_path = path.with_name(path.name.removesuffix(name) + VARIANTS["none"][0])
                 return paraphrases, *_read_variant(path, canonical_path, text_field)
-    records = _told_rows(path, read_records(path), text_field, title_field)
+    records = _learned_rows(path, read_records(path), (text_field, title_field), asked_fields, own_questions)
     if not records and file_kind(path) in DOCUMENT_KINDS:
         raise DataError(
             f"{path}: no text is in it; where its pages are pictures, recognize their text first (for a PDF: ocrmypdf)"
@@ -141,6 +147,35 @@ def _documents(
     return documents_from(records, text_field, title_field=title_field)
 
 
+def _asked_sheets(records: Sequence[Record], question_field: str, answer_field: str) -> set[str]:
+    """The sheets of a spreadsheet that hold questions, where others hold documents."""
+    asked = {record.sheet for record in records if asks(record, question_field, answer_field)}
+    return asked if asked < {record.sheet for record in records} else set()
+
+
+def _learned_rows(
+    path: Path,
+    records: list[Record],
+    fields: tuple[str, str],
+    asked_fields: tuple[str, str] = ("question", "answer"),
+    own_questions: list[Path] | None = None,
+) -> list[Record]:
+    """The records of a file that are learned, each sheet of a spreadsheet for itself; those of questions are left out.
+
+    Args:
+        path: The file.
+        records: All of its records.
+        fields: Those that hold text and title.
+        asked_fields: Those that hold question and answer.
+        own_questions: Collects ``path`` where it has sheets of questions.
+    """
+    asked = _asked_sheets(records, *asked_fields)
+    if asked and own_questions is not None:
+        own_questions.append(path)
+    sheets = dict.fromkeys(record.sheet for record in records if record.sheet not in asked)
+    return [told for sheet in sheets for told in _told_rows(path, [r for r in records if r.sheet == sheet], *fields)]
+
+
 def _told_rows(path: Path, records: list[Record], text_field: str, title_field: str) -> list[Record]:
     """Turn each row of a table without a column of texts into a text: its cells, each behind the name of its column.
 
@@ -159,7 +194,7 @@ def _told_rows(path: Path, records: list[Record], text_field: str, title_field: 
     logger.warning(
         '%s: no column is called "%s", so each row is learned as its columns with their names, the first as %r; name the '
         "column that holds the document with --text_field, if there is one",
-        path, text_field, texts[0],
+        f'{path}, sheet "{records[0].sheet}"' if records[0].sheet else path, text_field, texts[0],
     )  # fmt: skip
     kept = {name: name for name in names if name not in own}
     return [
@@ -269,14 +304,20 @@ def load_knowledge(
             raise ConfigurationError(
                 f"revision={revision}: only Hub data sets have revisions, {name} is local; drop it"
             )
-        found = _find_files(names, questions)
-        source = found.own_questions() if questions is None else questions
+        asked_fields = question_field, answer_field
+        found = _find_files(names, questions, asked_fields)
         with faults:
-            read = _read(names, found, paraphrases, (text_field, title_field), revision)
+            read = _read(names, found, paraphrases, (text_field, title_field), asked_fields, revision)
+        source = found.own_questions() if questions is None else questions
     if source is not None:
         with faults:
-            records = _question_records(
-                source, revision if os.fspath(source) == name else None, question_field, answer_field, faults
+            records = question_records(
+                source,
+                question_field,
+                answer_field,
+                revision=revision if os.fspath(source) == name else None,
+                faults=faults,
+                learned=() if fictional is not None else found.files,
             )
             rows = question_rows_from(records, question_field, answer_field, faults)
     faults.raise_any()
@@ -302,7 +343,7 @@ def load_questions(
         DataError: the source is not there or malformed, or a question has no direction.
     """
     faults = Faults()
-    records = _question_records(questions, revision, question_field, answer_field, faults)
+    records = question_records(questions, question_field, answer_field, revision=revision, faults=faults)
     rows = question_rows_from(records, question_field, answer_field, faults)
     faults.raise_any()
     bare = next((row for row in rows if row.direction is None), None)
@@ -339,7 +380,7 @@ class _Found:
     Attributes:
         layout: the published layout, if that was named; there are no other files then.
         files: files to read, each once.
-        questions: files of questions at the top of a folder that is named.
+        questions: files of questions at the top of a folder that is named, and spreadsheets with sheets of both.
         skipped: files in a folder, or of a pattern, of a kind that cannot be read.
     """
 
@@ -360,10 +401,12 @@ class _Found:
         return self.questions[0] if self.questions else None
 
 
-def _find_files(names: Sequence[str], questions: Source | None) -> _Found:
+def _find_files(names: Sequence[str], questions: Source | None, asked_fields: tuple[str, str]) -> _Found:
     """The local files behind ``names``, without the file of ``questions``; none for a single name that is not here."""
     found = _Found()
     asked = None if questions is None else Path(questions).expanduser().resolve()
+    if asked is not None and asked.is_file() and file_kind(asked) == ".xlsx":
+        asked = None if _asked_sheets(read_records(asked, Faults()), *asked_fields) else asked  # others are learned
     for name in names:
         path = Path(name).expanduser()
         layout = Layout.find(path)
@@ -421,7 +464,12 @@ def _holds_questions(path: Path) -> bool:
 
 
 def _read(
-    names: Sequence[str], found: _Found, paraphrases: str, fields: tuple[str, str], revision: str | None
+    names: Sequence[str],
+    found: _Found,
+    paraphrases: str,
+    fields: tuple[str, str],
+    asked_fields: tuple[str, str],
+    revision: str | None,
 ) -> tuple[KnowledgeSet, tuple[Document, ...]]:
     """The set without questions, and its canonical documents; ``fields`` hold text and title."""
     text_field, title_field = fields
@@ -438,9 +486,9 @@ def _read(
         )
     if names == [name] and os.path.isfile(path):
         name = _stem(path)
-        paraphrases, documents, canonical = read_file(path, text_field, title_field)
+        paraphrases, documents, canonical = read_file(path, text_field, title_field, asked_fields, found.questions)
     elif found.files or found.skipped or len(names) > 1 or os.path.isdir(path):
-        documents = canonical = _documents_of_files(names, found, text_field, title_field)
+        documents = canonical = _documents_of_files(names, found, fields, asked_fields)
         name = _set_name(names)
     else:
         records = _hub_records(
@@ -457,7 +505,9 @@ def _read(
     return KnowledgeSet(name, documents, paraphrases=paraphrases), canonical
 
 
-def _documents_of_files(names: Sequence[str], found: _Found, text_field: str, title_field: str) -> tuple[Document, ...]:
+def _documents_of_files(
+    names: Sequence[str], found: _Found, fields: tuple[str, str], asked_fields: tuple[str, str]
+) -> tuple[Document, ...]:
     """The documents of every file that was found behind ``names``.
 
     Raises:
@@ -469,10 +519,10 @@ def _documents_of_files(names: Sequence[str], found: _Found, text_field: str, ti
     kinds = Counter(path.suffix.lower() or "without ending" for path in found.skipped)
     for path in found.files.values():
         before = len(records)
-        records.extend(_told_rows(path, read_records(path, faults), text_field, title_field))
+        records.extend(_learned_rows(path, read_records(path, faults), fields, asked_fields, found.questions))
         if len(records) == before and not faults:
             kinds["empty"] += 1
-    documents = documents_from(records, text_field, faults, title_field)
+    documents = documents_from(records, fields[0], faults, fields[1])
     faults.raise_any()
     listed = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items(), key=lambda item: (-item[1], item[0])))
     readable = sorted({file_kind(path) for path in found.skipped if file_kind(path)})
@@ -501,9 +551,27 @@ def _stem(path: Path) -> str:
     return Path(re.sub(r"\.gz$", "", path.name, flags=re.IGNORECASE)).stem
 
 
-def _question_records(
-    source: Source, revision: str | None, question_field: str, answer_field: str, faults: Faults
+def question_records(
+    source: Source,
+    question_field: str = "question",
+    answer_field: str = "answer",
+    *,
+    revision: str | None = None,
+    faults: Faults | None = None,
+    learned: Collection[Path] = (),
 ) -> list[Record]:
+    """The records of a file or Hub data set (its test split) of questions; of a spreadsheet the sheets that hold questions.
+
+    Args:
+        source: The file or data set.
+        question_field, answer_field: The fields that hold question and answer.
+        revision: Commit, branch or tag of a data set.
+        faults: Collects the errors, so that the good records are returned; without it, errors are raised.
+        learned: Resolved paths of files whose other sheets are documents.
+
+    Raises:
+        DataError: there is no such source, or it is malformed or empty.
+    """
     name = os.fspath(source)
     path = Path(name).expanduser()
     if not os.path.isfile(path):
@@ -522,7 +590,11 @@ def _question_records(
     records = read_records(path, faults)
     if not records and not faults:
         raise DataError(f"{path}: the file holds no question; add rows with a question and an answer, or leave it out")
-    return records
+    asked = _asked_sheets(records, question_field, answer_field)
+    others = dict.fromkeys(f'"{record.sheet}"' for record in records if asked and record.sheet not in asked)
+    if others and path.resolve() not in learned:
+        logger.warning("%s: no questions are in %s, so nothing is asked from there", path, ", ".join(others))
+    return [record for record in records if not asked or record.sheet in asked]
 
 
 def _hub_records(

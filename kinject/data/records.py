@@ -17,7 +17,7 @@ import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -75,6 +75,7 @@ class Record:
     value: dict[str, Any] | str
     source: str
     title: str = ""  # of a whole file, from its front matter or properties
+    sheet: str = ""  # of a spreadsheet that has several
 
 
 def file_kind(path: Path) -> str:
@@ -479,17 +480,35 @@ def _xlsx(path: Path, faults: Faults) -> Iterator[Record]:
         sheets = {sheet.title: [list(row) for row in sheet.iter_rows()] for sheet in book.worksheets}
     except (OSError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path}: not a readable .xlsx file ({error}); save it again, or as .csv") from error
+    hidden = [sheet.title for sheet in book.worksheets if sheet.sheet_state != "visible"]
     filled = {
-        name: rows for name, rows in sheets.items() if any(cell.value is not None for row in rows for cell in row)
+        name: rows
+        for name, rows in sheets.items()
+        if name not in hidden and any(cell.value is not None for row in rows for cell in row)
     }
-    if not filled:
-        return
-    name, rows = next(iter(filled.items()))
-    if len(filled) > 1:
-        others = ", ".join(f'"{other}"' for other in list(filled)[1:])
-        logger.warning('%s: only the first sheet, "%s", is read; save %s as files of their own', path, name, others)
-    lines = ((f"{path}:{number}", [_cell(cell) for cell in row]) for number, row in enumerate(rows, start=1))
-    yield from _table(lines, path, faults, "tabs")
+    bare = [
+        name for name, rows in filled.items() if sum(any(cell.value is not None for cell in row) for row in rows) < 2
+    ]
+    if hidden:
+        logger.warning(
+            "%s: %s, and passed over; show what is to be read", path, _sheets(hidden, "is hidden", "are hidden")
+        )
+    alone = len(filled) == 1
+    if bare and not alone:
+        only = "the names of columns, and no row below them; it is passed over"
+        logger.warning("%s: %s", path, _sheets(bare, f"holds {only}", f"hold {only}"))
+    for name, rows in filled.items():
+        place = f"{path}:" if alone else f'{path}:sheet "{name}", row '
+        lines = ((f"{place}{number}", [_cell(cell) for cell in row]) for number, row in enumerate(rows, start=1))
+        with faults:
+            for record in _table(lines, path, faults, "tabs"):
+                yield record if alone else replace(record, sheet=name)
+
+
+def _sheets(names: Sequence[str], one: str, several: str) -> str:
+    """``names`` of sheets in a sentence whose end is for ``one`` or for ``several``."""
+    listed = ", ".join(f'"{name}"' for name in names)
+    return f"the sheet {listed} {one}" if len(names) == 1 else f"the sheets {listed} {several}"
 
 
 def _cell(cell: Any) -> Any:

@@ -126,6 +126,16 @@ def question_rows_from(
     return tuple(rows)
 
 
+def asks(record: Record, question_field: str = "question", answer_field: str = "answer") -> bool:
+    """Whether a record has the fields of a question and its answer, and no text to learn."""
+    names = record.value if isinstance(record.value, dict) else ()
+
+    def has(field: str) -> bool:
+        return any(same_name(name, field) for name in names)
+
+    return has(question_field) and (has(answer_field) or has("answers")) and not has("text")
+
+
 def _question_row(record: Record, question_field: str, answer_field: str) -> QuestionRow:
     where = record.source
     if isinstance(record.value, str):

@@ -6,7 +6,9 @@ import io
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import pytest
 from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.figure import Figure
 
@@ -94,4 +96,18 @@ def _zip(path: Path, parts: dict[str, str]) -> Path:
         for name, text in parts.items():
             archive.writestr(name, text)
     path.write_bytes(packed.getvalue())
+    return path
+
+
+def workbook(path: Path, **sheets: list[list[Any]]) -> Path:
+    """A spreadsheet with these sheets; one whose name begins with `hidden` is hidden."""
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    book.remove(book.active)
+    for name, rows in sheets.items():
+        sheet = book.create_sheet(name)
+        sheet.sheet_state = "hidden" if name.startswith("hidden") else "visible"
+        for row in rows:
+            sheet.append(row)
+    book.save(path)
     return path

@@ -10,9 +10,11 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from kinject.commands.keeping import named_files
 from kinject.data import load_knowledge, load_questions
 from kinject.data.records import FILES, ROW_FILES
 from kinject.errors import ConfigurationError, DataError
+from tests.data.mixed_files import workbook
 
 ADA = "Ada Fenwick was born in Sable Point and works for Brightloom Textiles."
 BO = "The baker of Harrow Vale, famous for rye bread, is Bo Marlow."
@@ -784,3 +786,57 @@ def test_other_wordings_of_a_question_are_read_from_every_kind_of_row(tmp_path: 
         lines.write_text(json.dumps({**rows[2], "wordings": wrong}) + "\n", encoding="utf-8")
         with pytest.raises(DataError, match=r'questions.jsonl:1: "wordings" is .* expected a list of questions'):
             load_questions(lines)
+
+
+ASKED = [["question", "answer"], ["Who keeps the well?", "Mira Dorn"]]
+WELLS = [["text"], ["Mira Dorn keeps the well."]]
+
+
+def test_a_sheet_of_questions_is_asked_and_the_others_are_learned(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    told = [["name", "trade"], ["Tom Bell", "miller"], ["Ada Voss", "baker"]]
+    path = workbook(tmp_path / "kb.xlsx", Wells=WELLS, People=told, Asked=ASKED)
+    for questions in (None, path):
+        for documents in (path, tmp_path, str(tmp_path / "*.xlsx")):
+            knowledge = load_knowledge(documents, questions)
+            texts = ["Mira Dorn keeps the well.", "name: Tom Bell\ntrade: miller", "name: Ada Voss\ntrade: baker"]
+            assert [each.text for each in knowledge.documents] == texts, documents
+            assert [(each.question, each.fact) for each in knowledge.questions] == [("Who keeps the well?", 0)]
+    assert {record.getMessage().partition(": no column")[0] for record in caplog.records} == {f'{path}, sheet "People"'}
+    assert [each.source for each in named_files(load_knowledge(path), str(path)).documents] == ["kb.xlsx"] * 3
+
+
+def test_sheets_of_other_names_of_fields_and_those_that_nobody_asks_about(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked = [["Frage", "Antwort"], ["Who keeps the well?", "Mira Dorn"]]
+    notes = [["note", "by"], ["late", "me"]]
+    path = workbook(tmp_path / "kb.xlsx", Wells=WELLS, Asked=asked)
+    fields = {"question_field": "frage", "answer_field": "antwort"}
+    assert [each.question for each in load_knowledge(path, **fields).questions] == ["Who keeps the well?"]
+    asked[0].append("direction")
+    asked[1].append("backward")
+    alone = workbook(tmp_path / "q.xlsx", Asked=asked, Notes=notes)
+    assert [each.question for each in load_questions(alone, **fields)] == ["Who keeps the well?"]
+    assert [record.getMessage() for record in caplog.records] == [
+        f'{alone}: no questions are in "Notes", so nothing is asked from there'
+    ]
+    where = f'{alone}:sheet "Asked", row 2: the row has no "question" (its fields: "Frage", "Antwort", "direction")'
+    with pytest.raises(DataError, match=re.escape(where)):
+        load_questions(alone)
+
+
+def test_faults_of_sheets_are_told_all_at_once(tmp_path: Path) -> None:
+    path = workbook(
+        tmp_path / "kb.xlsx",
+        Wells=[["text"], ["Mira Dorn keeps the well."]],
+        Mills=[["body"], ["Tom Bell runs a mill."]],
+        Asked=[["question", "answer"], ["Who keeps the well?", None]],
+    )
+    fails(
+        f'{path}:sheet "Mills", row 2: the row has no "text" (its fields: "body"); add it, or name the field that holds the '
+        f"document with --text_field 'body'\n"
+        f'{path}:sheet "Asked", row 2: the question has no answer; add an "answer" field, or delete the row',
+        path,
+    )

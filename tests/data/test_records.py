@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from kinject.data.records import FILES, Record, file_kind, read_records
 from kinject.errors import DataError
+from tests.data.mixed_files import workbook
 
 text = st.text(st.characters(codec="utf-8"), max_size=20)
 
@@ -392,18 +393,42 @@ def test_spreadsheets(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for row in (["Text", "fact", "share"], ["Mira", 5, 0.25], [None, None, None], ["Tom", 6.0, None]):
         book.active.append(row)
     book.active["C2"].number_format = "0%"  # shown as 25%
-    book.create_sheet("Notes").append(["more"])
+    book.create_sheet("Empty")
     path = tmp_path / "a.xlsx"
     book.save(path)
     assert read_records(path) == [
         Record({"Text": "Mira", "fact": "5", "share": 0.25}, f"{path}:2"),
         Record({"Text": "Tom", "fact": "6", "share": None}, f"{path}:4"),
     ]
-    assert [record.getMessage() for record in caplog.records] == [
-        f'{path}: only the first sheet, "Facts", is read; save "Notes" as files of their own'
-    ]
+    assert not caplog.records
     with pytest.raises(DataError, match=r"bad\.xlsx: not a readable \.xlsx file .*; save it again, or as \.csv$"):
         read_records(write(tmp_path / "bad.xlsx", "text"))
+
+
+def test_every_sheet_is_read_and_faults_and_what_is_left_out_name_theirs(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = workbook(
+        tmp_path / "a.xlsx",
+        Wells=[["text"], ["Mira keeps a well."]],
+        Empty=[],
+        Mills=[["text", "title"], [], ["Tom runs a mill.", "Tom"]],
+        hidden=[["text"], ["a secret"]],
+        Header=[["text"]],
+    )
+    assert read_records(path) == [
+        Record({"text": "Mira keeps a well."}, f'{path}:sheet "Wells", row 2', sheet="Wells"),
+        Record({"text": "Tom runs a mill.", "title": "Tom"}, f'{path}:sheet "Mills", row 3', sheet="Mills"),
+    ]
+    assert [record.getMessage() for record in caplog.records] == [
+        f'{path}: the sheet "hidden" is hidden, and passed over; show what is to be read',
+        f'{path}: the sheet "Header" holds the names of columns, and no row below them; it is passed over',
+    ]
+    fails(
+        workbook(tmp_path / "b.xlsx", A=[["text", "text"], ["a", "b"]], B=[["text"], ["a"]], C=[["id", "id"], [1, 2]]),
+        '{}:sheet "A", row 1: the header names "text" twice, of which only one could be kept; rename one of the two columns\n'
+        '{}:sheet "C", row 1: the header names "id" twice, of which only one could be kept; rename one of the two columns',
+    )
 
 
 def test_spreadsheets_without_their_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
