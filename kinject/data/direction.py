@@ -340,7 +340,10 @@ def _answer_spans(
             return whole
     own = {term for place in sought for term in place.terms if term not in STOP_WORDS and term not in asked}
     found = sorted({p for term in own for p in positions.get(term) or positions.get(_stem(term)) or ()})
-    return [(middle, middle + 1) for middle in found[len(found) // 2 :][:1]]
+    if not found:
+        return []
+    middle = found[len(found) // 2]
+    return [(middle, middle + 1)]
 
 
 def _equal(place: _Place, sought: _Place) -> bool:

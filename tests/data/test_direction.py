@@ -87,6 +87,13 @@ def test_a_cue_found_by_its_stem_alone_tells_less_than_the_words_themselves() ->
     )
 
 
+def test_a_stem_tells_four_fifths_of_its_own_weight_and_no_more_than_the_word() -> None:
+    text, question = "Cora sang in Rome with painters.", "Where has Cora painted?"
+    for painted, stem, direction_found in ((9.0, 4.0, "backward"), (9.0, 2.4, "forward"), (1.0, 4.0, "forward")):
+        weights = {"cora": 2.5, "painted": painted, "*paint": stem}
+        assert text_direction(text, question, "Rome", weights.__getitem__) == direction_found
+
+
 def test_a_cue_far_from_the_answer_still_tells_its_direction() -> None:
     filler = "It rained all day. " * 40
     assert (
