@@ -136,13 +136,14 @@ def test_random_replacements_hide_the_whole_copy() -> None:
     assert batch["input_ids"][0, 2:8].tolist() == drawn.tolist()
 
 
-def test_the_wording_is_drawn_for_each_row_and_epoch() -> None:
-    frames = [replace(COPY, before=(number, 2)) for number in range(40, 60)]
+@pytest.mark.parametrize("count", [2, 20])
+def test_the_wording_is_drawn_for_each_row_and_epoch(count: int) -> None:
+    frames = [replace(COPY, before=(number, 2)) for number in range(40, 40 + count)]
     made = collator(frames=frames)
-    for epoch in (0, 1):
+    for epoch in range(4):
         made.epoch = epoch
         drawn = [
-            torch.randint(20, (), generator=sample_generator(SEED, epoch, row["sample"], WORDING_STREAM))
+            torch.randint(count, (), generator=sample_generator(SEED, epoch, row["sample"], WORDING_STREAM))
             for row in ROWS
         ]
         assert made(ROWS)["input_ids"][:, 0].tolist() == [40 + int(each) for each in drawn]
@@ -207,6 +208,7 @@ def test_training_batches_are_packed_and_others_padded(packing: Any) -> None:
         assert batch["cu_seq_lens_q"].dtype == torch.int32
     else:
         assert not set(boundaries) & set(batch)
+    assert made(ROWS[1:])["position_ids"].tolist() == [[0, 1, 2, 3]]
     assert made([{**row, "fixed_masks": True} for row in ROWS])["input_ids"].shape == (2, 8)
     wide = collator(None, frames=[PLAIN], packing=packing, pad_to_multiple_of=8)(ROWS)
     assert wide["input_ids"][0, 12:].tolist() == [PAD] * 4 and wide["position_ids"][0, 12:].tolist() == [0, 1, 2, 3]
