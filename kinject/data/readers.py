@@ -285,6 +285,11 @@ def load_knowledge(
     names = [os.fspath(documents)] if alone else [os.fspath(each) for each in documents]  # type: ignore[union-attr,arg-type]
     if not names:
         raise ConfigurationError("documents: the list is empty; name at least one file or folder")
+    if not all(name.strip() for name in names) or (questions is not None and not os.fspath(questions).strip()):
+        # The empty path is the folder that one is in, which nobody means by a variable of the shell that is not set.
+        raise ConfigurationError(
+            "documents or questions are named by an empty text; name a file or folder (. is the one that you are in)"
+        )
     name = ", ".join(names)
     fictional = next((each for each in names if each.startswith("fictional:")), None)
     if fictional is not None and len(names) > 1:

@@ -190,11 +190,25 @@ def _with_plain_line_ends(text: str) -> str:
 
 
 class _Decoder(json.JSONDecoder):
-    """Decodes JSON and notes names that stand twice in an object; the library silently keeps the last."""
+    """Decodes JSON and notes names that stand twice in an object; the library silently keeps the last.
+
+    What Python gives up on, lists in lists without end and numbers of thousands of digits, is an error of JSON as well.
+    """
 
     def __init__(self) -> None:
         super().__init__(object_pairs_hook=self._object)
         self.repeated: list[str] = []
+
+    def raw_decode(self, s: str, idx: int = 0) -> tuple[Any, int]:
+        """The value that begins at ``idx``, and where it ends."""
+        try:
+            return super().raw_decode(s, idx)
+        except json.JSONDecodeError:
+            raise
+        except RecursionError:
+            raise json.JSONDecodeError("too many lists or objects in one another", s, idx) from None
+        except ValueError:  # of `int`
+            raise json.JSONDecodeError("a number of too many digits", s, idx) from None
 
     def _object(self, pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
         row = dict(pairs)
@@ -267,7 +281,7 @@ def _is_no_json_lines(lines: Sequence[tuple[int, str]]) -> bool:
     whole = []
     for _, line in lines[:2]:
         try:
-            whole.append(json.loads(line))
+            whole.append(_Decoder().decode(line))
         except json.JSONDecodeError:
             whole.append(None)
     if len(whole) == 1:

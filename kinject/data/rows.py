@@ -41,6 +41,9 @@ class QuestionRow:
         return self.answer, *self.other_answers
 
 
+_MISSING = {"nan", "null", "none", "<na>", "n/a", "#n/a"}
+
+
 def documents_from(
     records: Iterable[Record],
     text_field: str = "text",
@@ -73,6 +76,11 @@ def documents_from(
             messages = tuple((message["role"], message["content"]) for message in conversation or ())
             spoken = (content for role, content in messages if role != "system")
             text = "\n".join(spoken) if messages else _text(row, text_field, "document", where)
+            if isinstance(record.value, dict) and text.strip().lower() in _MISSING:
+                raise DataError(
+                    f'{where}: "{text_field}" is "{text.strip()}", as programs write what is missing; give it a text, or '
+                    "delete the row"
+                )
             fact = _fact(row, where)
             numbered = fact is not None
             document = Document(
@@ -213,7 +221,7 @@ def _answers(value: object, where: str, inside: bool = False) -> list[str]:
             )
         return [each for part in parts for each in _answers(part, where, inside=isinstance(part, str))]
     if not isinstance(value, (list, tuple)):
-        what = f"holds {value!r} in its list" if inside else f"is {type(value).__name__}"
+        what = f"holds {value!r} in its list" if inside else f"is {kind_of(value)}"
         raise DataError(f"{where} {what}, expected a string; put it between quotes")
     if inside:
         raise DataError(
@@ -230,7 +238,7 @@ def _written_out(text: str, where: str) -> list[Any] | dict[str, Any] | None:
     value: Any = None
     try:
         value = json.loads(bare)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         try:
             literal = ast.literal_eval(bare)
         except (ValueError, SyntaxError, MemoryError, RecursionError):
@@ -325,6 +333,11 @@ def _missing(row: Mapping[str, Any], field: str, what: str, where: str) -> DataE
     if pair and field not in pair and what in ("question", "answer"):
         return DataError(f"{start}; name them with --question_field '{pair[0]}' --answer_field '{pair[1]}'")
     nested = next((name for name, value in row.items() if _holds_rows(value)), None)
+    if nested in ("messages", "conversations") and what != "document":
+        return DataError(
+            f"{start}, but a conversation, which is learned as a document is; to ask it, write its last message of the user as "
+            '"question" and the answer as "answer"'
+        )
     if nested is not None:
         return DataError(
             f'{start}; if the rows stand in "{nested}", write that list alone into the file, each with a field "{field}"'
@@ -424,7 +437,7 @@ def _parsed_list(value: object) -> object:
         return value
     try:
         return json.loads(value)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return value
 
 
@@ -434,7 +447,8 @@ def _wordings(row: Mapping[str, Any], where: str) -> tuple[str, ...]:
     if value is None or value != value or (isinstance(value, str) and not value.strip()):  # CSV knows no null
         return ()
     value = _parsed_list(value)
-    value = [value] if isinstance(value, str) else value
+    broken = isinstance(value, str) and value.lstrip().startswith("[")  # a list that is no JSON
+    value = [value] if isinstance(value, str) and not broken else value
     if not isinstance(value, (list, tuple)) or not all(isinstance(each, str) and each.strip() for each in value):
         raise DataError(
             f'{where}: "wordings" is {value!r}, expected a list of questions; write it as ["...", "..."], each with a text'
@@ -544,7 +558,7 @@ def _message(message: Mapping[str, Any], where: str) -> dict[str, str]:
     if role in ("tool", "function", "function_call", "observation", "ipython"):
         raise DataError(f"{where} is of the role '{role}': {_NOT_TRAINED}.")
     known = _SHAREGPT_ROLES if sharegpt else _ROLES
-    if role not in known:
+    if not isinstance(role, str) or role not in known:
         fields = ", ".join(f"'{key}'" for key in message)
         said = f"is of the role {role!r}" if role is not None else f"has no role (its fields: {fields})"
         raise DataError(f"{where} {said}; expected {', '.join(known)}.")

@@ -165,6 +165,10 @@ def test_no_question_can_be_linked(tmp_path: Path, documents: Path) -> None:
          "rows"),
         ('{"messages": [{"role": "user", "content": "a", "content": "b"}]}', 'the row has "content" twice, of which only one '
          "could be kept; rename one, or make two rows"),
+        ('{"text": "NaN"}', '"text" is "NaN", as programs write what is missing; give it a text, or delete the row'),
+        ('{"text": "None "}', '"text" is "None", as programs write what is missing; give it a text, or delete the row'),
+        ('{"messages": [{"role": ["user"], "content": "a"}]}', "message 1 of 'messages' is of the role ['user']; expected "
+         "system, developer, user, assistant."),
         ('{"text": " "}', "the document is empty; give it a text, or delete it"),
         ('""', "the document is empty; give it a text, or delete it"),
         ('{"text": "a", "fact": -1}', '"fact" is -1, expected a whole number from 0; number the facts, or leave it out'),
@@ -191,7 +195,7 @@ def test_facts_are_numbered_in_every_row_or_in_none(tmp_path: Path) -> None:
         ('{"question": "Who?"}', 'the question has no answer; add an "answer" field, or delete the row'),
         ('{"question": "Who?", "answer": ""}', 'the question has no answer; add an "answer" field, or delete the row'),
         ('{"question": "Who?", "answer": null}', 'the question has no answer; add an "answer" field, or delete the row'),
-        ('{"question": "Who?", "answer": 3}', '"answer" is int, expected a string; put it between quotes'),
+        ('{"question": "Who?", "answer": 3}', '"answer" is a number, expected a string; put it between quotes'),
         ('{"question": "Who?", "answer": [], "answers": ["", null]}',
          'the question has no answer; add an "answer" field, or delete the row'),
         ('{"question": "Who?", "answers": {"text": [], "answer_start": []}}',
@@ -225,6 +229,12 @@ def test_facts_are_numbered_in_every_row_or_in_none(tmp_path: Path) -> None:
          "worked out"),
         ('{"question": "Who?", "answer": "Ada", "task": 3}', '"task" is a number (3), expected a string; write it between '
          'quotes: "3"'),
+        ('{"question": "Who?", "answer": "Ada", "wordings": "[\'Whose?\'"}', '"wordings" is "[\'Whose?\'", expected a list of '
+         'questions; write it as ["...", "..."], each with a text'),
+        ('{"question": "Who?", "answer": true}', '"answer" is true or false, expected a string; put it between quotes'),
+        ('{"messages": [{"role": "user", "content": "Who?"}]}', 'the row has no "question" (its fields: "messages"), but a '
+         'conversation, which is learned as a document is; to ask it, write its last message of the user as "question" and '
+         'the answer as "answer"'),
         ('"Who?"', 'the row is a string, expected an object with "question" and "answer"'),
         ("{", "not valid JSON (Expecting property name enclosed in double quotes at column 2); expected one JSON object a "
          "line"),
@@ -418,6 +428,15 @@ def test_arguments_that_do_not_apply(documents: Path) -> None:
         documents,
         paraphrases="same_order",
     )
+
+
+def test_an_empty_name_is_not_the_folder_that_one_is_in(documents: Path) -> None:
+    for names in (("",), ([str(documents), " "],), (documents, "")):
+        fails(
+            "documents or questions are named by an empty text; name a file or folder (. is the one that you are in)",
+            *names,
+            error=ConfigurationError,
+        )
 
 
 def test_fictional_worlds(tmp_path: Path) -> None:

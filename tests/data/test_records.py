@@ -140,6 +140,10 @@ def test_json_rows_one_after_another(tmp_path: Path) -> None:
             '"a"\n["a"]',
             '{}:2: the row is a list, expected an object with named fields or a string; write it as {"text": "..."}',
         ),
+        ("a.json", "[" * 10**5, "{}:1: not valid JSON (too many lists or objects in one another at column 2); expected a list "
+         'of rows such as [{"text": "..."}]'),
+        ("a.jsonl", '{"fact": ' + "9" * 5000 + "}", "{}:1: not valid JSON (a number of too many digits at column 1); expected "
+         "one JSON object a line"),
         ("a.odt", "", f"{{}}: .odt files are not read; expected one of {FILES}; convert the file"),
         ("README", "", f"{{}}: a file without an extension is not read; expected one of {FILES}; convert the file"),
         ("a.xlsx.gz", "", f"{{}}: .gz files are not read; expected one of {FILES}; convert the file"),
