@@ -85,8 +85,11 @@ def render(runs: Sequence[Mapping[str, Any]], *, names: Sequence[str] | None = N
     """The page of ``runs`` as HTML: one document with its scripts, its style and its figures."""
     runs = [published(run) for run in runs]
     shown = list(names) if names is not None else _distinct(run_names(runs))
+    sets = _sets(runs)
     scripts = [_file("uplot.min.js"), _file("report.js")]
     style = _file("uplot.min.css") + _file("report.css")
+    questions = _questions(runs, sets)
+    documents = _documents(runs, sets, shown, questions)
     html = _template().render(
         scripts=scripts,
         style=style,
@@ -95,8 +98,9 @@ def render(runs: Sequence[Mapping[str, Any]], *, names: Sequence[str] | None = N
         runs=[_run(name, run, place) for place, (name, run) in enumerate(zip(shown, runs, strict=True))],
         measures={key: measure.name for key, measure in MEASURES.items()},
         outcomes=OUTCOMES,
-        questions=(questions := _questions(runs)),
-        documents=_documents(runs, questions),
+        questions=questions,
+        documents=documents,
+        headings={each["number"]: each["heading"] for each in documents},
         learned=any(run.get("learned") or run.get("document_texts") for run in runs),
         settings=_settings(runs),
         chart={"runs": [_curve(name, run, place) for place, (name, run) in enumerate(zip(shown, runs, strict=True))]},
@@ -281,8 +285,8 @@ def _retention(retention: Any) -> list[tuple[str, str, str]]:
     before, after = (retention.get(moment) or {} for moment in ("before", "after"))
     names = {
         "answered": "general questions answered rightly",
-        "refused": "of them refused",
-        "words": "words of an answer",
+        "refused": "general questions refused",
+        "words": "words of an answer, on average",
         "perplexity": "perplexity of held-out text",
     }
     lines = [
@@ -326,17 +330,59 @@ def _curve(name: str, run: Mapping[str, Any], place: int) -> dict[str, Any]:
 # Questions with their answers, and documents with their questions.
 
 
-def _questions(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _sets(runs: Sequence[Mapping[str, Any]]) -> list[int]:
+    """For each run the first one about the same documents, since every run numbers its documents from 0.
+
+    Two runs are about the same documents if they have a text or a question under the same number.
+    """
+    sets: list[int] = []
+    numbers: list[dict[str, int | None]] = []  # the document of each text and question, of a run or of its whole set
+    for place, run in enumerate(runs):
+        own: dict[str, int | None] = {entry["question"]: _document_of(entry) for entry in run.get("answers", ())}
+        own |= {each["text"]: _document_of(each) for each in _learned(run)}
+        first = next((each for each in dict.fromkeys(sets) if _agree(own, numbers[each])), place)
+        sets.append(first)
+        numbers.append(own)
+        numbers[first] = own | numbers[first]
+    return sets
+
+
+def _agree(own: Mapping[str, int | None], others: Mapping[str, int | None]) -> bool:
+    """Whether a text has the same number in both, or is numbered in one alone; true also where one holds no texts."""
+    shared = own.keys() & others.keys()
+    return (
+        not own or not others or any(own[text] == others[text] or None in (own[text], others[text]) for text in shared)
+    )
+
+
+def _document_of(entry: Mapping[str, Any]) -> int | None:
+    number = entry.get("document")
+    return number if isinstance(number, int) else None
+
+
+def _learned(run: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The documents that a run records, each with its text and, where it has one, its number."""
+    return run.get("learned") or [
+        {"document": number, "text": str(text)} for number, text in enumerate(run.get("document_texts", ()))
+    ]
+
+
+def _name_of(number: int, first: int) -> str:
+    """A name for a document that no document of another set has, such as "3", or "3-1" where run 1 is the first of its set."""
+    return f"{number}-{first}" if first else str(number)
+
+
+def _questions(runs: Sequence[Mapping[str, Any]], sets: Sequence[int]) -> list[dict[str, Any]]:
     """Every question once, with each run's answers before, during and after training; None for runs without the question."""
     known = _known_words(runs)
-    found: dict[tuple[str, str, int], dict[str, Any]] = {}
+    found: dict[tuple[int, str, str, int], dict[str, Any]] = {}
     for place, run in enumerate(runs):
         recorded = run.get("answers", ())
         over_time = [(step, said) for step, said in answers_over_time(run) if len(said) == len(recorded)]
         seen: Counter[tuple[str, str]] = Counter()
         for index, entry in enumerate(recorded):
             asked_so = (entry["question"], entry["direction"])
-            key = (*asked_so, seen[asked_so])
+            key = (sets[place], *asked_so, seen[asked_so])
             seen[asked_so] += 1
             question = found.setdefault(
                 key,
@@ -349,8 +395,8 @@ def _questions(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                     "answers": [None] * len(runs),
                 },
             )
-            if question["document"] is None and isinstance(entry.get("document"), int):
-                question["document"] = entry["document"]
+            if question["document"] is None and (number := _document_of(entry)) is not None:
+                question["document"] = _name_of(number, sets[place])
             accepted = tuple(expected_answers(entry))
             question["answers"][place] = {
                 "before": next((_judged(said[index], accepted, known) for step, said in over_time if step == 0), None),
@@ -366,15 +412,11 @@ def _questions(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def _known_words(runs: Sequence[Mapping[str, Any]]) -> frozenset[str]:
     """The words of all documents, questions and accepted answers."""
-    texts = {text for run in runs for text in _texts(run)}
+    texts = {each["text"] for run in runs for each in _learned(run)}
     for run in runs:
         for entry in run.get("answers", ()):
             texts.update((entry["question"], *expected_answers(entry)))
     return frozenset(word for text in texts for word in words_of(text))
-
-
-def _texts(run: Mapping[str, Any]) -> list[str]:
-    return [each["text"] for each in run.get("learned", ())] or [str(each) for each in run.get("document_texts", ())]
 
 
 def _judged(answer: str, accepted: tuple[str, ...], known: frozenset[str]) -> dict[str, str]:
@@ -400,24 +442,39 @@ def outcome(answer: str, accepted: tuple[str, ...], known: frozenset[str]) -> st
     return "invented" if sum(word not in known for word in said) > len(said) / 2 else "wrong"
 
 
-def _documents(runs: Sequence[Mapping[str, Any]], questions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Every document (or fact, if it has several wordings) with the questions about it."""
-    texts: dict[int, list[str]] = {}
-    for run in runs:
-        learned = run.get("learned") or [
-            {"document": number, "text": str(text)} for number, text in enumerate(run.get("document_texts", ()))
-        ]
-        for each in learned:
-            number = each.get("document")
-            if isinstance(number, int) and each["text"] not in texts.setdefault(number, []):
-                texts[number].append(each["text"])
-    about: dict[int, list[Mapping[str, Any]]] = {}
+def _documents(
+    runs: Sequence[Mapping[str, Any]],
+    sets: Sequence[int],
+    names: Sequence[str],
+    questions: Sequence[Mapping[str, Any]],
+) -> list[dict[str, Any]]:
+    """Every document (or fact, if it has several wordings) with the questions about it.
+
+    A heading has the name of a run where the runs are about different documents.
+    """
+    headings: dict[str, str] = {}
+    texts: dict[str, list[str]] = {}
+    about: dict[str, list[Mapping[str, Any]]] = {}
     for question in questions:
         if question["document"] is not None:
             about.setdefault(question["document"], []).append(question)
+    for first in dict.fromkeys(sets):
+        numbers: set[int] = set()
+        for run, its_first in zip(runs, sets, strict=True):
+            if its_first != first:
+                continue
+            numbers |= {n for entry in run.get("answers", ()) if (n := _document_of(entry)) is not None}
+            for each in _learned(run):
+                if (number := _document_of(each)) is not None:
+                    numbers.add(number)
+                    own = texts.setdefault(_name_of(number, first), [])
+                    own += [each["text"]] if each["text"] not in own else []
+        for number in sorted(numbers):
+            several = len(set(sets)) > 1
+            headings[_name_of(number, first)] = f"{number} of {names[first]}" if several else str(number)
     return [
-        {"number": number, "texts": texts.get(number, []), "questions": about.get(number, [])}
-        for number in sorted({*texts, *about})
+        {"number": name, "heading": heading, "texts": texts.get(name, []), "questions": about.get(name, [])}
+        for name, heading in headings.items()
     ]
 
 
@@ -436,6 +493,9 @@ def _settings(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     rows = []
     for name in names:
         values = [json.dumps(column[name], ensure_ascii=False) if name in column else None for column in columns]
-        texts = ["default" if value is None else value.strip('"') for value in values]
-        rows.append({"name": name, "values": texts, "differ": len(set(values)) > 1})
+        shown = [
+            column[name] if isinstance(column.get(name), str) else value or "default"
+            for column, value in zip(columns, values, strict=True)
+        ]
+        rows.append({"name": name, "values": shown, "differ": len(set(values)) > 1})
     return rows

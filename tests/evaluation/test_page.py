@@ -126,6 +126,23 @@ def test_further_measures_show_where_there_are_any() -> None:
     assert "recited" not in render([a_run()])
 
 
+def test_runs_about_other_documents_do_not_share_their_numbers() -> None:
+    question = Question("Who is Bo Pine?", "the miller of Quell", "forward", fact=0)
+    other = a_run("ar", learned=learned_documents([Document("Bo Pine is the miller of Quell.", 0)]))
+    other["answers"] = recorded_answers([question], ["the miller"])
+    page = render([a_run(), other], names=["ours", "theirs"])
+    assert "Document 0 of ours</h3>" in page and "Document 0 of theirs</h3>" in page
+    assert page.count('id="document-0"') == page.count('id="document-0-1"') == 1
+    assert page.count('href="#document-0-1"') == 1
+    same = render([a_run(), without_texts(a_run("sft")), a_run("ar")])
+    assert same.count("Document 0</h3>") == 1 and 'id="document-0-' not in same
+
+
+def test_a_setting_is_shown_as_it_was_given() -> None:
+    page = render([a_run(config={"system_prompt": 'Say "yes"', "seeded": True})])
+    assert ">Say &#34;yes&#34;</td>" in page and ">true</td>" in page
+
+
 def test_a_page_shows_no_token_and_no_folder() -> None:
     config = {"hub_token": "hf_" + "a" * 30, "output_dir": "/home/ada/runs/out"}
     page = render([a_run(config=config, model="/home/ada/models/base", dataset="/home/ada/tales.jsonl")])
