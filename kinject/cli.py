@@ -615,7 +615,7 @@ def run_push(arguments: argparse.Namespace) -> None:
     """`kinject push`: a directory onto the Hub."""
     from kinject.hub.publishing import push, push_space
 
-    given = ("private", "merge", "layout", "base", "include_documents", "benchmark", "revision")
+    given = ("private", "merge", "layout", "base", "include_documents", "benchmark", "revision", "space")
     pushed = push(arguments.directory, arguments.repository, **{name: getattr(arguments, name) for name in given})
     print(f"{pushed.url} holds {', '.join(pushed.files)}")
     notes = pushed.notes

@@ -89,6 +89,9 @@ def reason(error: BaseException, repository: str) -> tuple[str, bool]:
         if isinstance(cause, (HTTPError, ConnectionError, TimeoutError)):
             what = _one_line(f"{type(cause).__name__} {cause}")
             return f"the connection to {constants.ENDPOINT} failed{during} ({what}). Check the network.", True
+    for cause in causes:
+        if isinstance(cause, OSError) and cause.errno is not None:  # of this machine, such as a full disk
+            return f"{_one_line(str(cause))}.", False
     said = _one_line(str(error))
     if _QUOTA.search(said):
         return _answered(413, said, repository, during), False
@@ -162,6 +165,7 @@ def push(
     token: str | None = None,
     message: str | None = None,
     report: str | os.PathLike[str] | None = None,
+    space: bool = False,
 ) -> Push:
     """Publish ``directory`` as ``repository``, which is created if need be.
 
@@ -186,6 +190,7 @@ def push(
         token: Access token; default: HF_TOKEN, or that of `hf auth login`.
         message: Of the commit.
         report: The directory of `results.json`, if it is not ``directory``.
+        space: Whether `push_space` comes next, so that the command in an error does that, too.
 
     Raises:
         ConfigurationError: the directory cannot be published like this.
@@ -194,7 +199,7 @@ def push(
     source = Path(directory)
     options = {"--layout": layout if layout != "native" else None, "--base": base, "--revision": revision}
     options["--benchmark"] = benchmark
-    switches = {"--private": private, "--merge": merge, "--include_documents": include_documents}
+    switches = {"--private": private, "--merge": merge, "--include_documents": include_documents, "--space": space}
     command = ["kinject", "push", str(directory), repository, *(name for name, given in switches.items() if given)]
     command += [part for name, value in options.items() if value for part in (name, value)]
     advice = f"Nothing is lost: '{directory}' is complete. To resume, run: {shlex.join(command)}"

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from kinject.cli import main
+from kinject.hub.publishing import reason
 from tests.hub.conftest import User
 from tests.hub.trained import contents, whole_model
 
@@ -162,6 +163,24 @@ def test_offline(
         said = refusal(capsys, str(directory), "ada/people")
     assert said.startswith("HF_HUB_OFFLINE is set, so the Hub is not asked. Unset it. Nothing is lost: ")
     assert_completes(online, directory, f"kinject push '{directory}' ada/people")
+
+
+def test_the_command_to_resume_pushes_the_space_too(
+    online: User, directory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    online.hub.fail("POST .*/commit/", status=409, message="Another commit is in progress")
+    command = f"kinject push '{directory}' ada/people --space"
+    assert refusal(capsys, str(directory), "ada/people", "--space").endswith(f"To resume, run: {command}")
+    assert ("spaces", "ada/people") not in online.hub.store.repositories
+    assert_completes(online, directory, command)
+    assert ("spaces", "ada/people") in online.hub.store.repositories
+
+
+def test_a_full_disk_here_is_not_taken_for_a_full_hub() -> None:
+    full = RuntimeError("Error while uploading 'model.safetensors' to the Hub.")
+    full.__cause__ = OSError(28, "No space left on device", "/cache")
+    said, again = reason(full, "ada/people")
+    assert "No space left on device: '/cache'" in said and "the Hub has no room" not in said and not again
 
 
 def test_someone_elses_repository(online: User, directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
