@@ -25,7 +25,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from measuring import environment, medians, print_table, take_turns, write_report
+from measuring import at_least_one, environment, medians, print_table, take_turns, write_report
 
 from kinject.errors import ConfigurationError, exit_on_user_error
 
@@ -45,15 +45,17 @@ def build_parser() -> argparse.ArgumentParser:
         "--model", help="nano-ar, smollm2-135m, a directory or a Hub id (default: one for the documents)"
     )
     parser.add_argument("--documents", default=NANO, help=f"documents with questions (default: {NANO})")
-    parser.add_argument("--size", type=int, help="number of people of a fictional world")
-    parser.add_argument("--questions", type=int, default=480, help="the most questions (default: 480)")
+    parser.add_argument("--size", type=at_least_one, help="number of people of a fictional world")
+    parser.add_argument("--questions", type=at_least_one, default=480, help="the most questions (default: 480)")
     parser.add_argument("--quick", action="store_true", help=f"ask {QUICK}, once")
     parser.add_argument(
         "--epochs", type=int, help="epochs of masked fine-tuning first (default: 20 for smollm2-135m, else 0)"
     )
-    parser.add_argument("--batch_size", type=int, default=32, help="questions at once, in both ways (default: 32)")
-    parser.add_argument("--max_new_tokens", type=int, default=128, help="tokens of an answer (default: 128)")
-    parser.add_argument("--repetitions", type=int, default=3, help="how often all are asked (default: 3)")
+    parser.add_argument(
+        "--batch_size", type=at_least_one, default=32, help="questions at once, in both ways (default: 32)"
+    )
+    parser.add_argument("--max_new_tokens", type=at_least_one, default=128, help="tokens of an answer (default: 128)")
+    parser.add_argument("--repetitions", type=at_least_one, default=3, help="how often all are asked (default: 3)")
     parser.add_argument("--json", metavar="PATH", help="write ratios and details here")
     return parser
 

@@ -15,12 +15,13 @@ block. An evaluation of a block model covers one block and the tokens not yet in
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from measuring import at_least_one, environment, write_report
 
 from kinject.errors import ConfigurationError, exit_on_user_error
 
@@ -66,16 +67,20 @@ def build_parser() -> argparse.ArgumentParser:
         default="fictional:nano_population",
         help="documents with questions (default: the people whom the nano models were pretrained on)",
     )
-    parser.add_argument("--size", type=int, help="number of people of a fictional world")
-    parser.add_argument("--questions", type=int, default=200, help="how many to ask (default: 200)")
+    parser.add_argument("--size", type=at_least_one, help="number of people of a fictional world")
+    parser.add_argument("--questions", type=at_least_one, default=200, help="how many to ask (default: 200)")
     parser.add_argument("--quick", action="store_true", help=f"ask {QUICK}")
-    parser.add_argument("--batch_size", type=int, default=32, help="questions at once, in all ways (default: 32)")
     parser.add_argument(
-        "--answer_length", type=int, default=128, help="tokens of an answer, in all ways (default: 128)"
+        "--batch_size", type=at_least_one, default=32, help="questions at once, in all ways (default: 32)"
     )
-    parser.add_argument("--steps", type=int, default=128, help="steps of the published algorithm (default: 128)")
     parser.add_argument(
-        "--block_length", type=int, default=4, help="tokens of a block; a block model has its own (default: 4)"
+        "--answer_length", type=at_least_one, default=128, help="tokens of an answer, in all ways (default: 128)"
+    )
+    parser.add_argument(
+        "--steps", type=at_least_one, default=128, help="steps of the published algorithm (default: 128)"
+    )
+    parser.add_argument(
+        "--block_length", type=at_least_one, default=4, help="tokens of a block; a block model has its own (default: 4)"
     )
     parser.add_argument("--json", metavar="PATH", help="write ratios and details here")
     return parser
@@ -87,8 +92,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with exit_on_user_error():
         report = compare(arguments)
         show(report)
-        if arguments.json:
-            Path(arguments.json).write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_report(arguments.json, report)
 
 
 def load_questions(documents: str, size: int | None, count: int) -> list[tuple[str, str]]:
@@ -175,8 +179,6 @@ def answer(questions: Sequence[str], way: Way, batch_size: int) -> None:
 
 def summary(arguments: argparse.Namespace, asked: Sequence[tuple[str, str]], ways: dict[str, Way]) -> dict[str, Any]:
     """Ratios of the ways, and what each took."""
-    import torch
-
     from kinject.evaluation.measures import exact_match
 
     published, fast = ways["published"], ways["fast"]
@@ -215,8 +217,7 @@ def summary(arguments: argparse.Namespace, asked: Sequence[tuple[str, str]], way
         "batch_size": arguments.batch_size,
         "model": Path(arguments.model).name,
         "documents": arguments.documents,
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
+        **environment(),
         "differing": differing,
     }
 

@@ -86,7 +86,7 @@ class Trained:
         tokens_per_second: Tokens of the rows, without padding, in these seconds.
         flops_per_token: Of the model, with the head on the targets only.
         peak_memory: Bytes, on a GPU.
-        waits: How often the last step waited for a GPU.
+        waits: How often the processor waited for the GPU in the last step.
     """
 
     losses: list[float] = field(default_factory=list)
@@ -114,15 +114,15 @@ def train_steps(
     system_prompt: str | None = None,
     settings: dict[str, Any] | None = None,
 ) -> Trained:
-    """Train ``model`` for some steps, one way.
+    """Train ``model`` for some steps in one way, and measure them.
 
     Args:
         model: The model, which is moved to ``device``.
         of: Its tokenizer.
         texts: Documents.
-        steps: How many.
-        device: Where.
-        bf16: Whether to compute in it.
+        steps: Number of steps.
+        device: Where it is trained.
+        bf16: Whether to compute in bf16.
         way: `public`, a plain loop as in the paper's code; `trl`, its trainer as it is shipped; `shipped`, ours as it is;
             `tuned`, ours without checkpointing, with rows grouped by length, and with Liger's kernels where they are there.
         kind: `full`, `lora` or `qlora`.
@@ -237,7 +237,7 @@ class Watch:
         self._losses.append(loss.detach())
 
     def losses_of(self, trainer: Any) -> None:
-        """Keep those of ``trainer``, and count what the last of its steps waits for."""
+        """Keep the losses and norms of ``trainer``, and count how often its last step waits for the GPU."""
         step, norm = trainer.training_step, trainer._get_grad_norm
 
         def watched(*args: Any, **kwargs: Any) -> Any:
@@ -261,7 +261,7 @@ class Watch:
         trainer.training_step, trainer._get_grad_norm = watched, watched_norm
 
     def callback(self) -> Any:
-        """Of a trainer."""
+        """The callback by which a trainer calls `begin` and `end`."""
         from transformers import TrainerCallback
 
         watch = self
@@ -300,9 +300,9 @@ def public_loop(
     if optimizer.startswith("adamw_bnb"):
         from bitsandbytes.optim import AdamW8bit
 
-        taking: Any = AdamW8bit(weights, lr=1e-4)
+        update: Any = AdamW8bit(weights, lr=1e-4)
     else:
-        taking = torch.optim.AdamW(weights, lr=1e-4, fused=True)
+        update = torch.optim.AdamW(weights, lr=1e-4, fused=True)
     for number in range(steps):
         watch.begin(number)
         rows = [samples[(number * batch_size + index) % len(samples)] for index in range(batch_size)]
@@ -321,8 +321,8 @@ def public_loop(
         loss = torch.nn.functional.cross_entropy(shifted, labels[:, 1:].reshape(-1), ignore_index=-100)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
-        taking.step()
-        taking.zero_grad()
+        update.step()
+        update.zero_grad()
         watch.see(loss)
     watch.end()
     return model
@@ -336,7 +336,10 @@ def lora() -> Any:
 
 
 def quantize(model: Any) -> None:
-    """Turn the linear layers of ``model``, but for the head, into NF4 in place: a checkpoint of 8B takes minutes to write."""
+    """Turn the linear layers of ``model``, but for the head, into NF4 in place.
+
+    bitsandbytes quantizes while it loads a checkpoint, and one of 8B takes minutes to write.
+    """
     import bitsandbytes as bnb
 
     for module in list(model.model.modules()):

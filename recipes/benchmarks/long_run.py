@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kinject.errors import exit_on_user_error
+from kinject.errors import ConfigurationError, exit_on_user_error
 
 QUICK = 200  # steps
 
@@ -105,7 +105,7 @@ def train(steps: int, every: int, directory: str, people: int = 30) -> list[Samp
 
 
 def quarters(samples: Sequence[Sample]) -> list[dict[str, float]]:
-    """The median of each figure in each quarter of the run."""
+    """The median of each figure in each quarter of the run, which has four steps or more."""
     size = len(samples) // 4
     parts = [samples[index * size : (index + 1) * size] for index in range(4)]
     figures: dict[str, Callable[[Sample], float]] = {
@@ -119,8 +119,14 @@ def quarters(samples: Sequence[Sample]) -> list[dict[str, float]]:
 def main(argv: Sequence[str] | None = None) -> None:
     """Train, measure, and print."""
     arguments = build_parser().parse_args(argv)
+    steps = QUICK if arguments.quick else arguments.steps
     with exit_on_user_error(), tempfile.TemporaryDirectory() as directory:
-        seen = quarters(train(QUICK if arguments.quick else arguments.steps, arguments.every, directory))
+        if min(steps // 4, arguments.every) < 1:
+            raise ConfigurationError(
+                f"--steps {steps} --every {arguments.every}: expected 4 steps or more, since the quarters of the run are "
+                "compared, and 1 or more between questions"
+            )
+        seen = quarters(train(steps, arguments.every, directory))
     ratios = {name: seen[3][name] / seen[1][name] for name in seen[0]}
     print(f"{'quarter':10}{'memory':>12}{'open files':>12}{'ms a step':>12}")
     for number, quarter in enumerate(seen, start=1):

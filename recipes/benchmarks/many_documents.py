@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import subprocess
 import sys
@@ -25,9 +26,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from measuring import RETURN_MEMORY, environment, print_table, resident_memory, write_report
+from measuring import RETURN_MEMORY, at_least_one, environment, print_table, resident_memory, write_report
 
-from kinject.errors import exit_on_user_error
+from kinject.errors import ConfigurationError, exit_on_user_error
 
 COUNTS = (1_000, 10_000, 100_000)
 QUICK = (500, 1_000, 2_000)
@@ -36,9 +37,9 @@ QUICK = (500, 1_000, 2_000)
 def build_parser() -> argparse.ArgumentParser:
     """The options."""
     parser = argparse.ArgumentParser(description="Measure start-up and host memory over the number of documents.")
-    parser.add_argument("--counts", type=int, nargs="+", default=list(COUNTS), help=f"default: {COUNTS}")
-    parser.add_argument("--max_steps", type=int, default=200, help="training steps (default: 200)")
-    parser.add_argument("--batch_size", type=int, default=8, help="documents of a step (default: 8)")
+    parser.add_argument("--counts", type=at_least_one, nargs="+", default=list(COUNTS), help=f"default: {COUNTS}")
+    parser.add_argument("--max_steps", type=at_least_one, default=200, help="training steps (default: 200)")
+    parser.add_argument("--batch_size", type=at_least_one, default=8, help="documents of a step (default: 8)")
     parser.add_argument("--quick", action="store_true", help=f"{QUICK} documents, 20 steps")
     parser.add_argument("--json", metavar="PATH", help="write ratios and details here")
     parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)  # what a process of its own measures
@@ -51,10 +52,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.quick:
         arguments.counts, arguments.max_steps = list(QUICK), 20
     with exit_on_user_error():
+        if max(arguments.counts) > (most := different_statements()):
+            raise ConfigurationError(
+                f"--counts {max(arguments.counts)}: there are {most} different statements; take fewer"
+            )
         if arguments.alone:
             print(json.dumps(run(arguments.counts[0], arguments.max_steps, arguments.batch_size)))
             return
-        report = compare(sorted(arguments.counts), arguments)
+        report = compare(sorted(set(arguments.counts)), arguments)
         show(report)
         write_report(arguments.json, report)
 
@@ -65,8 +70,6 @@ def compare(counts: Sequence[int], arguments: argparse.Namespace) -> dict[str, A
     Returns:
         The report that `--json` writes.
     """
-    import os
-
     runs = []
     for count in counts:
         command = [sys.executable, __file__, "--alone", "--counts", str(count)]
@@ -140,13 +143,20 @@ def run(count: int, max_steps: int, batch_size: int) -> dict[str, Any]:
     return {"startup": startup, "memory": memory}
 
 
+def different_statements() -> int:
+    """How many statements `statements` can make."""
+    from kinject.data.worlds.nano import PLACES, QUALITIES, ROLES
+
+    return len(QUALITIES) * len(ROLES) * len(PLACES)
+
+
 def statements(count: int) -> list[str]:
     """``count`` statements about invented people, all different."""
     from kinject.data.worlds import MEN, WOMEN
     from kinject.data.worlds.nano import NAME_FIRST, PLACES, QUALITIES, ROLES, SURNAMES
 
     rng = random.Random(0)
-    combinations = rng.sample(range(len(QUALITIES) * len(ROLES) * len(PLACES)), count)
+    combinations = rng.sample(range(different_statements()), count)
     texts = []
     for combination in combinations:
         rest, place = divmod(combination, len(PLACES))

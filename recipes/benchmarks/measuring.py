@@ -1,7 +1,8 @@
-"""Shared by the benchmarks: passes that take turns, the memory of a step, and the table and JSON at the end."""
+"""What the benchmarks share: options that count, passes that take turns, the memory of a step, the table and the JSON."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import statistics
 import sys
@@ -14,6 +15,17 @@ from typing import Any
 # Above this size glibc returns memory to the system as soon as it is freed, so that resident memory is memory in use.
 # glibc reads it when the process starts.
 RETURN_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "65536"}
+
+
+def at_least_one(text: str) -> int:
+    """The value of an option that counts something, for argparse."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, got {text!r}")
+    return value
 
 
 def take_turns(passes: Mapping[str, Callable[[], float]], repetitions: int) -> dict[str, list[float]]:

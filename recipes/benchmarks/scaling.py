@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
-from measuring import RETURN_MEMORY, Peak, environment, medians, print_table, take_turns, write_report
+from measuring import RETURN_MEMORY, Peak, at_least_one, environment, medians, print_table, take_turns, write_report
 from training_step import LLADA_VOCABULARY, SMALL
 from ways import Material, Ours, Public
 
@@ -36,8 +36,8 @@ DEFAULTS = {"length": 64, "batch": 8, "vocabulary": 32_768}
 def build_parser() -> argparse.ArgumentParser:
     """The options."""
     parser = argparse.ArgumentParser(description="Measure a training step over length, batch size and vocabulary.")
-    parser.add_argument("--steps", type=int, default=4, help="steps of a pass (default: 4)")
-    parser.add_argument("--repetitions", type=int, default=3, help="passes of each way (default: 3)")
+    parser.add_argument("--steps", type=at_least_one, default=4, help="steps of a pass (default: 4)")
+    parser.add_argument("--repetitions", type=at_least_one, default=3, help="passes of each way (default: 3)")
     parser.add_argument("--quick", action="store_true", help="two values of each quantity, one pass of two steps")
     parser.add_argument("--json", metavar="PATH", help="write all points here")
     return parser

@@ -37,7 +37,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import yaml
-from measuring import environment, print_table, write_report
+from measuring import at_least_one, environment, print_table, write_report
 from ways import Material, Ours, Public, Trl
 
 from kinject.errors import ConfigurationError, exit_on_user_error
@@ -62,7 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Compare how long it takes to learn documents.")
     parser.add_argument("--model", default="nano-ar", help="model to begin with (default: nano-ar)")
     parser.add_argument("--documents", default="fictional:nano", help="what is learned (default: fictional:nano)")
-    parser.add_argument("--size", type=int, help="people of a fictional world (default: 30)")
+    parser.add_argument("--size", type=at_least_one, help="people of a fictional world (default: 30)")
     parser.add_argument("--facts", help="which statements of --documents, such as 0-9,30-39 (default: all)")
     parser.add_argument("--config", metavar="FILE", help="settings of ours (default: recipes/MODEL/masked.yaml)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of training and of the world (default: 0)")
@@ -73,8 +73,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--arms", nargs="+", default=[*BASELINES, OURS], choices=[*BASELINES, OURS], help="default: all"
     )
     parser.add_argument("--target", type=float, default=0.8, help="macro mean of recall to reach (default: 0.8)")
-    parser.add_argument("--epochs", type=int, default=240, help="the most epochs (default: 240)")
-    parser.add_argument("--every", type=int, default=2, help="epochs between the questions (default: 2)")
+    parser.add_argument("--epochs", type=at_least_one, default=240, help="the most epochs (default: 240)")
+    parser.add_argument("--every", type=at_least_one, default=2, help="epochs between the questions (default: 2)")
     parser.add_argument("--learning_rate", type=float, help="of the paper's recipe (default: 2e-3, smollm2-135m: 1e-4)")
     parser.add_argument("--our_learning_rate", type=float, help="of ours (default: that of --config)")
     parser.add_argument("--quick", action="store_true", help="ask every four epochs only")
@@ -331,7 +331,7 @@ def _received(name: str, arm: Connection) -> Any:
     try:
         return arm.recv()
     except EOFError as error:
-        raise ConfigurationError(f"{name} ended before it had learned anything; see what it printed above") from error
+        raise ConfigurationError(f"{name} ended before its turns were over; see what it printed above") from error
 
 
 def serve(task: Task, connection: Any) -> None:

@@ -31,7 +31,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any
 
-from measuring import RETURN_MEMORY, Peak, environment, medians, print_table, take_turns, write_report
+from measuring import RETURN_MEMORY, Peak, at_least_one, environment, medians, print_table, take_turns, write_report
 from ways import Material, Ours, Public, Trl, Watch
 
 from kinject.errors import ConfigurationError, exit_on_user_error
@@ -56,14 +56,20 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Compare a training step with the public loop's way and with trl.")
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS, help="default: both")
     parser.add_argument("--documents", nargs="+", default=list(WORLDS), help=f"default: {' '.join(WORLDS)}")
-    parser.add_argument("--rows", type=int, default=48, help="documents, spread over --documents (default: 48)")
-    parser.add_argument("--batch_size", type=int, default=16, help="rows of a step (default: 16)")
-    parser.add_argument("--parts", type=int, default=4, help="parts into which ours divides a step (default: 4)")
-    parser.add_argument("--repetitions", type=int, default=3, help="passes over the rows in each way (default: 3)")
+    parser.add_argument(
+        "--rows", type=at_least_one, default=48, help="documents, spread over --documents (default: 48)"
+    )
+    parser.add_argument("--batch_size", type=at_least_one, default=16, help="rows of a step (default: 16)")
+    parser.add_argument(
+        "--parts", type=at_least_one, default=4, help="parts into which ours divides a step (default: 4)"
+    )
+    parser.add_argument(
+        "--repetitions", type=at_least_one, default=3, help="passes over the rows in each way (default: 3)"
+    )
     parser.add_argument(
         "--quick", action="store_true", help="one step of the full run's size, once, of the first model"
     )
-    parser.add_argument("--memory_steps", type=int, default=MEMORY_STEPS, help=argparse.SUPPRESS)
+    parser.add_argument("--memory_steps", type=at_least_one, default=MEMORY_STEPS, help=argparse.SUPPRESS)
     parser.add_argument("--json", metavar="PATH", help="write ratios and details here")
     parser.add_argument("--memory_of", choices=WAYS, help=argparse.SUPPRESS)  # what a process of its own measures
     return parser

@@ -301,3 +301,21 @@ def test_the_paper_s_recipe_is_the_same_batches_in_the_loop_and_in_trl(script: C
     assert all(reports[1]["seconds"] < reports[2]["seconds"] for reports in said.values())
     with pytest.raises(time_to_knowledge.Enough):
         time_to_knowledge.learn(tasks[0], lambda each: each["epoch"] == 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("answering", ["--questions", "0"], "argument --questions: expected a whole number from 1 on, got '0'"),
+        ("diffusion_answering", ["--batch_size", "some"], "argument --batch_size: expected a whole number from 1 on"),
+        ("many_documents", ["--counts", "10", "999999"], "--counts 999999: there are 110592 different statements"),
+        ("long_run", ["--steps", "3"], "--steps 3 --every 50: expected 4 steps or more"),
+    ],
+)
+def test_sizes_that_cannot_be_measured_are_refused_in_one_line(
+    script: Callable[[str], Any], capsys: pytest.CaptureFixture[str], name: str, options: list[str], message: str
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        script(name).main(options)
+    assert stopped.value.code == 2
+    assert f"error: {message}" in capsys.readouterr().err.splitlines()[-1]
