@@ -313,7 +313,7 @@ def test_a_path_with_a_space_is_one_document(monkeypatch: pytest.MonkeyPatch, tm
         ),
         (["--frozen_modules", "layers.9", "--model", "shards"], "lies in 'layers.9'. Name modules that it has: "),
         (
-            ["--frozen_modules", "wte", "--model", "llada"],
+            ["--objective", "diffusion", "--frozen_modules", "wte", "--model", "llada"],
             "lies in 'wte'. Name modules that it has: embed_tokens, lm_head",
         ),
         (
@@ -328,6 +328,23 @@ def test_a_path_with_a_space_is_one_document(monkeypatch: pytest.MonkeyPatch, tm
             "lora_r is 64, and would have no effect: 'adapter' is",
         ),
         (["--model", "lost"], "model 'user/gone' is not in the local cache of the Hub"),
+        (
+            ["--model", "baseless"],
+            "model 'baseless': its base './gone' is not here, which its adapter_config.json names",
+        ),
+        (["--model", "torn"], "model 'torn': its config.json is no JSON"),
+        (["--model", "listed"], "model 'listed': its config.json holds no settings by name"),
+        (["--model", "nano-diffusion"], "model 'nano-diffusion' is a masked diffusion model, and masked trains"),
+        (["--model", "llada", "--objective", "ar"], "model 'llada' is a masked diffusion model, and ar trains"),
+        (["--model", "unmasked"], "model 'unmasked' is a masked diffusion model, and masked trains"),
+        (["--objective", "diffusion"], "model 'nano-ar' is causal (autoregressive), not a masked diffusion model"),
+        (
+            ["--objective", "diffusion", "--model", "adapter"],
+            "model 'adapter' is causal (autoregressive), not a masked",
+        ),
+        (["--keep", "shards"], "--keep shards is the directory of a run or a model, not of documents"),
+        (["--use_peft", "--load_in_4bit", "--load_in_8bit"], "load_in_4bit and load_in_8bit are both set"),
+        (["--use_peft", "--lora_dropout", "2"], "lora_dropout is 2.0; expected a share from 0 to below 1"),
         (["--model", "broken"], "model 'broken': its adapter_config.json is no JSON"),
         (["--model", "user/gone"], "model 'user/gone' is not in the local cache of the Hub"),
         (["--writer", "user/gone"], "model 'user/gone' is not in the local cache of the Hub"),
@@ -359,12 +376,14 @@ def refusals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     write_model(folder / "neox", "gpt_neox", {"gpt_neox.embed_in.weight": 2, block: 2, "embed_out.weight": 2})
     write_model(folder / "shards", "llama", {"model.norm.weight": 1}, {other: 2})
     write_model(folder / "llada", "llada", {"model.transformer.wte.weight": 2, "model.transformer.ff_out.weight": 2})
-    for name, base in (("adapter", "nano-ar"), ("lost", "user/gone")):
+    for name, base in (("adapter", "nano-ar"), ("lost", "user/gone"), ("baseless", "./gone"), ("unmasked", "nano-ar")):
         settings = {"base_model_name_or_path": base, "r": 8, "target_modules": ["q_proj", "v_proj"]}
         (folder / name).mkdir()
         (folder / name / "adapter_config.json").write_text(json.dumps(settings), encoding="utf-8")
-    (folder / "broken").mkdir()
-    (folder / "broken" / "adapter_config.json").write_text("{", encoding="utf-8")
+    (folder / "unmasked" / "diffusion.json").write_text("{}", encoding="utf-8")
+    for file, text in (("broken/adapter_config.json", "{"), ("torn/config.json", "{"), ("listed/config.json", "[]")):
+        (folder / file).parent.mkdir()
+        (folder / file).write_text(text, encoding="utf-8")
     given = sorted(path.name for path in folder.iterdir())
     (marks,) = [
         mark

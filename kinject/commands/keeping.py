@@ -89,6 +89,12 @@ class KeepingArguments:
                     )
             return knowledge
         names = [self.keep] if isinstance(self.keep, str) else list(self.keep)
+        run = next((name for name in names if holds_model(name)), None)
+        if run is not None:
+            raise ConfigurationError(
+                f"--keep {run} is the directory of a run or a model, not of documents. To keep what a run has learned, go on "
+                "from it: --model RUN --keep. Else name the documents: --keep FOLDER."
+            )
         recorded = recorded_knowledge(model)
         if names == [KNOWN]:
             earlier = require_texts(recorded, model)
@@ -113,6 +119,12 @@ class Recorded:
     count: int
     source: Path
     results: Mapping[str, Any]
+
+
+def holds_model(name: str) -> bool:
+    """Whether ``name`` is a directory that a run or a model lies in."""
+    directory = Path(name).expanduser()
+    return any((directory / file).is_file() for file in ("results.json", "config.json", "adapter_config.json"))
 
 
 def recorded_knowledge(model: str | None) -> Recorded | None:

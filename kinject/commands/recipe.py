@@ -152,7 +152,7 @@ def train(
     given = read_training(objective, arguments, defaults)
     script: InjectionArguments = build(_injection_class(), given.settings)
     settings = given.settings
-    if "output_dir" not in settings:
+    if not settings.get("output_dir"):
         settings["output_dir"] = default_output_dir(objective, script.documents)
     check_files(settings)
     _check_modules({name: settings[name] for name in given.typed | given.written if name in settings}, settings)

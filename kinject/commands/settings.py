@@ -33,7 +33,7 @@ from kinject.commands.output_dir import TAKE_LAST, resumes, unfinished_checkpoin
 from kinject.compat import NEEDED, UNUSED, UNUSED_IN_RUNS, liger_refusal, packing_refusal
 from kinject.errors import ConfigurationError
 from kinject.models.adapters import head_refusal
-from kinject.models.names import OWN_MODELS, require_named
+from kinject.models.names import OWN_MODELS, looks_both_ways, model_settings, require_named
 
 MODEL = "model_name_or_path"
 _ALONE = {"keep": "known"}  # the value of an option that stands without one
@@ -64,6 +64,7 @@ _RANGES: dict[str, tuple[str, float, float, bool, bool]] = {
     "abstain": ("a share from 0 to below 1, such as 0.33", 0, 1, True, False),
     "anchor": ("0 or more, such as 0.5", 0, math.inf, True, True),
     "infill_share": ("a share from 0 to 1", 0, 1, True, True),
+    "lora_dropout": ("a share from 0 to below 1, such as 0.05", 0, 1, True, False),
 }
 
 
@@ -461,6 +462,8 @@ def check_files(settings: Mapping[str, Any]) -> None:
     repository = settings.get("hub_model_id")
     if settings.get("push_to_hub") and repository and repository.count("/") > 1:
         raise ConfigurationError(f"hub_model_id is '{repository}'; expected a repository, as user/name.")
+    if settings.get("load_in_4bit") and settings.get("load_in_8bit"):
+        raise ConfigurationError("load_in_4bit and load_in_8bit are both set; weights are stored in one of them.")
     for name in ("load_in_4bit", "load_in_8bit"):
         if settings.get(name) and not settings.get("use_peft"):
             raise ConfigurationError(
@@ -468,6 +471,7 @@ def check_files(settings: Mapping[str, Any]) -> None:
             )
     _check_trackers(settings.get("report_to"))
     _check_packing(settings)
+    _check_kind(str(settings[MODEL]), settings)
     _check_adapter_head(settings)
     _check_liger(settings)
     for run in settings.get("baselines") or ():
@@ -555,6 +559,22 @@ def _check_model(settings: Mapping[str, Any]) -> None:
     require_named(name, revision=revision)
 
 
+def _check_kind(name: str, settings: Mapping[str, Any]) -> None:
+    """Refuse a masked diffusion model where an autoregressive one is trained, and the other way round."""
+    objective, both_ways = settings["objective"], looks_both_ways(name)
+    if find_objective(objective).config != find_objective("diffusion").config:
+        if both_ways:
+            raise ConfigurationError(
+                f"model '{Path(name).name}' is a masked diffusion model, and {objective} trains autoregressive ones, which "
+                "predict the next token. Train it with --objective diffusion, or name an autoregressive model."
+            )
+    elif both_ways is False and not settings.get("to_diffusion"):
+        raise ConfigurationError(
+            f"model '{Path(name).name}' is causal (autoregressive), not a masked diffusion model. Name a diffusion checkpoint, "
+            "or turn this one into one with --to_diffusion."
+        )
+
+
 def check_model(name: str) -> None:
     """Refuse a model that cannot be one by its name, or by what its directory holds, before anything is imported.
 
@@ -575,3 +595,4 @@ def check_model(name: str) -> None:
         raise ConfigurationError(
             f"model '{path.name}': the directory holds neither config.json nor adapter_config.json."
         )
+    model_settings(path)  # refused where it cannot be read

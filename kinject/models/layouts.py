@@ -75,6 +75,15 @@ _LLADA2_MASK, _LLADA2_BLOCK, _LLADA2_THETA = 156895, 32, 600_000.0  # where its 
 DROPPED = ("model_type", "architectures", "auto_map", "transformers_version", "use_cache", *_NATIVE_FIXED)
 
 
+def is_diffusion_config(fields: Mapping[str, Any]) -> bool | None:
+    """Whether a `config.json` is that of a masked diffusion model; None where it holds the configurations of several models."""
+    model_type = fields.get("model_type")
+    if model_type == "diffusion_gemma" or isinstance(fields.get("text_config"), dict):
+        return None
+    foreign = model_type in _NATIVE_WEIGHTS or model_type in _BLOCK_WEIGHTS or model_type == "llada2_moe"
+    return foreign or fields.get("is_causal") is False
+
+
 def loading_options(fields: Mapping[str, Any], trust_remote_code: bool = False) -> dict[str, Any]:
     """Further arguments of `from_pretrained` for a checkpoint; none for a model that transformers knows.
 

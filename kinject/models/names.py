@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from kinject.compat import is_cached, is_hub_id
 from kinject.errors import ConfigurationError, HubError
-from kinject.models.layouts import llama_weights, stored_weights
+from kinject.models.layouts import is_diffusion_config, llama_weights, stored_weights
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelInfo
@@ -119,7 +119,13 @@ def require_named(name: str, *, revision: str | None = None) -> None:
     from huggingface_hub import constants
 
     if Path(name).is_dir() and (settings := adapter_settings(Path(name))) is not None:
-        require_named(base_of_adapter(settings, Path(name).name), revision=settings.get("revision"))
+        base = base_of_adapter(settings, Path(name).name)
+        if not (base in OWN_MODELS or Path(base).exists() or is_hub_id(base)):
+            raise ConfigurationError(
+                f"model '{Path(name).name}': its base '{base}' is not here, which its adapter_config.json names. Write the "
+                "directory or the Hub id of the base model there."
+            )
+        require_named(base, revision=settings.get("revision"))
         return
     if not is_repository(name) or name == EMBEDDED_HUB_ID:  # which a package may hold
         return
@@ -137,22 +143,40 @@ def require_named(name: str, *, revision: str | None = None) -> None:
     )
 
 
-def adapter_settings(directory: Path) -> dict[str, Any] | None:
-    """The content of `adapter_config.json` in ``directory``, or None where there is none.
+def model_settings(directory: Path, file: str = "config.json") -> dict[str, Any] | None:
+    """The content of a model's `config.json` in ``directory``, or of another ``file`` of JSON; None where there is none.
 
     Raises:
         ConfigurationError: it is no JSON object.
     """
-    path = directory / "adapter_config.json"
+    path = directory / file
     if not path.is_file():
         return None
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ConfigurationError(f"model '{directory.name}': its adapter_config.json is no JSON: {error}") from error
+        raise ConfigurationError(f"model '{directory.name}': its {file} is no JSON: {error}") from error
     if not isinstance(content, dict):
-        raise ConfigurationError(f"model '{directory.name}': its adapter_config.json holds no settings by name.")
+        raise ConfigurationError(f"model '{directory.name}': its {file} holds no settings by name.")
     return content
+
+
+def adapter_settings(directory: Path) -> dict[str, Any] | None:
+    """The content of `adapter_config.json` in ``directory``, as `model_settings`."""
+    return model_settings(directory, "adapter_config.json")
+
+
+def looks_both_ways(name: str) -> bool | None:
+    """Whether the model ``name`` is a masked diffusion model, not a causal one; None where its files here do not tell."""
+    if name in OWN_MODELS:
+        return NANO_MODELS.get(name, "ar") != "ar"
+    directory = Path(name)
+    adapter = adapter_settings(directory)
+    if adapter is not None:
+        beside = (directory / "diffusion.json").is_file()
+        return True if beside else looks_both_ways(str(adapter.get("base_model_name_or_path") or ""))
+    fields = model_settings(directory) if directory.is_dir() else None
+    return None if fields is None else is_diffusion_config(fields)
 
 
 def base_of_adapter(settings: Mapping[str, Any], shown: str) -> str:

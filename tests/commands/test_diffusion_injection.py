@@ -81,7 +81,7 @@ def test_eval_takes_the_published_algorithm(base: Path, tmp_path: Path) -> None:
 
 
 def test_a_model_of_the_wrong_kind_is_refused(base: Path, causal: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"the model is causal .*--to_diffusion"):
+    with pytest.raises(ConfigurationError, match=r"is causal .*--to_diffusion"):
         run_recipe(causal, tmp_path / "out", "diffusion")
     with pytest.raises(ConfigurationError, match=r"masked diffusion model.*--objective diffusion"):
         run_recipe(base, tmp_path / "out", "masked")
