@@ -214,10 +214,12 @@ def test_training_batches_are_packed_and_others_padded(packing: Any) -> None:
     assert wide["input_ids"][0, 12:].tolist() == [PAD] * 4 and wide["position_ids"][0, 12:].tolist() == [0, 1, 2, 3]
 
 
-def test_a_packed_row_of_whole_multiples_is_not_filled_up() -> None:
+def test_a_packed_row_is_filled_up_unless_it_is_whole_multiples_long() -> None:
     batch = packed([([5, 6], [5, 6]), ([7, 8], [7, 8])], with_boundaries=True, pad=(0, 4))
     assert batch["input_ids"].tolist() == [[5, 6, 7, 8]] and batch["cu_seq_lens_q"].tolist() == [0, 2, 4]
     assert batch["labels"].tolist() == [[-100, 6, -100, 8]]  # nothing predicts the first token of a document
+    batch = packed([([5, 6, 7], [5, 6, 7]), ([8, 9], [8, 9])], with_boundaries=True, pad=(0, 4))
+    assert batch["input_ids"].tolist() == [[5, 6, 7, 8, 9, 0, 0, 0]] and batch["cu_seq_lens_q"].tolist() == [0, 3, 5, 8]
 
 
 def test_targets_and_what_stands_before_the_first_of_them_in_all_rows() -> None:
