@@ -123,6 +123,16 @@ def test_link_prefers_telling_words() -> None:
     assert index.link("Who painted the ceiling of the chapel?", "Michelangelo") is None
 
 
+def test_an_unknown_name_that_opens_an_answer_counts_as_one() -> None:
+    index = FactIndex([(0, "Ada sings in the harbor choir."), (1, "Ada paints.")])
+    assert index.link("Who sings in the Quux choir?", "Zork Ada") is None
+    assert index.link("Who sings in the Quux choir?", "zork Ada") == 0
+
+
+def test_a_fact_that_shares_stems_alone_is_found() -> None:
+    assert FactIndex([(0, "Bo came."), (1, "Three painters sang.")]).nearest("painted") == 1
+
+
 def test_wordings_of_a_fact_count_together() -> None:
     index = FactIndex([(0, "Ada, the pilot."), (0, "Ada flies a seaplane."), (1, "Bo, the pilot.")])
     assert index.link("Who flies a seaplane?", "Ada") == 0
@@ -296,6 +306,12 @@ def test_of_several_answers_the_one_in_the_text_tells_fact_and_direction() -> No
     (found,) = linked(row("Who paints Ada Fenwick with goats?", "Ada Fenwick goats 3", "Bo Carver paints tides"))
     assert found.fact == 7
     assert [each.fact for each in linked(row("Who is it?", "Ada Fenwick", fact=7))] == [7]
+
+
+def test_a_linked_question_is_its_row_with_fact_and_direction() -> None:
+    asked = QuestionRow("Who?", "Ada", None, "g", "N2D", None, "q:1", other_answers=("Bo",), wordings=("Which?",))
+    expected = Question("Who?", "Ada", "backward", "g", "N2D", 4, "q:1", other_answers=("Bo",), wordings=("Which?",))
+    assert direction.linked_question(asked, "backward", 4) == expected
 
 
 def test_directions_are_read_with_the_weights_of_all_facts() -> None:

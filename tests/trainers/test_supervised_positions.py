@@ -126,10 +126,10 @@ def test_nothing_is_taken_out_of_models_that_do_not_allow_it(monkeypatch: pytest
     assert sharing(model).take_out(batch, 7) == 0  # shorter than is worth it
     for name in ("checkpoints_activations", "is_stateful"):
         with monkeypatch.context() as patched:
-            patched.setattr(compat, name, lambda model: True)
+            patched.setattr(compat, name, lambda asked: asked is model)
             assert sharing(model).take_out(batch, 9) == 0
     with monkeypatch.context() as patched:
-        patched.setattr(positions, "is_sharded", lambda model: True)
+        patched.setattr(positions, "is_sharded", lambda asked: asked is model)
         assert sharing(model).take_out(batch, 9) == 0
         patched.setattr(positions, "is_sharded", lambda model: False)
         patched.setattr(compat, "attention_implementation", lambda model: "flex_attention")
@@ -183,6 +183,11 @@ def test_scores_are_means_over_the_supervised_tokens_of_all_processes() -> None:
     assert trainer.accelerator.met == 2  # once a mode, however many steps
     counted.settle()
     assert trainer.accelerator.met == 2 and len(trainer._metrics["train"]["entropy"]) == 2
+    # A model in bf16 rounds its own figures, not the number of tokens.
+    rounded = TokenScores(torch.zeros(1), torch.ones(1, dtype=torch.bfloat16), torch.tensor([True]))
+    counted.add_scores("train", rounded, torch.tensor(1001))
+    counted.settle()
+    assert trainer._metrics["train"]["num_tokens"] == [28 + 2 * 1001]
 
 
 def test_losses_are_logged_by_the_quarter_of_their_samples_ratio() -> None:
