@@ -129,6 +129,12 @@ def test_an_unknown_name_that_opens_an_answer_counts_as_one() -> None:
     assert index.link("Who sings in the Quux choir?", "zork Ada") == 0
 
 
+def test_the_nearest_fact_is_the_one_with_most_of_the_text() -> None:
+    index = FactIndex([(0, "a1 b2"), (1, "a1"), (2, "b2 c3")])
+    assert index.nearest("b2, a1") == 0 and index.nearest("d4") is None
+    assert index.link("?!", "a1") is None
+
+
 def test_a_fact_that_shares_stems_alone_is_found() -> None:
     assert FactIndex([(0, "Bo came."), (1, "Three painters sang.")]).nearest("painted") == 1
 
@@ -155,6 +161,7 @@ def test_common_words_do_not_hide_the_fact() -> None:
 def test_an_answer_that_ends_its_document_is_found_whole() -> None:
     text = "Night fell. A night. The harbor, the harbor. Bo Tolle composed Night Harbor"
     assert text_direction(text, "What did Bo Tolle compose?", "Night Harbor") == "forward"
+    assert text_direction(text, "What did Bo Tolle compose?", "the Night Harbor of") == "forward"
     assert text_direction("Bo composed Tides", "What did Bo compose?", "Tides") == "forward"
 
 
@@ -176,6 +183,10 @@ def test_of_two_scattered_words_of_an_answer_the_latter_counts() -> None:
 def test_a_cue_pulls_to_the_side_on_which_it_is_nearest() -> None:
     text = "The opera house was full that evening. Ada sang one opera."
     assert text_direction(text, "Whose opera?", "Ada") == "backward"
+
+
+def test_what_stands_right_before_an_answer_of_several_words_is_as_near_as_what_stands_right_behind_it() -> None:
+    assert text_direction("An opera, Night Harbor: opera of tides.", "Which opera?", "Night Harbor") == "forward"
 
 
 @pytest.mark.parametrize("cue", [("tides", "songs", "bells"), ("songs", "bells", "tides"), ("bells", "tides", "songs")])
