@@ -27,7 +27,7 @@ from kinject.commands.options import (
     all_training_options,
     did_you_mean,
 )
-from kinject.commands.settings import check_model, split_objective
+from kinject.commands.settings import check_model, check_range, split_objective
 from kinject.compat import is_first_process, quiet_libraries
 from kinject.errors import ConfigurationError, exit_on_user_error
 from kinject.models.names import is_repository, require_named
@@ -58,6 +58,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         if others:
             hint = did_you_mean(others[0].partition("=")[0], arguments.options)
             parser.error(f"unrecognized arguments: {' '.join(others)}{hint}")
+        for name, value in vars(arguments).items():
+            check_range(name, value)
         arguments.run(arguments)
 
 
@@ -434,6 +436,10 @@ def run_questions(arguments: argparse.Namespace) -> None:
         raise ConfigurationError(
             "--writer_url needs a --model as well: the base model, which has to answer each question with the document in view."
         )
+    if arguments.writer_url is not None and not arguments.writer_url.startswith(("http://", "https://")):
+        raise ConfigurationError(
+            f"--writer_url {arguments.writer_url}: expected an address such as http://localhost:8000/v1"
+        )
     for model in (arguments.model, None if arguments.writer_url else arguments.writer):
         if model is not None:
             check_model(model)
@@ -486,8 +492,6 @@ def run_ask(arguments: argparse.Namespace) -> None:
     if arguments.json and arguments.show:
         raise ConfigurationError("--show draws, and --json prints nothing but JSON; leave one of them out.")
     questions = typed_questions(arguments.questions, arguments.file)
-    if arguments.max_new_tokens < 1:
-        raise ConfigurationError(f"max_new_tokens is {arguments.max_new_tokens}; expected 1 or more.")
     names = {"answer": arguments.model}
     if arguments.base:
         names = {"before": base_of(arguments.model), "after": arguments.model}

@@ -435,6 +435,7 @@ def test_other_commands_see_early_too_what_can_be_seen(tmp_path: Path) -> None:
         "nothing/notes.txt": "Ada maps.",
         "q.csv": "question,answer\nWho?,Ada\n",
         "adapter/adapter_config.json": "{}",
+        "listed/adapter_config.json": "[]",
         "adapter/adapter_model.safetensors": "",
         "whole/config.json": "{}",
         "whole/model.safetensors": "",
@@ -451,6 +452,13 @@ def test_other_commands_see_early_too_what_can_be_seen(tmp_path: Path) -> None:
         "ask gone Who?": "model 'gone': no such directory",
         "ask nothing Who?": "model 'nothing': the directory holds neither config.json nor adapter_config.json",
         "ask nano-ar Who? --max_new_tokens 0": "max_new_tokens is 0; expected 1 or more",
+        "ask nano-ar --file q.csv": "q.csv: expected plain text with one question a line. Rows of questions with their answers",
+        "chat nano-ar --max_new_tokens 0": "max_new_tokens is 0; expected 1 or more",
+        "app nano-ar --port 99999": "port is 99999; expected a port from 0 to 65535",
+        "eval nano-ar --questions q.csv --documents fact.txt --batch_size 0": "batch_size is 0; expected 1 or more",
+        "questions fact.txt --output_file q.txt": "q.txt: questions are written as JSON lines; let the name end with .jsonl",
+        "questions fact.txt --writer w --model nano-ar --writer_url local": "--writer_url local: expected an address such as",
+        "merge listed --output_dir out": "model 'listed': its adapter_config.json holds no settings by name",
         "chat ./gone": "model './gone': no such directory",
         "app ./gone": "model './gone': no such directory",
         "eval ./gone --questions q.csv": "model './gone': no such directory",
@@ -505,7 +513,14 @@ json.dump(said, sys.stdout)
     )
     for line, said in json.loads(done.stdout).items():
         assert expected[line] in said and said.startswith("error: ") and said.endswith("\n"), line
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "fact.txt", "nothing", "q.csv", "whole"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "adapter",
+        "fact.txt",
+        "listed",
+        "nothing",
+        "q.csv",
+        "whole",
+    ]
 
 
 def test_a_file_may_name_model_objective_and_documents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

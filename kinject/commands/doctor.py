@@ -24,6 +24,7 @@ from kinject.compat import processor_is_fast_in_bf16
 from kinject.data.entities import find_entities
 from kinject.data.knowledge import direction_counts
 from kinject.data.made_questions import make_questions, question_row
+from kinject.data.records import file_kind
 from kinject.data.words import word_spans
 from kinject.errors import ConfigurationError, DataError, KinjectError
 
@@ -378,11 +379,13 @@ def print_preview(shown: dict[str, Any], max_length: int) -> None:
 
 
 def require_new_file(output_file: str, overwrite: bool) -> None:
-    """Refuse to write over a file unasked.
+    """Refuse to write questions over a file unasked, or under a name by which they would not be read again.
 
     Raises:
-        ConfigurationError: it is there already.
+        ConfigurationError: it is there already, or its name does not end as that of a file of JSON lines does.
     """
+    if file_kind(Path(output_file)) not in (".jsonl", ".json") or output_file.lower().endswith(".gz"):
+        raise ConfigurationError(f"{output_file}: questions are written as JSON lines; let the name end with .jsonl.")
     if Path(output_file).exists() and not overwrite:
         raise ConfigurationError(f"{output_file}: the file is there already; name another, or pass --overwrite.")
 

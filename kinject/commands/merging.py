@@ -6,7 +6,6 @@ or again without one of them. What each part taught is asked again: the question
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections import Counter
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from kinject.commands.keeping import recorded_knowledge
 from kinject.compat import is_hub_id
 from kinject.data.knowledge import DIRECTIONS, KnowledgeSet, Question
 from kinject.errors import ConfigurationError
+from kinject.models.names import adapter_settings, is_repository
 
 PARTS = "parts"
 COMBINATIONS = ("cat", "svd", "linear", "ties")
@@ -142,14 +142,12 @@ def parts_of(name: str) -> list[Part]:
 def _part(name: str) -> Part:
     path = Path(name).expanduser()
     if path.is_dir():
-        file = path / "adapter_config.json"
-        config = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+        config = adapter_settings(path)
         shown = path.resolve().name
     elif not is_hub_id(name):
         config, shown = None, name
     else:
         from kinject.models.adapters import adapter_config
-        from kinject.models.names import is_repository
 
         config = adapter_config(name) if is_repository(name) else None
         shown = name.rpartition("/")[2]

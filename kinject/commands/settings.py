@@ -64,6 +64,7 @@ _RANGES: dict[str, tuple[str, float, float, bool, bool]] = {
     "abstain": ("a share from 0 to below 1, such as 0.33", 0, 1, True, False),
     "anchor": ("0 or more, such as 0.5", 0, math.inf, True, True),
     "infill_share": ("a share from 0 to 1", 0, 1, True, True),
+    "port": ("a port from 0 to 65535", 0, 65535, True, True),
     "lora_dropout": ("a share from 0 to below 1, such as 0.05", 0, 1, True, False),
 }
 
@@ -214,7 +215,7 @@ def read_settings(
         _check_swallowed(typed, options)
     settings = {**(defaults or {}), **written, **typed}
     for name, value in settings.items():
-        _check_range(name, value)
+        check_range(name, value)
     return Given(settings, frozenset(typed), frozenset(written))
 
 
@@ -363,7 +364,12 @@ def _check_swallowed(typed: Mapping[str, Any], options: Mapping[str, Option]) ->
 # Checks of what was read.
 
 
-def _check_range(name: str, value: Any) -> None:
+def check_range(name: str, value: Any) -> None:
+    """Refuse a number out of the range that the setting ``name`` has.
+
+    Raises:
+        ConfigurationError: it is.
+    """
     if name not in _RANGES or isinstance(value, bool) or not isinstance(value, (int, float)):
         return
     said, least, greatest, with_least, with_greatest = _RANGES[name]

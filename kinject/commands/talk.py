@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup, escape
 
+from kinject.data.converting import DOCUMENT_KINDS
 from kinject.data.knowledge import names
+from kinject.data.records import ROW_KINDS, file_kind
 from kinject.data.words import fold_case, words_of
 from kinject.errors import ConfigurationError, DataError, KinjectError
 
@@ -40,6 +42,11 @@ def typed_questions(questions: Sequence[str], file: str | None) -> list[str]:
     """
     asked = [question for question in questions if question != "-"]
     if file is not None and file != "-":
+        if file_kind(Path(file)) in ROW_KINDS + DOCUMENT_KINDS:
+            raise DataError(
+                f"{file}: expected plain text with one question a line. Rows of questions with their answers are asked by "
+                f"kinject eval MODEL --questions {file}"
+            )
         try:
             asked += Path(file).read_text(encoding="utf-8-sig").splitlines()
         except OSError as error:
