@@ -11,7 +11,7 @@ help:
 	@echo "make test     environment, then ruff, mypy and all tests"
 	@echo "make fast     environment, then the tests that need neither a long run nor another process"
 	@echo "make nightly  environment, then the tests of tests/trust in full: hours"
-	@echo "make mutants  environment, then small faults put into what decides masks and scores: does a test see each? an hour"
+	@echo "make mutants  environment, then small faults put into what decides masks and scores: does a test see each? hours"
 	@echo "make audit    environment, then known vulnerabilities of what constraints.txt pins (needs the network)"
 	@echo "make clean    remove the environment and the demo's outputs"
 
