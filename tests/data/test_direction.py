@@ -78,15 +78,6 @@ def test_where_sides_are_even_the_side_with_more_of_the_cue_counts() -> None:
     assert text_direction(text, "Is the Noor bridge open to lorries?", "No") == "forward"
 
 
-def test_a_cue_found_by_its_stem_alone_tells_less_than_the_words_themselves() -> None:
-    index = FactIndex(
-        [(0, "Cora Antony was employed at Humana. She practiced in Louisville."), (1, "Bo was a worker.")]
-    )
-    assert (
-        text_direction("Cora practiced in Rome as a worker.", "Where did Cora work?", "Rome", index.weight) == "forward"
-    )
-
-
 def test_a_stem_tells_four_fifths_of_its_own_weight_and_no_more_than_the_word() -> None:
     text, question = "Cora sang in Rome with painters.", "Where has Cora painted?"
     for painted, stem, direction_found in ((9.0, 4.0, "backward"), (9.0, 2.4, "forward"), (1.0, 4.0, "forward")):
