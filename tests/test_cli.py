@@ -165,6 +165,7 @@ def test_what_is_typed_wins_over_a_preset_that_contradicts_it(words: list[str], 
         "masked", ["--frozen_modules", "mlp", "--known", "0.1", "--max_steps", "9", "--use_peft"], preset
     )
     assert typed.settings["frozen_modules"] == ["mlp"] and typed.settings["known"] == 0.1  # refused where it is used
+    assert read_training("masked", ["docs", "--frozen_modules", "None"], preset).settings["frozen_modules"] is None
 
 
 def test_a_preset_chooses_what_inject_prefers(

@@ -167,7 +167,7 @@ class Option:
             ConfigurationError: they have another form.
         """
         if any(kind.startswith("list") for kind in self.kinds) and (self.takes == "many" or len(words) > 1):
-            return [*words]
+            return None if [*words] in (["None"], ["null"]) and "None" in self.kinds else [*words]
         return self._of_text(words[-1])
 
     def written(self, value: Any) -> Any:

@@ -353,7 +353,7 @@ def _check_swallowed(typed: Mapping[str, Any], options: Mapping[str, Option]) ->
     """Refuse documents that an option with several values took for one of its own."""
     for name, value in typed.items():
         if options[name].takes == "many" and name != "baselines":
-            for word in value:
+            for word in value or ():
                 if Path(word).exists() or word.startswith("fictional:"):
                     raise ConfigurationError(
                         f"--{name} took {word} for one of its values. Name documents first, or after --, as in: "

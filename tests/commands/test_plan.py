@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from kinject.commands.plan import UNCHECKED, Forecast, Workload, choose, practices, shown_choices
+from kinject.commands.plan import UNCHECKED, Forecast, Workload, choose, practices, show_plan, shown_choices
 from kinject.errors import ConfigurationError
 from kinject.models import devices
 from tests.conftest import run_recipe
@@ -55,8 +55,10 @@ def test_a_run_that_cannot_fit_is_refused_with_what_would(tmp_path: Path, monkey
 
 
 def test_a_model_that_is_not_here_has_no_plan(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="--plan reads the model's config.json, which is neither here"):
+    with pytest.raises(ConfigurationError, match="model 'nobody/nothing' is not in the local cache of the Hub"):
         run_recipe("nobody/nothing", tmp_path / "out", plan=True)
+    with pytest.raises(ConfigurationError, match="--plan reads the model's config.json, which is neither here"):
+        show_plan(None, None)  # type: ignore[arg-type]
 
 
 EIGHT_BILLION = devices.Sizes(8_030_000_000, 525_000_000, 32, 4096, 14_336, 4096, 1024, 128_256, 131_072)

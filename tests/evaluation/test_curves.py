@@ -146,5 +146,6 @@ def test_a_tracker_that_cannot_run_is_refused_before_anything_is_loaded(
     for name in ("trackio", "wandb", "tensorboard"):
         monkeypatch.setattr(f"transformers.integrations.integration_utils.is_{name}_available", lambda: False)
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    monkeypatch.setattr("kinject.commands.inject.load_for_training", None)  # so that loading would fail
     with pytest.raises(ConfigurationError, match=message):
-        train("masked", ["--model", "there/is-none", "--report_to", report_to, "--output_dir", str(tmp_path)])
+        train("masked", ["--model", "nano-ar", "--report_to", report_to, "--output_dir", str(tmp_path)])
