@@ -167,7 +167,7 @@ class Option:
             ConfigurationError: they have another form.
         """
         if any(kind.startswith("list") for kind in self.kinds) and (self.takes == "many" or len(words) > 1):
-            return None if [*words] in (["None"], ["null"]) and "None" in self.kinds else [*words]
+            return None if len(words) == 1 and self._unsets(words[0]) else [*words]
         return self._of_text(words[-1])
 
     def written(self, value: Any) -> Any:
@@ -198,9 +198,13 @@ class Option:
             return value
         raise self._wrong(value)
 
+    def _unsets(self, text: str) -> bool:
+        """Whether ``text`` stands for no value at all."""
+        return text in ("None", "null") and "None" in self.kinds
+
     def _of_text(self, text: str) -> Any:
         kinds = self.kinds
-        if text in ("None", "null") and "None" in kinds:
+        if self._unsets(text):
             return None
         if any(kind.startswith("dict") for kind in kinds) and text.lstrip().startswith("{"):
             try:

@@ -225,16 +225,16 @@ def _check_modules(explicit: Mapping[str, Any], settings: Mapping[str, Any]) -> 
     trains_adapter = bool(settings.get("use_peft")) or adapter is not None
     frozen = explicit.get("frozen_modules") or ()
     targets, saved = explicit.get("lora_target_modules"), explicit.get("lora_modules_to_save") or ()
-    if not (frozen or targets or saved) or settings.get(
-        "trust_remote_code"
-    ):  # whose names need not be those of the files
+    foreign = settings.get("trust_remote_code")  # whose names need not be those of the files
+    if foreign or not (frozen or targets or saved):
         return
     weights = weights_of(name, revision)
     if frozen and (weights is not None or trains_adapter):
         weights_in(frozen, weights or (), adapter=trains_adapter)
     if weights is None or not trains_adapter:
         return
-    owners = {weight.rpartition(".")[0] for weight in weights}
+    owner_of = {weight: weight.rpartition(".")[0] for weight in weights}
+    owners = {*owner_of.values()}
     modules = {part for owner in owners for part in accumulate(owner.split("."), "{}.{}".format)}
     head = min({"lm_head", *(owner for owner in owners if "." not in owner)}, key=lambda each: each == "lm_head")
     require_modules(
@@ -242,7 +242,7 @@ def _check_modules(explicit: Mapping[str, Any], settings: Mapping[str, Any]) -> 
         targets=targets[0] if targets and len(targets) == 1 else targets,  # trl does so
         saved=saved,
         head=head,
-        matrices={head} | {weight.rpartition(".")[0] for weight, shape in weights.items() if len(shape) > 1},
+        matrices={head} | {owner_of[weight] for weight, shape in weights.items() if len(shape) > 1},
     )
 
 
