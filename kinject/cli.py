@@ -30,7 +30,7 @@ from kinject.commands.options import (
 from kinject.commands.settings import check_model, check_range, split_objective
 from kinject.compat import is_first_process, quiet_libraries
 from kinject.errors import ConfigurationError, exit_on_user_error
-from kinject.models.names import is_repository, require_named
+from kinject.models.names import adapter_settings, base_of_adapter, is_repository, require_named
 from kinject.reproduction.command import DESCRIPTION, add_arguments
 from kinject.reproduction.command import run as reproduce_tables
 
@@ -734,10 +734,12 @@ def base_of(name: str) -> str:
     Raises:
         ConfigurationError: nothing there names it.
     """
-    for file, key in (("adapter_config.json", "base_model_name_or_path"), ("results.json", "model")):
-        path = Path(name) / file
-        if path.is_file():
-            return str(json.loads(path.read_text(encoding="utf-8"))[key])
+    settings = adapter_settings(Path(name))
+    if settings is not None:
+        return base_of_adapter(settings, Path(name).name)
+    results = Path(name) / "results.json"
+    if results.is_file():
+        return str(json.loads(results.read_text(encoding="utf-8"))["model"])
     if not is_repository(name):
         raise ConfigurationError(
             f"--base: {name} holds no adapter_config.json or results.json that names its base model."
@@ -746,7 +748,7 @@ def base_of(name: str) -> str:
     from kinject.models.adapters import adapter_config
 
     adapter = adapter_config(name)
-    return str(adapter["base_model_name_or_path"] if adapter else require_claim(name).results["model"])
+    return base_of_adapter(adapter, name) if adapter else str(require_claim(name).results["model"])
 
 
 if __name__ == "__main__":
