@@ -1,7 +1,12 @@
-"""Asks questions at chosen steps of training, and keeps the best weights. Knows nothing of how the model is trained."""
+"""Asks questions at chosen steps of training, and keeps the weights that answered best in a folder of their own.
+
+Knows nothing of how the model is trained.
+"""
 
 from __future__ import annotations
 
+import json
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -12,15 +17,31 @@ from transformers import Trainer, TrainerCallback
 
 from kinject.data.knowledge import DIRECTIONS
 from kinject.errors import ConfigurationError
-from kinject.evaluation.best_weights import BestWeights
 from kinject.evaluation.measures import READINGS, REFUSED, asked, cells, is_refusal, macro, score_answers
-from kinject.evaluation.results import changed_answers, measured_before, new_results, read_results, write_results
-from kinject.models.weights import flops_per_token, from_main_process, is_fsdp, peak_memory_bytes, whole_model
+from kinject.evaluation.results import (
+    changed_answers,
+    measured_before,
+    new_results,
+    read_results,
+    write_json,
+    write_results,
+)
+from kinject.models.weights import (
+    flops_per_token,
+    from_main_process,
+    is_by_zero3,
+    is_fsdp,
+    load_weights,
+    peak_memory_bytes,
+    whole_model,
+    writable,
+)
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Collection
 
-    from transformers import PreTrainedTokenizerBase, TrainerControl, TrainerState, TrainingArguments
+    from transformers import PreTrainedTokenizerBase, Trainer, TrainerControl, TrainerState, TrainingArguments
 
     from kinject.data import Question
     from kinject.sampling import SamplingConfig
@@ -449,3 +470,111 @@ def _print_line(line: str) -> None:
     from tqdm.auto import tqdm
 
     tqdm.write(line)
+
+
+# The weights that answered best so far, in one folder with their step, score and answers.
+
+SELECTION_FILE = "selection.json"
+
+
+class BestWeights:
+    """A folder with the best weights: a model or an adapter, with the step, score and answers that belong to it.
+
+    The folder is written under another name and then renamed, so weights and score always belong together, also in a
+    run that was killed.
+
+    Args:
+        folder: where the weights go; ``<output_dir>/best``.
+        writes: whether this process writes, which exactly one process does.
+    """
+
+    def __init__(self, folder: Path, writes: bool = True) -> None:
+        """Begin without any weights."""
+        self.folder = folder
+        self.step: int | None = None
+        self.score = float("-inf")
+        self.answers: list[str] = []
+        self._writes = writes
+
+    def forget(self) -> None:
+        """Delete the weights that an earlier run left."""
+        if self._writes and (self.folder / SELECTION_FILE).is_file():
+            shutil.rmtree(self.folder)
+
+    def resume(self, steps: Collection[int]) -> None:
+        """Go on with the weights that the resumed run selected, if it did so at one of ``steps``.
+
+        Weights of a later step do not count, since the resumed run takes that step again.
+        """
+        file = self.folder / SELECTION_FILE
+        kept = from_main_process(json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None)
+        if kept is not None and kept["step"] in steps:
+            self.step, self.score, self.answers = kept["step"], kept["score"], kept["answers"]
+
+    def offer(
+        self,
+        step: int,
+        score: float,
+        answers: Sequence[str],
+        *,
+        model: Any,
+        tokenizer: PreTrainedTokenizerBase | None,
+        trainer: Trainer | None,
+    ) -> bool:
+        """Save the current weights if ``score`` is above the best so far; returns whether it is.
+
+        Every process calls this with the same score. ``trainer`` gathers sharded weights; without a trainer, the process
+        that writes saves ``model`` itself.
+        """
+        if score <= self.score:
+            return False
+        self.step, self.score, self.answers = step, score, list(answers)
+        fresh = self.folder.with_name(self.folder.name + ".new")
+        if self._writes:
+            shutil.rmtree(fresh, ignore_errors=True)
+        _wait()
+        if trainer is not None:
+            trainer.save_model(str(fresh), _internal_call=True)  # an internal call does not push to the Hub
+        elif self._writes:
+            model.save_pretrained(fresh)
+            if tokenizer is not None:
+                tokenizer.save_pretrained(fresh)
+        _wait()
+        if self._writes:
+            selection = {"step": step, "score": score, "answers": self.answers}
+            write_json(fresh / SELECTION_FILE, selection)
+            shutil.rmtree(self.folder, ignore_errors=True)
+            fresh.rename(self.folder)
+        _wait()
+        return True
+
+    def load_into(self, model: Any) -> None:
+        """Load the kept weights into ``model``, the one that was trained (wrapped by PEFT, sharded, or not).
+
+        Every process calls this. Only the main process reads the files, so that the host holds one whole model and the other
+        processes need not see its disk. Under ZeRO-3 all of them read, and each keeps its shard.
+
+        Raises:
+            ConfigurationError: the folder does not hold such weights.
+        """
+        if not from_main_process((self.folder / SELECTION_FILE).is_file()):
+            raise ConfigurationError(f"{self.folder}: expected the best weights of this run; the folder was removed")
+        if hasattr(model, "peft_config"):
+            from peft import load_peft_weights, set_peft_model_state_dict
+
+            kept = from_main_process(load_peft_weights(str(self.folder), device="cpu") if self._writes else None)
+            with writable([parameter for parameter in model.parameters() if parameter.requires_grad]):
+                set_peft_model_state_dict(model, kept)
+            return
+        # By from_pretrained, since saved weights do not always have the names and shapes of the module's.
+        reads = self._writes or is_by_zero3(model)
+        load_weights(
+            model,
+            type(model).from_pretrained(self.folder, config=model.config, dtype=model.dtype) if reads else None,
+        )
+
+
+def _wait() -> None:
+    from accelerate import PartialState
+
+    PartialState().wait_for_everyone()

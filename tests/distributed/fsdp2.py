@@ -19,7 +19,7 @@ from trl.trainer.utils import add_fused_lm_head
 
 from kinject import compat
 from kinject.errors import ConfigurationError
-from kinject.evaluation.best_weights import BestWeights
+from kinject.evaluation.callback import BestWeights
 from kinject.models import load_model, weights
 from kinject.models.weights import flops_per_token, is_sharded, parameter_count
 from kinject.trainers import rehearsal
