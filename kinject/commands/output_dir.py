@@ -284,7 +284,7 @@ _FREE_ARGUMENTS = (
 def run_inputs(arguments: Any, model_args: ModelConfig, knowledge: KnowledgeSet) -> dict[str, Any]:
     """What shapes a run besides the trainer's settings: `InjectionArguments`, the model's settings and files, the questions."""
     from kinject.evaluation.results import files_fingerprint
-    from kinject.trainers.run_inputs import plain, row_tags
+    from kinject.trainers.checkpointing import plain, row_tags
 
     named = {name: value for group in (arguments, model_args) for name, value in vars(group).items()}
     free = {*_FREE_ARGUMENTS, *(() if arguments.rehearsal else ("question_batch_size",))}
@@ -343,7 +343,7 @@ def require_same_run(
     Raises:
         ConfigurationError: names what differs.
     """
-    from kinject.trainers.run_inputs import require_same_inputs, row_tags, shaping_settings
+    from kinject.trainers.checkpointing import require_same_inputs, row_tags, shaping_settings
 
     documents = row_tags([*knowledge.to_dataset(), *(knowledge.kept_dataset() or ())])
     known = {**shaping_settings(training_args), "documents": documents, **inputs}

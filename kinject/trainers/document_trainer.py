@@ -35,11 +35,15 @@ from kinject.models.weights import (
 from kinject.prompts.encoding import pin_template
 from kinject.prompts.templates import Wording
 from kinject.trainers.checkpointing import (
+    INPUTS,
     DivergenceGuard,
     StopCallback,
+    inputs_of,
     last_whole_checkpoint,
     make_loadable,
     mend_universal,
+    recorded_state,
+    require_same_inputs,
     universal_folder,
     written_whole,
 )
@@ -66,7 +70,6 @@ from kinject.trainers.order import EpochCallback, own_sampler
 from kinject.trainers.positions import SharedPrompts, SupervisedPositions, Tally
 from kinject.trainers.preparation import PREPARED, Preparation, check_datasets, vocabulary_size
 from kinject.trainers.rehearsal import OwnLoss, needs_own_loss
-from kinject.trainers.run_inputs import INPUTS, inputs_of, recorded_state, require_same_inputs
 
 if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel

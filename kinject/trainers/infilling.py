@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import torch
 
 from kinject.corruption import INFILLING_STREAM, sample_generator
-from kinject.data.entities import absent_entities, entity_positions
+from kinject.data.words import absent_entities, entity_positions
 from kinject.prompts.templates import IGNORED, Frame
 
 if TYPE_CHECKING:

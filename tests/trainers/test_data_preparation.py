@@ -19,7 +19,7 @@ from kinject.prompts.templates import DocumentTemplate
 from kinject.reproduction.specification import read_recipes
 from kinject.trainers import MaskedSFTConfig, MaskedSFTTrainer
 from kinject.trainers.masked_trainer import PAPER
-from kinject.trainers.splitting import split_document
+from kinject.trainers.preparation import split_document
 from tests.conftest import build_model, build_tokenizer
 from tests.trainers.conftest import SMALL
 

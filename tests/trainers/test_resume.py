@@ -16,8 +16,7 @@ from peft import LoraConfig
 from transformers import Trainer
 
 from kinject.errors import ConfigurationError
-from kinject.trainers.checkpointing import is_whole_checkpoint, last_whole_checkpoint
-from kinject.trainers.run_inputs import require_same_inputs, row_tags
+from kinject.trainers.checkpointing import is_whole_checkpoint, last_whole_checkpoint, require_same_inputs, row_tags
 from tests.conftest import build_model, build_tokenizer
 from tests.trainers.conftest import DOCUMENTS
 
