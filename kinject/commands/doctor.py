@@ -21,11 +21,10 @@ from kinject.commands.output_dir import prepare_output_dir, resumes
 from kinject.commands.recipe import parse_training
 from kinject.commands.settings import default_output_dir, read_training
 from kinject.compat import processor_is_fast_in_bf16
-from kinject.data.entities import find_entities
 from kinject.data.knowledge import direction_counts
 from kinject.data.made_questions import make_questions, question_row
 from kinject.data.records import file_kind
-from kinject.data.words import word_spans
+from kinject.data.words import find_entities, word_spans
 from kinject.errors import ConfigurationError, DataError, KinjectError
 
 if TYPE_CHECKING:

@@ -15,11 +15,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from kinject.data.entities import find_entities
 from kinject.data.knowledge import Document, Kept, KnowledgeSet, Question
 from kinject.data.made_questions import make_questions
 from kinject.data.records import ROW_KINDS, file_kind
-from kinject.data.words import words_of
+from kinject.data.words import find_entities, words_of
 from kinject.errors import ConfigurationError, DataError
 from kinject.evaluation.results import read_results, recorded_answers
 

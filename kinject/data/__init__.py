@@ -4,7 +4,6 @@ Knows nothing of tokens or models.
 """
 
 from kinject.data.direction import FactIndex, text_direction
-from kinject.data.entities import find_entities, reverse_text
 from kinject.data.knowledge import (
     DIRECTIONS,
     PARAPHRASES,
@@ -17,6 +16,7 @@ from kinject.data.knowledge import (
     parse_facts,
 )
 from kinject.data.readers import load_knowledge, load_questions
+from kinject.data.words import find_entities, reverse_text
 from kinject.data.worlds.paper import biography, name_description
 
 __all__ = [

@@ -2,7 +2,7 @@
 
 The answer stands word for word in the document, and what is left of the sentence is the question. Subjects and objects are
 left out equally often, so that each is asked for from the other side. Names, dates and amounts are found by rule in every
-script that `kinject.data.entities` reads; other phrases, and what a sentence that begins with "it" is about, in English alone.
+script that `kinject.data.words` reads; other phrases, and what a sentence that begins with "it" is about, in English alone.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ from typing import NamedTuple
 
 import regex
 
-from kinject.data.entities import MONTHS, entity_positions
-from kinject.data.words import sentence_ends, word_spans, words_of
+from kinject.data.words import MONTHS, entity_positions, sentence_ends, word_spans, words_of
 
 # Words that carry grammar: phrases are what stands between them.
 FUNCTION_WORDS = frozenset(

@@ -15,9 +15,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from kinject.data.direction import FactIndex, text_direction
-from kinject.data.entities import MONTHS, entity_positions
 from kinject.data.knowledge import DIRECTIONS, Direction, Document, Question
-from kinject.data.words import sentence_ends, words_of
+from kinject.data.words import MONTHS, entity_positions, sentence_ends, words_of
 
 MADE_BY_RULE, MADE_BY_MODEL = "made by rule", "made by model"
 """The groups of questions that no person wrote, by which they are recognized when they are read again."""

@@ -14,9 +14,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from kinject.data.entities import find_entities
 from kinject.data.knowledge import DIRECTIONS, Document, KnowledgeSet, Question
-from kinject.data.words import words_of
+from kinject.data.words import find_entities, words_of
 from kinject.data.worlds import stream
 from kinject.data.worlds.unseen import (
     BUILT_IN,

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kinject.data import biography, find_entities, name_description, reverse_text
-from kinject.data.entities import absent_entities
+from kinject.data.words import absent_entities
 
 
 @pytest.mark.parametrize(

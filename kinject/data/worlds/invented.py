@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from kinject.data.entities import MONTHS
+from kinject.data.words import MONTHS
 from kinject.data.worlds import (
     PLACE_STARTS,
     SURNAME_ENDS,

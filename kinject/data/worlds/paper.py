@@ -17,8 +17,8 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple
 
-from kinject.data.entities import MONTHS
 from kinject.data.knowledge import Direction, Document, KnowledgeSet, Question
+from kinject.data.words import MONTHS
 from kinject.data.worlds import (
     SURNAME_ENDS,
     SURNAME_STARTS,
