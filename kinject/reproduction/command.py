@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 from kinject.errors import ConfigurationError, exit_on_user_error
 
 if TYPE_CHECKING:
-    from kinject.reproduction.grid import Cost, Run
-    from kinject.reproduction.runner import Launch
+    from kinject.reproduction.grid import Cost, Launch, Run
     from kinject.reproduction.specification import Recipes, Scale, Table
 
 DESCRIPTION = (
@@ -160,7 +159,7 @@ def plan_launch(arguments: argparse.Namespace, scale: Scale, recipes: Path) -> L
     Raises:
         ConfigurationError: ``--jobs`` below 1, or no configuration for `accelerate launch`.
     """
-    from kinject.reproduction.runner import Launch
+    from kinject.reproduction.grid import Launch
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     jobs = arguments.jobs if arguments.jobs is not None else max(1, cores // scale.cores if scale.cores else 1)
@@ -201,7 +200,7 @@ def print_plan(runs: Sequence[Run], costs: Mapping[str, Cost], scale: Scale, lau
     from rich.console import Console
     from rich.table import Table as RichTable
 
-    from kinject.reproduction.runner import state
+    from kinject.reproduction.grid import state
 
     table = RichTable(box=None, pad_edge=False)
     table.add_column("run", no_wrap=True)
@@ -238,7 +237,7 @@ def run_with_progress(
         TimeRemainingColumn,
     )
 
-    from kinject.reproduction.runner import run_grid, state
+    from kinject.reproduction.grid import run_grid, state
 
     states = {each.key: state(launch.directory(each)) for each in runs}
     console = Console(markup=False, highlight=False)
@@ -277,8 +276,8 @@ def render(recipes: Recipes, name: str, table: Table, runs: Sequence[Run], launc
     """Write the table, its figures and its verdicts to ``folder``; returns what the terminal shows."""
     from kinject.evaluation.results import write_json, write_text
     from kinject.reproduction.findings import Findings, check_claims
+    from kinject.reproduction.grid import finished_results
     from kinject.reproduction.rendering import as_csv, as_latex, as_markdown, collect, draw
-    from kinject.reproduction.runner import finished_results
 
     results = [(each, found) for each in runs if (found := finished_results(launch.directory(each))) is not None]
     findings = Findings(results, recipes.scale.weights, recipes.scale.reading)

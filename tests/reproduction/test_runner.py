@@ -18,8 +18,7 @@ import pytest
 
 from kinject.evaluation.results import read_results
 from kinject.reproduction.command import _figures_only, main
-from kinject.reproduction.grid import Run, estimate, table_runs
-from kinject.reproduction.runner import Launch, checkpoints, finished_results, run_grid, state
+from kinject.reproduction.grid import Launch, Run, checkpoints, estimate, finished_results, run_grid, state, table_runs
 from tests.reproduction.recipes_folder import small_recipes, write_recipes
 
 # Enough of them that a run can be killed in the middle.
