@@ -52,7 +52,7 @@ class Objective:
 
 _MASKED = ("kinject.trainers.masked_trainer:MaskedSFTConfig", "kinject.trainers.masked_trainer:MaskedSFTTrainer")
 _DIFFUSION = (
-    "kinject.trainers.diffusion_config:DiffusionSFTConfig",
+    "kinject.trainers.diffusion_trainer:DiffusionSFTConfig",
     "kinject.trainers.diffusion_trainer:DiffusionSFTTrainer",
 )
 _PLAIN = ("kinject.trainers.plain_trainer:PlainSFTConfig", "kinject.trainers.plain_trainer:PlainSFTTrainer")

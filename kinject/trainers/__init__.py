@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING
 from kinject.compat import lazily
 
 if TYPE_CHECKING:
-    from kinject.trainers.diffusion_config import DiffusionSFTConfig
-    from kinject.trainers.diffusion_trainer import DiffusionSFTTrainer
+    from kinject.trainers.diffusion_trainer import DiffusionSFTConfig, DiffusionSFTTrainer
     from kinject.trainers.document_config import DocumentSFTConfig
     from kinject.trainers.document_trainer import DocumentSFTTrainer
     from kinject.trainers.masked_trainer import MaskedSFTConfig, MaskedSFTTrainer
     from kinject.trainers.plain_trainer import PlainSFTConfig, PlainSFTTrainer
 
 _MODULE_OF = {
-    "DiffusionSFTConfig": "diffusion_config",
+    "DiffusionSFTConfig": "diffusion_trainer",
     "DiffusionSFTTrainer": "diffusion_trainer",
     "DocumentSFTConfig": "document_config",
     "DocumentSFTTrainer": "document_trainer",

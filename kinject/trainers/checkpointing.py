@@ -36,8 +36,8 @@ from kinject import compat
 from kinject.errors import ConfigurationError, RunStopped, TrainingError
 from kinject.evaluation.results import public_name
 from kinject.models.weights import all_finite, main_process_works
+from kinject.trainers.collator import ALWAYS
 from kinject.trainers.document_config import objective_name
-from kinject.trainers.order import ALWAYS
 
 if TYPE_CHECKING:
     from types import FrameType

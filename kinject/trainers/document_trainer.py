@@ -52,9 +52,11 @@ from kinject.trainers.collator import (
     PREDICTED,
     WEIGHTS,
     DocumentCollator,
+    EpochCallback,
     Masking,
     check_isolation,
     document_of_each,
+    own_sampler,
     supervised,
 )
 from kinject.trainers.document_config import (
@@ -66,7 +68,6 @@ from kinject.trainers.document_config import (
 )
 from kinject.trainers.hub_hooks import HubHooks
 from kinject.trainers.infilling import EntityReport
-from kinject.trainers.order import EpochCallback, own_sampler
 from kinject.trainers.positions import SharedPrompts, SupervisedPositions, Tally
 from kinject.trainers.preparation import PREPARED, Preparation, check_datasets, vocabulary_size
 from kinject.trainers.rehearsal import OwnLoss, needs_own_loss

@@ -22,9 +22,9 @@ from kinject.errors import ConfigurationError, DataError, KinjectError
 from kinject.models.diffusion import text_config
 from kinject.prompts.templates import ANSWER, DocumentTemplate
 from kinject.trainers.checkpointing import row_tags
+from kinject.trainers.collator import ALWAYS
 from kinject.trainers.document_config import CorruptionSFTConfig
 from kinject.trainers.infilling import hidden_words
-from kinject.trainers.order import ALWAYS
 
 if TYPE_CHECKING:
     from peft import PeftModel

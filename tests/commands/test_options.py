@@ -41,7 +41,7 @@ def real_class(module: str, name: str) -> Any:
         ("kinject.commands.evaluate", "MeasurementArguments"),
         ("kinject.trainers.masked_trainer", "MaskedSFTConfig"),
         ("kinject.trainers.plain_trainer", "PlainSFTConfig"),
-        ("kinject.trainers.diffusion_config", "DiffusionSFTConfig"),
+        ("kinject.trainers.diffusion_trainer", "DiffusionSFTConfig"),
         ("trl", "ModelConfig"),
         ("transformers", "TrainingArguments"),
     ],

@@ -23,7 +23,7 @@ from kinject.models import EMBEDDED_MODEL, NANO_MODELS
 from kinject.sampling.config import SAMPLINGS
 from kinject.trainers import DiffusionSFTConfig, MaskedSFTConfig, PlainSFTConfig
 from kinject.trainers.collator import Corruption, LossScope
-from kinject.trainers.diffusion_config import Normalization
+from kinject.trainers.diffusion_trainer import Normalization
 from kinject.trainers.document_config import RatioScope
 from kinject.trainers.infilling import InfillUnit
 from kinject.trainers.masked_trainer import PAPER

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from kinject.trainers.order import LengthGroupedSampler
+from kinject.trainers.collator import LengthGroupedSampler
 from tests.trainers.conftest import DOCUMENTS, trained_rows
 
 GROUPED = {"train_sampling_strategy": "group_by_length"}

@@ -16,8 +16,7 @@ from kinject.errors import ConfigurationError
 from kinject.evaluation.callback import practice_score
 from kinject.models import load_model
 from kinject.trainers import DiffusionSFTConfig, MaskedSFTConfig, MaskedSFTTrainer, PlainSFTConfig, PlainSFTTrainer
-from kinject.trainers.collator import WEIGHTS, batch_weights
-from kinject.trainers.order import ALWAYS, TurnSampler
+from kinject.trainers.collator import ALWAYS, WEIGHTS, TurnSampler, batch_weights
 from kinject.trainers.rehearsal import other_divergence, with_practice, with_rehearsal
 
 EPOCHS = 10
