@@ -19,6 +19,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
+from statistics import mode
 from typing import NamedTuple
 
 import regex
@@ -89,7 +90,7 @@ def _places(text: str) -> list[_Place]:
     places: list[_Place] = []
     run: list[str] = []
     end = 0
-    for first, last in [*word_spans(text), (len(text), len(text) + 1)]:
+    for first, last in [*word_spans(text), (len(text), len(text))]:
         written = text[first:last]
         unspaced = not written.isascii() and is_unspaced(written)
         if run and (not unspaced or first != end):
@@ -119,7 +120,7 @@ def _run_places(run: Sequence[str]) -> Iterator[_Place]:
     length = _SPELLED_RUN if _SPELLED.match(run[0]) else _SYLLABLE_RUN
     for start, character in enumerate(run):
         starting = ["".join(run[start : start + size]) for size in range(1, length + 1) if start + size <= len(run)]
-        whole = len(starting) == length or (start == 0 and len(run) < length)
+        whole = len(starting) == min(length, len(run))
         yield _Place(character, tuple(starting[-1:] if whole else ()), frozenset(starting))
 
 
@@ -223,18 +224,14 @@ class FactIndex:
     def _known(self, word: str) -> bool:
         return word in self._postings or _stem(word) in self._postings
 
-    def _stem_weight(self, word: str, weight: float) -> float:
-        """What the stem of a word tells whose weight is ``weight``; nothing where it has none."""
-        stem = _stem(word)
-        return min(weight, _STEM_WEIGHT * self.weight(stem)) if stem else 0.0
+    def _stem_weight(self, word: str) -> float:
+        """What the stem of a word tells: less than the word, which no more texts have."""
+        return _STEM_WEIGHT * self.weight(_stem(word))
 
     def _candidates(self, words: Mapping[str, float]) -> list[int]:
         """The facts that share most weight with ``words``, ascending; rare words are looked up first."""
         scores: dict[int, float] = defaultdict(float)
-        words = dict(words)
-        for word, weight in [*words.items()]:
-            stem = _stem(word)
-            words[stem] = max(words.get(stem, 0.0), self._stem_weight(word, weight))
+        words = {**words, **{_stem(word): self._stem_weight(word) for word in words}}
         known = sorted(words.keys() & self._postings.keys(), key=lambda word: (len(self._postings[word]), word))
         visited = walked = 0
         while walked < len(known) and (not walked or visited + len(self._postings[known[walked]]) <= _POSTINGS_BUDGET):
@@ -255,7 +252,7 @@ class FactIndex:
             if self._holds(fact, word):
                 found += weight
             elif self._holds(fact, _stem(word)):
-                found += self._stem_weight(word, weight)
+                found += self._stem_weight(word)
         return found / sum(words.values()) if found else 0.0
 
     def _holds(self, fact: int, word: str) -> bool:
@@ -290,28 +287,40 @@ def text_direction(
             cue[term] = weight(term), positions[term]
         elif (stem := _stem(term)) in positions:
             cue[term] = min(weight(term), _STEM_WEIGHT * weight(stem)), positions[stem]
-    best_near, best_sides = -1.0, (0.0, 0.0, 0.0, 0.0)
-    for start, end in spans:
-        near = total = nearest = standing = beside = 0.0
-        for strength, found in cue.values():
-            # Distance to the answer, negative before it; words inside it are no cue.
-            gaps = [p - start if p < start else p - end + 1 for p in found if not start <= p < end]
-            if gaps:
-                gap = min(gaps, key=abs)
-                near += strength * (abs(gap) <= _NEIGHBORHOOD)
-                total += strength
-                nearest += strength if gap < 0 else -strength
-                standing += strength * ((gaps[0] < 0) - (gaps[-1] > 0))
-                beside += strength * ((gap == -1) - (gap == 1))
-        if near > best_near:
-            best_near, best_sides = near, (total, nearest, standing, beside)
-    total, nearest, standing, beside = best_sides
+    sides = [_sides(cue.values(), start, end) for start, end in spans]
+    _, total, nearest, standing, beside = max(sides, key=lambda each: each[0], default=(0.0,) * 5)
     # Where the sides are even, more of the cue stands on one of them; or what stands right beside the answer is its kind
     # ("the opera Night Harbor"), and counts least.
     for pull in (nearest, standing, nearest - beside):
         if abs(pull) > _CLEAR * total:
             return "forward" if pull > 0 else "backward"
     return "unknown"
+
+
+def _sides(cue: Iterable[tuple[float, Sequence[int]]], start: int, end: int) -> tuple[float, ...]:
+    """How the cue stands around an answer at ``start`` up to ``end``; words inside the answer are no cue.
+
+    Args:
+        cue: the weight of each of its words, and where it stands, ascending.
+        start, end: the answer's first place and the one behind it.
+
+    Returns:
+        The weight of the cue near the answer, and of all of it. Then, positive where more stands before the answer: the
+        weight by the side on which each word is nearest, by the sides on which it stands at all, and of what is right beside
+        the answer.
+    """
+    near = total = nearest = standing = beside = 0.0
+    for strength, found in cue:
+        # Distance to the answer, negative before it.
+        gaps = [p - start if p < start else p - end + 1 for p in found if not start <= p < end]
+        if gaps:
+            gap = min(gaps, key=abs)
+            near += strength * (abs(gap) <= _NEIGHBORHOOD)
+            total += strength
+            nearest -= math.copysign(strength, gap)
+            standing += strength * ((found[0] < start) - (found[-1] >= end))
+            beside += strength * ((gap == -1) - (gap == 1))
+    return near, total, nearest, standing, beside
 
 
 def _positions(places: Sequence[_Place]) -> dict[str, list[int]]:
@@ -482,7 +491,7 @@ def group_wordings(documents: Sequence[Document], canonical: Sequence[Document])
     size, rest = divmod(len(facts), len(set(facts)))
     if rest == 0:
         blocks = [facts[start : start + size] for start in range(0, len(facts), size)]
-        main = [Counter(block).most_common(1)[0][0] for block in blocks]
+        main = [mode(block) for block in blocks]
         if len(set(main)) == len(main):
             facts = [fact for fact in main for _ in range(size)]
     return tuple(replace(document, fact=fact) for document, fact in zip(documents, facts, strict=True))
