@@ -323,7 +323,7 @@ class Decoded:
     ids: list[list[int]]
     taken: list[int]
     edits: list[int]
-    calls: int = 0
+    calls: int
 
 
 def decode(
@@ -348,7 +348,8 @@ def decode(
         watch: Called after every step with the rows and with the tokens just committed, (rows, width) booleans.
     """
     count, width = rows.ids.shape
-    decoded = Decoded([[] for _ in range(count)], [0] * count, [0] * count)
+    finished: dict[int, tuple[list[int], int, int]] = {}  # by the number of a row: its ids, steps and edits
+    calls = 0
     ends = torch.tensor(list(end_ids), dtype=torch.int64, device=rows.ids.device)
     predict = Predictor.of(model, rows, config, settings)
     done = rows.block == NO_BLOCK
@@ -359,26 +360,26 @@ def decode(
         flags = torch.cat([done, columns_in_work]).tolist()
         leaving = flags[: len(rows.index)]
         if any(leaving):
-            for row, index, ids, steps, edits in zip(
-                leaving,
-                rows.index.tolist(),
-                rows.ids.tolist(),
-                rows.taken.tolist(),
-                rows.edits.tolist(),
-                strict=True,
-            ):
-                if row:
-                    decoded.ids[index], decoded.taken[index], decoded.edits[index] = ids, steps, edits
+            index, ids, taken, edits = (each.tolist() for each in (rows.index, rows.ids, rows.taken, rows.edits))
+            for row, leaves in enumerate(leaving):
+                if leaves:
+                    finished[index[row]] = ids[row], taken[row], edits[row]
             kept = [row for row, leaves in enumerate(leaving) if not leaves]
             if not kept:
-                return decoded
+                done_rows = [finished[row] for row in range(count)]
+                return Decoded(
+                    [ids for ids, _, _ in done_rows],
+                    [taken for _, taken, _ in done_rows],
+                    [edits for _, _, edits in done_rows],
+                    calls,
+                )
             staying = torch.tensor(kept, device=rows.ids.device)
             rows = rows.take(staying)
             predict.keep(staying)
         places = [column for column, used in enumerate(flags[len(leaving) :]) if used]
         block = rows.block
         committed = _step(predict, rows, range(width) if config.exact else places, steps_per_block)
-        decoded.calls += 1
+        calls += 1
         if watch is not None:
             watch(rows, committed)
         if config.stop_at_end and end_ids:

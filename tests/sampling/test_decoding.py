@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
+import sys
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 
-from kinject.models.diffusion import DiffusionSettings
-from kinject.sampling import SamplingConfig
-from kinject.sampling.decoding import NO_BLOCK, Predictor, Rows, batch_rows
+from kinject.models.diffusion import DiffusionSettings, attend_in_blocks
+from kinject.sampling import SamplingConfig, sample
+from kinject.sampling.decoding import NO_BLOCK, Decoded, Predictor, Rows, batch_rows, decode
+from tests.sampling.models import build_diffusion
 
 M, N = 3, NO_BLOCK
 
@@ -150,3 +155,132 @@ def test_logits_stay_on_their_device() -> None:
     settings = DiffusionSettings(mask_token_id=M, shifted_logits=False)
     predict = Predictor(Told(), SamplingConfig(), settings, padded=True, edged=False)
     assert predict(rows_of("meta"), torch.tensor([1], device="meta")).shape == (2, 1, 5)
+
+
+class Says:
+    """A model that says by hand: for each row, at each column, a token and how sure it is of it."""
+
+    def __init__(self, said: Callable[[list[int]], list[tuple[int, float]]]) -> None:
+        self.said, self.sizes = said, list[int]()
+
+    def __call__(self, input_ids: torch.Tensor, logits_to_keep: torch.Tensor, **given: Any) -> Any:
+        self.sizes.append(len(input_ids))
+        logits = torch.zeros(*input_ids.shape, 10)
+        for row, ids in enumerate(input_ids.tolist()):
+            for column, (token, sure) in enumerate(self.said(ids)):
+                logits[row, column, token] = sure
+        return SimpleNamespace(logits=logits[:, logits_to_keep])
+
+
+def decoded(
+    model: Says, *sequences: list[int], steps: int = 9, block: int = 9, ends: tuple[int, ...] = (), **config: Any
+) -> tuple[Decoded, list[list[list[int]]]]:
+    """The decoded batch, and for each step the columns committed in each row that was still in work."""
+    rows = batch_rows(
+        sequences,
+        M,
+        block_length=block,
+        origins=[0] * len(sequences),
+        seeds=torch.zeros(len(sequences), dtype=torch.int64),
+        device=torch.device("cpu"),
+    )
+    history: list[list[list[int]]] = []
+
+    def watch(rows: Rows, committed: torch.Tensor) -> None:
+        history.append([row.nonzero()[:, 0].tolist() for row in committed])
+
+    settings = DiffusionSettings(mask_token_id=M)
+    done = decode(model, rows, SamplingConfig(**config), settings, steps_per_block=steps, end_ids=ends, watch=watch)
+    return done, history
+
+
+SURE = [(0, 0.0), (4, 3.0), (5, 5.0), (6, 1.0), (7, 4.0), (8, 2.0)]  # what is said at each column, and how surely
+
+
+def test_the_surest_tokens_are_committed_and_more_of_them_in_the_first_steps() -> None:
+    model = Says(lambda ids: SURE)
+    done, history = decoded(model, [9, M, M, M, M, M], [9, M], steps=3)  # 5 masks in 3 steps; the other row is padded
+    assert done.ids == [[9, 4, 5, 6, 7, 8], [0, 0, 0, 0, 9, 8]] and done.edits == [0, 0]
+    assert history == [[[2, 4], [5]], [[1, 5]], [[3]]]
+    assert (done.taken, done.calls, model.sizes) == ([3, 1], 3, [2, 1, 1])
+
+
+def test_blocks_are_filled_one_after_the_other() -> None:
+    done, history = decoded(Says(lambda ids: SURE), [9, M, M, M, M, M], block=2)
+    assert done.ids == [[9, 4, 5, 6, 7, 8]] and history == [[[1]], [[2]], [[3]], [[4]], [[5]]]
+
+
+def test_what_is_surer_than_the_threshold_is_committed_at_once_in_its_block() -> None:
+    probable = [round(1 / (1 + 8 / math.exp(sure)), 2) for _, sure in SURE[1:]]  # beside eight others, never the mask
+    assert probable == [0.72, 0.95, 0.25, 0.87, 0.48]
+    done, history = decoded(Says(lambda ids: SURE), [9, M, M, M, M, M], threshold=0.8)
+    assert done.taken == [4] and history == [[[2, 4]], [[1]], [[5]], [[3]]]
+    done, history = decoded(Says(lambda ids: SURE), [9, M, M, M, M, M], threshold=0.4, block=3)
+    assert done.taken == [3] and history == [[[1, 2]], [[4, 5]], [[3]]]
+    # Not even what is certain is above 1.
+    done, history = decoded(Says(lambda ids: [(0, 0.0), (4, 200.0), (5, 200.0)]), [9, M, M], threshold=1.0)
+    assert history == [[[1]], [[2]]]
+
+
+def test_a_row_ends_at_an_end_token_before_which_no_mask_is_left() -> None:
+    given = [5, M, M, M, M, M]  # an end token of the prompt ends nothing
+    done, history = decoded(Says(lambda ids: SURE), given, ends=(5, 9))
+    assert history == [[[2]], [[4]], [[1]]] and done.ids == [[5, 4, 5, M, 7, M]]
+    assert decoded(Says(lambda ids: SURE), given, ends=(5,), stop_at_end=False)[0].ids == [[5, 4, 5, 6, 7, 8]]
+    assert decoded(Says(lambda ids: SURE), given)[0].taken == [5]
+
+
+def reviser(ids: list[int]) -> list[tuple[int, float]]:
+    """Says another token at column 1 once column 2 is read, at column 3 less surely; column 0 is always another."""
+    read = ids[2] != M
+    return [(1, 9.0), (6 if read else 5, 5.0 if read else 3.0), (7, 2.0), (8 if read else 4, 2.5)]
+
+
+def test_a_token_is_replaced_where_another_is_surer_than_the_threshold_of_edits() -> None:
+    given = [9, M, M, M]
+    done, history = decoded(Says(reviser), given, edit_threshold=0.9)
+    assert done.ids == [[9, 6, 7, 4]] and (done.edits, done.taken) == ([1], [5])
+    assert history == [[[1]], [[3]], [[2]], [[1]], [[]]]
+    # At the threshold nothing is replaced: the last step only finds that nothing is left to do.
+    done, history = decoded(Says(reviser), given, edit_threshold=1.0)
+    assert (done.ids, done.edits, done.taken) == ([[9, 5, 7, 4]], [0], [4])
+    certain = Says(lambda ids: [(0, 0.0), (4 if ids[1] == M else 5, 200.0)])
+    assert decoded(certain, [9, M], edit_threshold=1.0)[0].edits == [0]
+    done, _ = decoded(Says(reviser), given, edit_threshold=0.1)
+    assert (done.ids, done.edits, done.taken) == ([[9, 6, 7, 8]], [2], [5])
+    # An end token counts once its block is finished, as it may be replaced until then.
+    done, _ = decoded(Says(reviser), given, edit_threshold=0.9, ends=(5,))
+    assert done.ids == [[9, 6, 7, 4]]
+    done, _ = decoded(Says(reviser), [*given, M], edit_threshold=0.9, ends=(6,), block=4)
+    assert done.ids == [[9, 6, 7, 4, M]] and done.taken == [5]
+
+
+def test_a_block_that_is_never_settled_is_left_after_sixteen_steps() -> None:
+    done, _ = decoded(Says(lambda ids: [(0, 0.0), (5 if ids[1] == 6 else 6, 5.0)]), [9, M], edit_threshold=0.5)
+    assert (done.taken, done.edits, done.ids) == ([17], [16], [[9, 6]])
+
+
+class Made(TorchFunctionMode):
+    """Notes on which device the modules of decoding make tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.devices: dict[str, list[Any]] = {}
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made_in = sys._getframe(1)
+        if made_in.f_globals["__name__"].startswith("kinject.sampling.") and func in (torch.tensor, torch.arange):
+            self.devices.setdefault(made_in.f_code.co_name, []).append((kwargs or {}).get("device"))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("blocks", [False, True])
+def test_every_tensor_is_made_on_the_device_of_the_model(blocks: bool) -> None:
+    model = build_diffusion()
+    model.config.shifted_logits = True
+    if blocks:
+        attend_in_blocks(model, 2, "block")
+    with Made() as made:
+        sample(model, [[5], [6, 7, 8]], SamplingConfig(4, block_length=2), end_ids=[1])
+    found = {name: set(devices) for name, devices in made.devices.items() if "row_seeds" not in name}
+    assert len(found) > 5 and set().union(*found.values()) == {torch.device("cpu")}
