@@ -295,7 +295,7 @@ def is_refusal(answer: str) -> bool:
     text = fold_case(normalize(answer)).replace("’", "'").replace("ʼ", "'").strip()
     ends = [*sentence_ends(text), len(text)]
     short = ends[0] < 12 and _EXCLAMATION.match(text)  # "Sorry. I do not know."
-    first = text[: ends[1] if short and len(ends) > 1 else ends[0]]
+    first = text[: max(ends[:2]) if short else ends[0]]
     return _ANY_REFUSAL.search(" ".join(first.split())) is not None
 
 
