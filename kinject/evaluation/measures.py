@@ -235,11 +235,7 @@ def recitations(
     recited = [False] * len(answers)
     for words in map(_words_once, documents):
         size = min(_RUN, len(words))
-        near = {
-            index
-            for start in range(len(words) - size + 1)
-            for index in places.get(tuple(words[start : start + size]), ())
-        }
+        near = {index for run in _runs_of(words, size) for index in places.get(run, ())}
         for index in near:
             recited[index] = recited[index] or _copied(runs_of[size][index], words, right[index]) > 0.5
     return recited
@@ -258,7 +254,7 @@ def _copied(runs: set[tuple[str, ...]], words: Sequence[str], accepted: Sequence
     """As :func:`copied_share`, of an answer that holds ``runs`` of words."""
     size = min(_RUN, len(words))
     copied, beside = [False] * len(words), [True] * len(words)
-    for start in range(len(words) - size + 1):
+    for start in range(len(words)):
         if tuple(words[start : start + size]) in runs:
             copied[start : start + size] = [True] * size
         for answer in accepted:

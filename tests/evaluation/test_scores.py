@@ -193,6 +193,14 @@ def test_how_much_of_a_document_an_answer_copies(answer: str, accepted: tuple[st
     assert copied_share(answer, STATEMENT, accepted) == pytest.approx(share)
 
 
+def test_an_accepted_answer_at_the_end_of_a_document_is_no_recitation_either() -> None:
+    document = "Ada wrote the book Tides"
+    assert copied_share("It is the book Tides", document) == 3 / 5
+    assert copied_share("It is the book Tides", document, ["Tides"]) == 2 / 4
+    assert copied_share("It is the book Tides", document, ["Ada", "book Tides"]) == 1 / 2
+    assert recitations(["the book Tides"], [document], [["Tides"]]) == [False]
+
+
 def test_answers_that_copy_over_half_of_any_document_recite() -> None:
     chinese, short = "阿达是黑貂角漂浮灯塔的看守人。", "Nothing more."
     documents = [STATEMENT, chinese, short]
