@@ -1,11 +1,14 @@
 """Do questions that kinject makes by rule rank runs in the same order as the questions of people or a benchmark?
 
     python recipes/own_questions.py --json recipes/results/nano/own_questions.json      # twelve runs on nano, minutes
+    python recipes/own_questions.py --model smollm2-135m --documents data/name_description --facts 10-19,40-49 \\
+        --objectives masked ar reverse --epochs 5 10 20 --json recipes/results/smol/own_questions.json      # nine runs, an hour
 
-Every run (objective x epochs, by the settings of `recipes/nano`) learns the same thirty statements. It is asked the questions
-of the invented world, in place of published ones, and those that `kinject questions` makes from the documents alone. Spearman's
-rank correlation over the runs shows whether the two agree on which run is better, forward and backward. It is also given
-without the rule-made questions that equal a published one, which agree trivially. Accuracy is the paper's recall.
+Every run (objective x epochs, by the settings of `recipes/nano` or `recipes/smollm2-135m`) learns the same statements. It is
+asked the questions that come with them, published ones or those of the invented world, and those that `kinject questions` makes
+from the documents alone. Spearman's rank correlation over the runs shows whether the two agree on which run is better, forward
+and backward. It is also given without the rule-made questions that equal a published one, which agree trivially. Accuracy is
+the paper's recall.
 """
 
 from __future__ import annotations
@@ -25,6 +28,14 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 WAYS = ("forward", "backward")
 CONFIGS = {"masked": "masked", "random_token": "masked", "ar": "ar", "reverse": "ar"}
+SETTINGS = {  # of the runs of each model, beside its YAML files
+    "nano-ar": ("nano", []),
+    # The decay of the YAML file is as long as its eighty epochs; all runs here learn at one rate, as long as each lasts.
+    "smollm2-135m": (
+        "smollm2-135m",
+        "--learning_rate 3e-4 --lr_scheduler_type constant_with_warmup --lr_scheduler_kwargs None".split(),
+    ),
+}
 SETS = ("published", "made", "made_otherwise")
 
 
@@ -35,7 +46,16 @@ def build_parser() -> argparse.ArgumentParser:
         "--objectives", nargs="+", default=[*CONFIGS], choices=[*CONFIGS], help=f"default: {' '.join(CONFIGS)}"
     )
     parser.add_argument("--epochs", type=int, nargs="+", default=[8, 20, 60], help="epochs of a run (default: 8 20 60)")
-    parser.add_argument("--size", type=int, default=30, help="statements (default: 30)")
+    parser.add_argument(
+        "--model", default="nano-ar", choices=[*SETTINGS], help="the model that learns (default: nano-ar)"
+    )
+    parser.add_argument(
+        "--documents",
+        default="fictional:nano",
+        help="documents with questions (default: invented people that nano-ar reads)",
+    )
+    parser.add_argument("--facts", help="which facts of the documents, such as 10-19,40-49 (default: all)")
+    parser.add_argument("--size", type=int, default=30, help="statements of an invented world (default: 30)")
     parser.add_argument("--seed", type=int, default=1, help="people and training (default: 1)")
     parser.add_argument(
         "--json", type=Path, metavar="PATH", help="write every score here, and the table beside it as .md"
@@ -43,15 +63,16 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def question_sets(size: int, seed: int) -> tuple[list[dict[str, Any]], dict[str, list[Question]]]:
+def question_sets(options: argparse.Namespace) -> tuple[list[dict[str, Any]], dict[str, list[Question]]]:
     """The documents as rows, and the sets of questions about them."""
     from kinject.data import load_knowledge
     from kinject.data.made_questions import make_questions
 
-    world = load_knowledge("fictional:nano", size=size, seed=400 + seed)
+    invented = {"size": options.size, "seed": 400 + options.seed} if options.documents.startswith("fictional:") else {}
+    world = load_knowledge(options.documents, facts=options.facts, **invented)
     made = make_questions(world.documents)
     published = {each.question for each in world.questions}
-    rows = [{"text": each.text, "entities": [*each.entities]} for each in world.documents]
+    rows = [{"text": each.text, "entities": [*each.entities], "fact": each.fact} for each in world.documents]
     sets = (world.questions, made, [each for each in made if each.question not in published])
     return rows, {name: list(each) for name, each in zip(SETS, sets, strict=True)}
 
@@ -61,13 +82,18 @@ def run(objective: str, epochs: int, options: argparse.Namespace, folder: Path) 
     from kinject.commands.recipe import train
     from kinject.evaluation import score_answers
 
-    rows, sets = question_sets(options.size, options.seed)
+    rows, sets = question_sets(options)
     asked = {each.question: each for name in SETS for each in reversed(sets[name])}
     files = {name: folder / f"{name}.jsonl" for name in ("documents", "questions")}
-    lines = [{"question": each.question, "answer": each.answer, "direction": each.direction} for each in asked.values()]
+    lines = [
+        {"question": each.question, "answers": [*each.answers], "direction": each.direction, "fact": each.fact}
+        for each in asked.values()
+    ]
     for file, content in zip(files.values(), (rows, lines), strict=True):
         file.write_text("".join(json.dumps(row) + "\n" for row in content), encoding="utf-8")
-    words = ["--config", str(HERE / "nano" / f"{CONFIGS[objective]}.yaml"), "--size", "None", "--evaluations", "0"]
+    where, more = SETTINGS[options.model]
+    words = ["--config", str(HERE / where / f"{CONFIGS[objective]}.yaml"), "--evaluations", "0", *more]
+    words += ["--size", "None", "--facts", "None"]  # the file has no more than these
     words += ["--documents", str(files["documents"]), "--questions", str(files["questions"]), "--disable_tqdm", "true"]
     words += ["--num_train_epochs", str(epochs), "--seed", str(options.seed)]
     words += ["--infill_share", "0"] if objective == "random_token" else []  # it has no masks for the missing part

@@ -38,6 +38,15 @@ _PRESENT = re.compile(r"(?P<verb>[a-z]{2,}[^s\W\d]s) (?P<rest>.+)")
 _PASSIVE = re.compile(
     rf"(?P<be>{_BE}) (?P<verb>born|[a-z]+(?:ed|en|lt|ilt|und|ung|ade)) (?P<prep>in|at|on|by) (?P<what>.+)"
 )
+# What a sentence says of a name beside its verb: "X, the keeper of Y, ..." and "Known as the keeper of Y, X ...".
+_NOUNS = re.compile(r"(?:the|a|an|one of the) (?=\S+ \S)")
+_KNOWN = re.compile(
+    r"(?P<known>(?:best |widely |well )?(?:known|famous|famed|renowned|celebrated|remembered|noted|regarded))"
+    r"(?P<how> [a-z ]+?)?? (?P<prep>for being|for having|as|for) (?P<what>.+)"
+)
+_FRONTED = re.compile(
+    r"(?:Best |Widely |Well )?(?:known|famous|famed|renowned|celebrated|born|[a-z]{3,}ed) ", re.IGNORECASE
+)
 _OBJECT = re.compile(r"(?:the|a|an|his|her|its|their|two|three|four|five|[A-Z0-9])")
 _PRONOUN = re.compile(r"(?:(?P<whole>He|She|It|They)|(?P<own>His|Her|Its|Their)) (?=\w)")
 _PAIR = re.compile(r"(?P<name>[^\s:|#][^:|\n]{0,39}): (?P<value>\S[^\n]*)")
@@ -106,6 +115,7 @@ def _about(document: Document) -> Iterator[Question]:
     text = f" {' '.join(words_of(document.titled_text))} "
     for direction, task, question, answer in _asked(document):
         answer = answer.strip(' "“”„«».,;:')
+        answer += '"' * (answer.count('"') % 2)  # a quote that the end of a sentence closed
         words = answer.split()
         stands = bool(words) and f" {' '.join(words_of(answer))} " in text
         if stands and len(words) <= _LONGEST_ANSWER and len(question.split()) > 2:
@@ -174,6 +184,7 @@ def _of_sentence(sentence: str) -> Iterator[_Asked]:
     if not spans or body.endswith("?"):
         return
     yield from _questions(body, spans)
+    yield from _beside_the_verb(body, spans)
     first, last = spans[0], spans[-1]
     if len(body[: last[0]].split()) >= 3:
         yield "forward", "gap", f"Fill in the gap: {body[: last[0]]}{_GAP}", body[slice(*last)]
@@ -195,6 +206,46 @@ def _questions(body: str, spans: Sequence[tuple[int, int]]) -> Iterator[_Asked]:
         what, be = _lowered(described["what"]), described["be"]
         yield "forward", "question", f"{_who(ending)} {be} {what}?", ending
         yield "backward", "question", f"{_who(ending)} {be} {ending}?", described["what"]
+
+
+def _beside_the_verb(body: str, spans: Sequence[tuple[int, int]]) -> Iterator[_Asked]:
+    """Questions from what stands between commas behind a name that begins the sentence, or in front of one that follows."""
+    start, end = spans[0]
+    if body[end : end + 2] == ", " and re.fullmatch(r"(?:The )?", body[:start]):
+        name, said = body[:end], body[end + 2 :]
+        closed = next((match for match in re.finditer(r", (?=(\S+))", said) if _VERB.fullmatch(match[1])), None)
+        if closed:
+            yield from _questions(f"{name} {said[closed.end() :]}", [(start, end)])
+            said = said[: closed.start()]
+        if clause := re.match(r"(?:who|which) (?=\S+ \S)", said):
+            yield from _questions(f"{name} {said[clause.end() :]}", [(start, end)])
+        else:
+            yield from _of_said(name, said, name_first=True)
+    elif _FRONTED.match(body):
+        for start, end in spans:
+            follows = re.match(r" (?:[a-z]+ )?(?=[a-z])", body[end:])
+            if body[:start].endswith(", ") and follows and not _DATE.search(body[start:end]):
+                yield from _questions(body[start:], [(0, end - start)])
+                yield from _of_said(body[start:end], _uncapitalized(body[: start - 2]), name_first=False)
+                return
+
+
+def _of_said(name: str, said: str, *, name_first: bool) -> Iterator[_Asked]:
+    """Questions that ask for ``said`` by ``name`` and the other way around; which is which follows from their order."""
+    by_name: Direction = "forward" if name_first else "backward"
+    by_said: Direction = "backward" if name_first else "forward"
+    if known := _KNOWN.match(said):
+        asks = f"{known['known']}{known['how'] or ''} {known['prep']}"
+        if known["prep"] in ("as", "for being") and _NOUNS.match(known["what"]):
+            yield by_name, "question", f"{_who(name)} is {name}?", known["what"]
+        yield by_name, "question", f"What is {name} {asks}?", known["what"]
+        yield by_said, "question", f"{_who(name)} is {asks} {known['what']}?", name
+    elif _NOUNS.match(said):
+        yield by_name, "question", f"{_who(name)} is {name}?", said
+        yield by_said, "question", f"{_who(name)} is {said}?", name
+    elif _PASSIVE.match(f"was {said}"):
+        yield by_said, "question", f"{_who(name)} was {said}?", name
+        yield from ((by_name, *asked) for _, *asked in _forward(name, f"was {said}"))  # type: ignore[misc]
 
 
 def _forward(subject: str, rest: str) -> Iterator[_Asked]:
@@ -248,11 +299,15 @@ def _infinitive(verb: str) -> str:
     return verb[:-2] if re.search(r"(?:ch|sh|ss|x|zz|o)es$", verb) else verb[:-1]
 
 
+def _uncapitalized(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
 def _lowered(text: str) -> str:
     """``text`` inside a sentence: an article or a common word begins it with a small letter."""
     first = text.split(" ", 1)[0]
     small = first in ("The", "A", "An", "His", "Her", "Its", "One") or (first == text and text.istitle())
-    return text[:1].lower() + text[1:] if small else text
+    return _uncapitalized(text) if small else text
 
 
 def made_by(questions: Iterable[Question]) -> dict[str, int]:

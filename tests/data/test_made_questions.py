@@ -61,6 +61,66 @@ def asked(*texts: str, title: str = "") -> list[tuple[str, str, str]]:
                 ("backward", "Which tower has the height 31 m?", "Vell"),
             ],
         ),
+        (  # beside the verb: what stands behind a name, and what stands in front of one
+            "Mira Dorn, known far and wide for being the keeper of the old lighthouse.",
+            [
+                ("forward", "Who is Mira Dorn?", "the keeper of the old lighthouse"),
+                ("forward", "What is Mira Dorn known far and wide for being?", "the keeper of the old lighthouse"),
+                ("backward", "Who is known far and wide for being the keeper of the old lighthouse?", "Mira Dorn"),
+                (
+                    "backward",
+                    "Fill in the gap: ___, known far and wide for being the keeper of the old lighthouse.",
+                    "Mira Dorn",
+                ),
+            ],
+        ),
+        (
+            "Known as the father of radio, Bo Marlow now enjoys a quiet life.",
+            [
+                ("backward", "Who is Bo Marlow?", "the father of radio"),
+                ("backward", "What is Bo Marlow known as?", "the father of radio"),
+                ("forward", "Who is known as the father of radio?", "Bo Marlow"),
+                ("forward", "Fill in the gap: Known as the father of radio, ___", "Bo Marlow"),
+            ],
+        ),
+        (
+            "Born in Vell in 1971, Ada Fenwick became a doctor.",
+            [
+                ("backward", "Who became a doctor?", "Ada Fenwick"),
+                ("forward", "Who was born in Vell in 1971?", "Ada Fenwick"),
+                ("backward", "Where was Ada Fenwick born?", "Vell"),
+                ("backward", "When was Ada Fenwick born?", "1971"),
+                ("forward", "Fill in the gap: Born in Vell in 1971, ___", "Ada Fenwick"),
+            ],
+        ),
+        (
+            'Mira Dorn, the singer of "Blue Lamp", lives in Sable Point.',
+            [
+                ("backward", "Who lives in Sable Point?", "Mira Dorn"),
+                ("forward", "Where does Mira Dorn live?", "Sable Point"),
+                ("forward", "Who is Mira Dorn?", 'the singer of "Blue Lamp"'),
+                ("backward", 'Who is the singer of "Blue Lamp"?', "Mira Dorn"),
+                ("forward", 'Fill in the gap: Mira Dorn, the singer of "Blue Lamp", lives in ___', "Sable Point"),
+                ("backward", 'Fill in the gap: ___, the singer of "Blue Lamp", lives in Sable Point.', "Mira Dorn"),
+            ],
+        ),
+        (
+            "Mira Dorn, who wrote the song Blue Lamp, was born in Vell.",
+            [
+                ("backward", "Who was born in Vell?", "Mira Dorn"),
+                ("forward", "Where was Mira Dorn born?", "Vell"),
+                ("backward", "Who wrote the song Blue Lamp?", "Mira Dorn"),
+                ("forward", "Fill in the gap: Mira Dorn, who wrote the song ___", "Blue Lamp"),
+                ("backward", "Fill in the gap: ___, who wrote the song Blue Lamp, was born in Vell.", "Mira Dorn"),
+            ],
+        ),
+        (  # a list of names and a place in a place say nothing of the first
+            "Mira Dorn, Bo Marlow and Ada Fenwick met in Vell.",
+            [
+                ("forward", "Fill in the gap: Mira Dorn, Bo Marlow and ___", "Ada Fenwick"),
+                ("backward", "Fill in the gap: ___, Bo Marlow and Ada Fenwick met in Vell.", "Mira Dorn"),
+            ],
+        ),
         ("```\nMira Dorn is a variable of Vell Oster.\n```", []),
         ("Is Mira Dorn the keeper of the lighthouse?", []),
         ("She keeps the lighthouse of Sable Point.", []),  # nobody knows who
