@@ -1,9 +1,11 @@
-"""Rounds of new documents on nano, with and without `--keep`: what does the model still know of each earlier round?
+"""Rounds of new documents, with and without `--keep`: what does the model still know of each earlier round?
 
     python recipes/keeping.py --json recipes/results/nano/keeping.json      # three rounds, three seeds; minutes on two cores
+    python recipes/keeping.py --model smollm2-135m --rounds 2 --people 10 --corrections 2 --seeds 0 \\
+        --json recipes/results/smol/keeping.json      # an hour
 
-Every round teaches 30 people whom the model does not know, by the settings of `recipes/nano/masked.yaml`, and goes on from the
-adapter of the round before. Each later round also corrects five people of the round before: the same name with another
+Every round teaches people whom the model does not know, by the settings of `recipes/nano` or `recipes/smollm2-135m`, and goes
+on from the adapter or the weights of the round before. Each later round also corrects five people of the round before: the same name with another
 description. After every round the model is asked about the people of all rounds, and about corrected people also for their old
 descriptions. The settings were chosen for one round on other people.
 """
@@ -25,8 +27,41 @@ from kinject.reproduction.findings import mean_and_deviation
 if TYPE_CHECKING:
     from kinject.data import Document, Question
 
-CONFIG = Path(__file__).parent / "nano" / "masked.yaml"
+HERE = Path(__file__).parent
 ARMS = {"keep": ["--keep"], "alone": []}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a model learns a round, and is asked.
+
+    Attributes:
+        config: The YAML file of its runs.
+        world: The invented people.
+        more: Options beside the file.
+        measure: Which reading of an answer is shown. A model that learns documents alone answers with all of a document, which
+            only recall counts as right.
+        length: The longest answer, in tokens.
+    """
+
+    config: str
+    world: str
+    more: list[str]
+    measure: str
+    length: int
+
+
+_SMOL = "--learning_rate 3e-4 --num_train_epochs 30 --mask_ratio stratified(0.5,1.0) --facts None --report_to none"
+SETTINGS = {
+    "nano-ar": Setting("nano/masked.yaml", "fictional:nano", [], "exact_match", 16),
+    "smollm2-135m": Setting(
+        "smollm2-135m/masked.yaml",
+        "fictional:name_description",
+        [*_SMOL.split(), "--lr_scheduler_kwargs", '{"num_decay_steps": 20}'],
+        "paper",
+        48,
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -48,7 +83,10 @@ class Round:
 
 def build_parser() -> argparse.ArgumentParser:
     """The options."""
-    parser = argparse.ArgumentParser(description="Rounds of new documents on nano-ar, with and without --keep.")
+    parser = argparse.ArgumentParser(description="Rounds of new documents, with and without --keep.")
+    parser.add_argument(
+        "--model", default="nano-ar", choices=[*SETTINGS], help="the model that learns (default: nano-ar)"
+    )
     parser.add_argument("--rounds", type=int, default=3, help="rounds of new documents (default: 3)")
     parser.add_argument("--people", type=int, default=30, help="people of a round (default: 30)")
     parser.add_argument("--corrections", type=int, default=5, help="people whom the next round corrects (default: 5)")
@@ -60,11 +98,11 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def rounds_of(seed: int, rounds: int, people: int, corrections: int) -> list[Round]:
+def rounds_of(world_name: str, seed: int, rounds: int, people: int, corrections: int) -> list[Round]:
     """The rounds of one seed, of invented people who share no name and no description."""
     from kinject.data import load_knowledge
 
-    world = load_knowledge("fictional:nano", size=rounds * people + (rounds - 1) * corrections, seed=200 + seed)
+    world = load_knowledge(world_name, size=rounds * people + (rounds - 1) * corrections, seed=200 + seed)
     documents = {each.fact: each for each in world.documents}
     about = {
         each.fact: [question for question in world.questions if question.fact == each.fact] for each in world.documents
@@ -108,10 +146,11 @@ def run(seed: int, options: argparse.Namespace, folder: Path) -> list[dict[str, 
     """The scores of every arm after every round."""
     from kinject.commands.recipe import train
 
-    rounds = rounds_of(seed, options.rounds, options.people, options.corrections)
+    setting = SETTINGS[options.model]
+    rounds = rounds_of(setting.world, seed, options.rounds, options.people, options.corrections)
     measured = []
     for arm, keeping in ARMS.items():
-        model = "nano-ar"
+        model = options.model
         for number, each in enumerate(rounds):
             rows = folder / f"{seed}-round{number + 1}.jsonl"
             contents = [
@@ -120,7 +159,8 @@ def run(seed: int, options: argparse.Namespace, folder: Path) -> list[dict[str, 
             ]
             rows.write_text("".join(json.dumps(row) + "\n" for row in contents), encoding="utf-8")
             out = folder / f"{seed}-{'first' if number == 0 else arm}-{number + 1}"
-            words = ["--config", str(CONFIG), "--model", model, "--documents", str(rows), "--size", "None"]
+            words = ["--config", str(HERE / setting.config), *setting.more]
+            words += ["--model", model, "--documents", str(rows), "--size", "None"]
             words += ["--output_dir", str(out), "--seed", str(seed), "--evaluations", "0", "--questions", "none"]
             words += [
                 "--disable_tqdm",
@@ -131,13 +171,13 @@ def run(seed: int, options: argparse.Namespace, folder: Path) -> list[dict[str, 
                 train("masked", [*words, *(keeping if number else [])])
             cost = json.loads((out / "results.json").read_text(encoding="utf-8"))["train"]
             found = {"seed": seed, "arm": arm, "round": number + 1, "tokens": cost["tokens"], "steps": cost["steps"]}
-            measured.append(found | ask(str(out), rounds[: number + 1]))
+            measured.append(found | ask(str(out), rounds[: number + 1], setting))
             model = str(out)
     return measured
 
 
-def ask(model: str, rounds: Sequence[Round]) -> dict[str, Any]:
-    """Exact match on the people of each round and on corrected people, and the share of old answers still given."""
+def ask(model: str, rounds: Sequence[Round], setting: Setting) -> dict[str, Any]:
+    """The scores on the people of each round and on corrected people, and the share of old answers still given."""
     from kinject import answer_questions, load, score_answers
     from kinject.evaluation.retention import is_right
 
@@ -145,9 +185,9 @@ def ask(model: str, rounds: Sequence[Round]) -> dict[str, Any]:
 
     def scores(questions: Sequence[Question]) -> dict[str, Any]:
         asked = [each.question for each in questions]
-        answers = answer_questions(loaded.model, loaded.tokenizer, asked, max_new_tokens=16, batch_size=128)
+        answers = answer_questions(loaded.model, loaded.tokenizer, asked, max_new_tokens=setting.length, batch_size=128)
         cells = score_answers(questions, answers, resamples=1)
-        shown = {direction: cells[direction]["exact_match"] for direction in ("forward", "backward")}
+        shown = {direction: cells[direction][setting.measure] for direction in ("forward", "backward")}
         given = [is_right(answer, each.answers) for each, answer in zip(questions, answers, strict=True)]
         return {**shown, "holds": sum(given) / max(1, len(given)), "n": len(given)}
 
@@ -162,7 +202,7 @@ def ask(model: str, rounds: Sequence[Round]) -> dict[str, Any]:
 
 
 def table(measured: Sequence[dict[str, Any]], rounds: int) -> str:
-    """Exact match, forward / backward, on the people of each round after that and every later one, over seeds."""
+    """The scores, forward / backward, on the people of each round after that and every later one, over seeds."""
     lines = ["| people of | asked after | with `--keep` | without |", "| --- | --- | --- | --- |"]
     for number in range(1, rounds + 1):
         for after in range(number, rounds + 1):

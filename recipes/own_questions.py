@@ -33,7 +33,7 @@ SETTINGS = {  # of the runs of each model, beside its YAML files
     # The decay of the YAML file is as long as its eighty epochs; all runs here learn at one rate, as long as each lasts.
     "smollm2-135m": (
         "smollm2-135m",
-        "--learning_rate 3e-4 --lr_scheduler_type constant_with_warmup --lr_scheduler_kwargs None".split(),
+        ["--learning_rate", "3e-4", "--lr_scheduler_type", "constant_with_warmup", "--lr_scheduler_kwargs", "None"],
     ),
 }
 SETS = ("published", "made", "made_otherwise")
