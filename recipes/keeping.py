@@ -5,9 +5,9 @@
         --json recipes/results/smol/keeping.json      # an hour
 
 Every round teaches people whom the model does not know, by the settings of `recipes/nano` or `recipes/smollm2-135m`, and goes
-on from the adapter or the weights of the round before. Each later round also corrects five people of the round before: the same name with another
-description. After every round the model is asked about the people of all rounds, and about corrected people also for their old
-descriptions. The settings were chosen for one round on other people.
+on from the adapter or the weights of the round before. Each later round also corrects people of the round before: the same name
+with another description. After every round the model is asked about the people of all rounds, and about corrected people also
+for their old descriptions. The settings were chosen for one round on other people.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -79,30 +80,30 @@ def question_sets(options: argparse.Namespace) -> tuple[list[dict[str, Any]], di
 
 def run(objective: str, epochs: int, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """The recall of one run on each set, forward and backward."""
+    from kinject import answer_questions, load
     from kinject.commands.recipe import train
     from kinject.evaluation import score_answers
 
     rows, sets = question_sets(options)
-    asked = {each.question: each for name in SETS for each in reversed(sets[name])}
-    files = {name: folder / f"{name}.jsonl" for name in ("documents", "questions")}
-    lines = [
-        {"question": each.question, "answers": [*each.answers], "direction": each.direction, "fact": each.fact}
-        for each in asked.values()
-    ]
-    for file, content in zip(files.values(), (rows, lines), strict=True):
-        file.write_text("".join(json.dumps(row) + "\n" for row in content), encoding="utf-8")
+    documents, out = folder / "documents.jsonl", folder / f"{objective}-{epochs}"
+    documents.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     where, more = SETTINGS[options.model]
-    words = ["--config", str(HERE / where / f"{CONFIGS[objective]}.yaml"), "--evaluations", "0", *more]
-    words += ["--size", "None", "--facts", "None"]  # the file has no more than these
-    words += ["--documents", str(files["documents"]), "--questions", str(files["questions"]), "--disable_tqdm", "true"]
+    words = ["--config", str(HERE / where / f"{CONFIGS[objective]}.yaml"), *more]
+    words += ["--documents", str(documents), "--size", "None", "--facts", "None"]  # the file has no more than these
+    words += ["--questions", "none", "--evaluations", "0", "--disable_tqdm", "true", "--report_to", "none"]
     words += ["--num_train_epochs", str(epochs), "--seed", str(options.seed)]
     words += ["--infill_share", "0"] if objective == "random_token" else []  # it has no masks for the missing part
-    results = train(objective, [*words, "--output_dir", str(folder / f"{objective}-{epochs}")])
-    answers = {each["question"]: each["answer"] for each in results["answers"]}
-    found: dict[str, Any] = {"objective": objective, "epochs": epochs}
+    results = train(objective, [*words, "--output_dir", str(out)])
+    trained = load(str(out))
+    asked = [*dict.fromkeys(each.question for name in SETS for each in sets[name])]
+    length = int(results["config"]["max_new_tokens"])
+    said = answer_questions(trained.model, trained.tokenizer, asked, max_new_tokens=length, batch_size=32)
+    answers = dict(zip(asked, said, strict=True))
+    found: dict[str, Any] = {"objective": objective, "epochs": epochs, "tokens": results["train"]["tokens"]}
     for name, questions in sets.items():
         cells = score_answers(questions, [answers[each.question] for each in questions], resamples=1)
         found[name] = {way: {"paper": cells[way]["paper"], "n": cells[way]["n"]} for way in WAYS}
+    shutil.rmtree(out)  # half a gigabyte each
     return found
 
 
