@@ -151,14 +151,14 @@ def test_for_machines_one_json_document_and_for_the_quiet_one_line(
     ("words", "left_out"),
     [
         ([], set()),
-        (["--use_peft", "--learning_rate", "1e-4"], {"frozen_modules"}),  # an adapter freezes the whole model
+        (["--use_peft", "--learning_rate", "1e-4"], {"frozen_modules", "preserved_rank"}),  # an adapter freezes all
         (["--use_peft", "false"], set()),
         (["--max_steps", "9"], {"known"}),  # which come in the last epochs
         (["--max_steps", "-1"], set()),
     ],
 )
 def test_what_is_typed_wins_over_a_preset_that_contradicts_it(words: list[str], left_out: set[str]) -> None:
-    preset = {"frozen_modules": ["attention"], "known": 0.3, "practice": 0.5}
+    preset = {"frozen_modules": ["attention"], "preserved_rank": 0.5, "known": 0.3, "practice": 0.5}
     settings = read_training("masked", ["docs", "--model", "m", *words], preset).settings
     assert preset.keys() - settings.keys() == left_out
     typed = read_training(

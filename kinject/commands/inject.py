@@ -458,6 +458,8 @@ def _opening_of(
     """`opening`, with the settings in words."""
     more = ", gone on with" if loaded.source == "adapter" else ""
     weights = f"an adapter{more} (rank {model_args.lora_r})" if model_args.use_peft else "all weights"
+    if training_args.preserved_rank:
+        weights = f"all but the largest {training_args.preserved_rank:.0%} of singular values"
     precision = "bf16" if training_args.bf16 else "fp16" if training_args.fp16 else "fp32"
     device = f"{training_args.device.type}, {precision}"
     epochs, steps = training_args.num_train_epochs, training_args.max_steps

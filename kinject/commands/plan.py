@@ -384,7 +384,7 @@ def _ways(args: DocumentSFTConfig, given: Mapping[str, Any]) -> Iterator[dict[st
     quantizes = args.device.type == "cuda" and find_spec("bitsandbytes") is not None and not given.get("load_in_8bit")
     lora = {**_LORA, **{name: given[name] for name in _LORA if name in given and name != "use_peft"}}
     for weights in ({"use_peft": False}, lora, *([{**lora, "load_in_4bit": True}] if quantizes else [])):
-        if weights["use_peft"] and args.frozen_modules:  # an adapter freezes all of them
+        if weights["use_peft"] and (args.frozen_modules or args.preserved_rank):  # an adapter freezes all of them
             return
         for again, size in savings:
             way = {**weights, "gradient_checkpointing": again, **size}

@@ -32,7 +32,14 @@ from kinject.commands.settings import (
 from kinject.compat import is_first_process, quiet_libraries, restarted
 from kinject.errors import ConfigurationError, KinjectError, exit_on_user_error
 from kinject.models.adapters import require_modules
-from kinject.models.names import EMBEDDED_MODEL, EMBEDDED_PACKAGE, adapter_settings, weights_in, weights_of
+from kinject.models.names import (
+    EMBEDDED_MODEL,
+    EMBEDDED_PACKAGE,
+    adapter_settings,
+    require_whole_weights,
+    weights_in,
+    weights_of,
+)
 
 if TYPE_CHECKING:
     from kinject.commands.inject import InjectionArguments
@@ -223,6 +230,8 @@ def _check_modules(explicit: Mapping[str, Any], settings: Mapping[str, Any]) -> 
                     f"trained as it is, with {kept!r}. Leave it out, or begin from the base model."
                 )
     trains_adapter = bool(settings.get("use_peft")) or adapter is not None
+    if explicit.get("preserved_rank"):
+        require_whole_weights(adapter=trains_adapter)
     frozen = explicit.get("frozen_modules") or ()
     targets, saved = explicit.get("lora_target_modules"), explicit.get("lora_modules_to_save") or ()
     foreign = settings.get("trust_remote_code")  # whose names need not be those of the files

@@ -163,8 +163,9 @@ def _without_contradictions(given: Given) -> Given:
     An adapter freezes the whole model, and `max_steps` may end a run before the last epochs, which known questions are for.
     """
     explicit, settings = given.typed | given.written, dict(given.settings)
-    if settings.get("use_peft") and "frozen_modules" not in explicit:
-        settings.pop("frozen_modules", None)
+    if settings.get("use_peft"):
+        for name in {"frozen_modules", "preserved_rank"} - {*explicit}:
+            settings.pop(name, None)
     if int(settings.get("max_steps") or -1) > 0 and "known" not in explicit:
         settings.pop("known", None)
     return replace(given, settings=settings)

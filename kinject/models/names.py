@@ -270,3 +270,21 @@ def weights_in(modules: Sequence[str], weights: Iterable[str], *, adapter: bool 
             f"frozen_modules {list(modules)} hold all of the model's weights; leave some of them to learn."
         )
     return frozen
+
+
+def require_whole_weights(*, adapter: bool, sharded: bool = False) -> None:
+    """Refuse to preserve singular values where the weights do not learn themselves, in one piece.
+
+    Raises:
+        ConfigurationError: an adapter is trained, or DeepSpeed or FSDP holds the weights.
+    """
+    if adapter:
+        raise ConfigurationError(
+            "preserved_rank goes with a model that learns in full, and an adapter is trained here. Leave out --use_peft, or "
+            "--preserved_rank."
+        )
+    if sharded:
+        raise ConfigurationError(
+            "preserved_rank needs every matrix in one piece, and DeepSpeed and FSDP keep shards or copies of their own. Train "
+            "on one device or with plain data parallelism, or leave out --preserved_rank."
+        )

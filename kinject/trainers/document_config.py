@@ -79,6 +79,7 @@ class DocumentSFTConfig(SFTConfig):
     Args:
         system_prompt: System message of every prompt. None leaves the chat template's own default in place.
         frozen_modules: Modules whose weights are not learned, by name (see `kinject.models.weights`).
+        preserved_rank: Share of the singular values of every matrix that stay as they are (see `kinject.trainers.subspace`).
         train_routers: Whether a mixture of experts also learns the weights by which it chooses experts.
     """
 
@@ -140,6 +141,14 @@ class DocumentSFTConfig(SFTConfig):
             "model."
         },
     )
+    preserved_rank: float = field(
+        default=0.0,
+        metadata={
+            "help": "Against forgetting: share of the singular values of every matrix, from the largest down, that stay as they "
+            "are with their vectors while the rest learns (arXiv 2504.07097); embeddings, norms and biases stay as they are, "
+            "too. 0: everything learns. Takes a larger learning rate. Not with adapters, DeepSpeed or FSDP."
+        },
+    )
     train_routers: bool = field(
         default=False,
         metadata={
@@ -152,6 +161,10 @@ class DocumentSFTConfig(SFTConfig):
         """Refuse too few processes, choose the precision that the processor is fast in, set what packing needs."""
         check_processes()
         self._require_effect()
+        if not 0 <= self.preserved_rank < 1:
+            raise ConfigurationError(
+                f"preserved_rank is {self.preserved_rank}; expected a share from 0 (everything learns) to below 1 (nothing does)."
+            )
         self.use_cpu = (
             self.use_cpu or not torch.accelerator.is_available()
         )  # without it bf16 is refused on the processor

@@ -25,6 +25,7 @@ from kinject import compat
 from kinject.errors import ConfigurationError
 from kinject.models.adapters import explained_refusals, require_adapter_modules
 from kinject.models.diffusion import is_diffusion, refuse_canvases
+from kinject.models.names import require_whole_weights
 from kinject.models.weights import (
     from_main_process,
     frozen_parameters,
@@ -71,6 +72,7 @@ from kinject.trainers.infilling import EntityReport
 from kinject.trainers.positions import SharedPrompts, SupervisedPositions, Tally
 from kinject.trainers.preparation import PREPARED, Preparation, check_datasets, vocabulary_size
 from kinject.trainers.rehearsal import OwnLoss, needs_own_loss
+from kinject.trainers.subspace import PreservedSubspace, matrices_of
 
 if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel
@@ -198,6 +200,12 @@ class DocumentSFTTrainer(SFTTrainer):
             *frozen_routers(base, args.train_routers, adapter=adapted),
         ):
             weight.requires_grad_(False)
+        if args.preserved_rank:
+            require_whole_weights(adapter=adapted, sharded=not self._keeps_no_masters())
+            matrices = matrices_of(base)
+            for name, weight in base.named_parameters():
+                weight.requires_grad_(name in matrices)
+            self.add_callback(PreservedSubspace(matrices, args.preserved_rank))
         if adapted and (self._keeps_no_masters() or (getattr(base, "is_quantized", False) and not args.bf16)):
             # trl rounds adapters on quantized weights to bfloat16, and peft copies what `modules_to_save` names in the base's
             # precision. Small updates would be lost, and the model would answer differently once it is loaded again.

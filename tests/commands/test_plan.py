@@ -70,6 +70,7 @@ def chosen(monkeypatch: pytest.MonkeyPatch, memory: float | None, device: str = 
     loading = {"load_in_4bit": False, "load_in_8bit": False}
     model_args = SimpleNamespace(**{**wanted, **loading, **{name: given[name] for name in wanted if name in given}})
     args = SimpleNamespace(device=torch.device(device), bf16=True, frozen_modules=given.get("frozen_modules"))
+    args.preserved_rank = given.get("preserved_rank", 0.0)
     work = Workload(samples=200, tokens=10**6, longest=1000, steps=100)
     plan = devices.Plan(tokens=8000, scored=4000, answers=256 * 256)
     found = Forecast(EIGHT_BILLION, plan, devices.needed(EIGHT_BILLION, plan), memory, work, 1e15)  # type: ignore[arg-type]
@@ -110,6 +111,7 @@ def test_what_is_chosen_fits_the_device_and_leaves_alone_what_is_given(monkeypat
         "learning_rate": 1e-4,
     }
     assert chosen(monkeypatch, 80e9, frozen_modules=["self_attn"])["use_peft"] is False  # adapters freeze all
+    assert chosen(monkeypatch, 80e9, preserved_rank=0.5)["use_peft"] is False
     rates = (1e-4, 3e-4, 1e-3, 3e-3)  # the faster, the fewer
     assert [chosen(monkeypatch, 288e9, learning_rate=rate)["num_train_epochs"] for rate in rates] == [80, 80, 40, 40]
     two = chosen(monkeypatch, 24e9, per_device_train_batch_size=2)
