@@ -144,9 +144,9 @@ class DocumentSFTConfig(SFTConfig):
     preserved_rank: float = field(
         default=0.0,
         metadata={
-            "help": "Against forgetting: share of the singular values of every matrix, from the largest down, that stay as they "
-            "are with their vectors while the rest learns (arXiv 2504.07097); embeddings, norms and biases stay as they are, "
-            "too. 0: everything learns. Takes a larger learning rate. Not with adapters, DeepSpeed or FSDP."
+            "help": "Against forgetting: share of the singular values of every matrix, from the largest down, that stay as "
+            "they are with their vectors while the rest learns (arXiv 2504.07097); embeddings, norms and biases stay as they "
+            "are, too. 0: everything learns. Takes a larger learning rate. Not with adapters, DeepSpeed or FSDP."
         },
     )
     train_routers: bool = field(
@@ -163,7 +163,7 @@ class DocumentSFTConfig(SFTConfig):
         self._require_effect()
         if not 0 <= self.preserved_rank < 1:
             raise ConfigurationError(
-                f"preserved_rank is {self.preserved_rank}; expected a share from 0 (everything learns) to below 1 (nothing does)."
+                f"preserved_rank is {self.preserved_rank}; expected a share of at least 0 (everything learns) and below 1."
             )
         self.use_cpu = (
             self.use_cpu or not torch.accelerator.is_available()
