@@ -12,7 +12,8 @@ from peft import LoraConfig
 from transformers import TrainerCallback
 
 from kinject.errors import ConfigurationError
-from kinject.trainers.subspace import largest_of, matrices_of, project, require_whole_weights
+from kinject.models.names import require_whole_weights
+from kinject.trainers.subspace import largest_of, matrices_of, project
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (12, 6), (6, 12), (3, 12, 6)])  # the last: three experts in one tensor
