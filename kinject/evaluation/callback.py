@@ -268,9 +268,8 @@ class QuestionAnsweringCallback(TrainerCallback):
                 self.best.forget()
             scores, self.answers, _ = self._evaluate(args, model)
             self.results["before"], self.results["answers_before"] = scores, self.answers
-            if (
-                self._knows is not None
-            ):  # here at the earliest, since the libraries have just placed the model on its device
+            # Here at the earliest, since the libraries have just placed the model on its device.
+            if self._knows is not None:
                 with self._whole(model) as whole:
                     self.results |= {name: {"before": found} for name, found in self._knows(whole).items()}
             self._show(args, state, control, scores, "before")
@@ -291,9 +290,7 @@ class QuestionAnsweringCallback(TrainerCallback):
         history = self.results["history"]
         if not history or history[-1]["step"] < state.global_step:
             self._add_entry(args, state, control, kwargs["model"])
-        elif (
-            not self.answers
-        ):  # the run was killed after its last step: its scores are stored, but not its last answers
+        elif not self.answers:  # killed after its last step: its scores are stored, but not its last answers
             self.answers = self._answer(args, kwargs["model"], [each.question for each in self.questions])
         entry = self.results["history"][-1]
         if self.best is not None and self.best.step is not None:

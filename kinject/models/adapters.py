@@ -280,9 +280,8 @@ def merge_adapter(model: PeftModel) -> PreTrainedModel:
             base.config.tie_word_embeddings = base.config.get_text_config().tie_word_embeddings = False
     merged: Any = model.merge_and_unload(safe_merge=True)
     head = merged.get_output_embeddings()
-    if (
-        head is not None and head.weight is merged.get_input_embeddings().weight
-    ):  # trained as one tensor, by `modules_to_save`
+    # They were trained as one tensor, by `modules_to_save`.
+    if head is not None and head.weight is merged.get_input_embeddings().weight:
         merged.config.tie_word_embeddings = merged.config.get_text_config().tie_word_embeddings = True
     whole: PreTrainedModel = merged
     return whole

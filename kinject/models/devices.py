@@ -302,9 +302,8 @@ def needed(model: Sizes, plan: Plan) -> Need:
     elif plan.strategy == "ddp":  # gradients lie in the buckets that are sent (`gradient_as_bucket_view`)
         weights = plan.weight_bytes * count
         parts = {"weights": weights, "gradients": weights, "optimizer": states, "copies": copies}
-    elif (
-        plan.strategy == "zero1"
-    ):  # 16-bit weights and gradients, fp32 sums of gradients; master weights and states sharded
+    elif plan.strategy == "zero1":
+        # 16-bit weights and gradients, fp32 sums of gradients; master weights and states sharded.
         parts = {"weights": 2.0 * count, "gradients": 6.0 * count, "optimizer": (4.0 * count + states) / split}
     elif plan.strategy == "zero2":  # 16-bit weights; fp32 gradients, master weights and states sharded
         parts = {"weights": 2.0 * count, "gradients": 4.0 * count / split, "optimizer": (4.0 * count + states) / split}

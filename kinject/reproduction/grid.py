@@ -295,9 +295,8 @@ class Run:
     def key(self) -> str:
         """A hash of the settings and documents that identifies the run, in 10 hexadecimal digits."""
         deciding = {name: value for name, value in self.options.items() if name not in _NO_RESULT}
-        if data_fingerprint(
-            str(self.options["documents"])
-        ):  # `data` has their content, so their folder does not matter
+        # `data` has the content of local documents, so their folder does not matter.
+        if data_fingerprint(str(self.options["documents"])):
             deciding["documents"] = Path(str(self.options["documents"])).name
         text = json.dumps([self.recipe, deciding, self.data], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:10]

@@ -211,9 +211,8 @@ class DivergenceGuard:
         """
         trainer = self._trainer
         diverged = not all_finite(weight for weight in trainer.model.parameters() if weight.requires_grad)
-        if (
-            trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled
-        ):  # else each holds all weights, and may call this alone
+        # Otherwise each process holds all weights, and may call this alone.
+        if trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled:
             (diverged,) = in_any_process(trainer, torch.tensor(diverged, device=trainer.args.device))
         if diverged:
             raise self._divergence("the weights are not finite numbers (nan or inf)")
@@ -559,9 +558,8 @@ def _frozen_digest(model: torch.nn.Module) -> str | None:
         known.append([name, weight.requires_grad])
         if weight.is_meta or hasattr(weight, "ds_id") or isinstance(weight, DTensor):
             return None
-        if (
-            not weight.requires_grad and weight.is_floating_point()
-        ):  # the device decides on the layout of quantized ones
+        # Quantized weights are left out, since the device decides on their layout.
+        if not weight.requires_grad and weight.is_floating_point():
             values = weight.detach().reshape(-1)
             known.append([list(weight.shape), values[:: max(1, len(values) // 8)][:8].float().tolist()])
     return digest(known)

@@ -111,9 +111,8 @@ def document_of_each(position_ids: torch.Tensor) -> torch.Tensor:
 Packing = Literal["none", "positions", "boundaries"]
 Corruption = Literal["mask", "random"]
 LossScope = Literal["document", "masked"]
-_EVALUATION_SEED_OFFSET = (
-    2**32
-)  # else evaluation rows, which are numbered from 0 too, would get the masks of training rows
+# Evaluation rows are numbered from 0 too, and would get the masks of training rows without it.
+_EVALUATION_SEED_OFFSET = 2**32
 
 
 @dataclass(frozen=True)

@@ -561,9 +561,8 @@ class DiffusionSFTTrainer(DocumentSFTTrainer):
         return self._settings.mask_token_id
 
     def _write_beside(self, directory: str) -> None:
-        if hasattr(
-            self.accelerator.unwrap_model(self.model), "peft_config"
-        ):  # a whole model has these settings in config.json
+        # A whole model has these settings in its config.json.
+        if hasattr(self.accelerator.unwrap_model(self.model), "peft_config"):
             write_diffusion_settings(directory, self.model)
 
     # Hooks of the trainer.

@@ -165,9 +165,8 @@ class DocumentSFTConfig(SFTConfig):
             raise ConfigurationError(
                 f"preserved_rank is {self.preserved_rank}; expected a share of at least 0 (everything learns) and below 1."
             )
-        self.use_cpu = (
-            self.use_cpu or not torch.accelerator.is_available()
-        )  # without it bf16 is refused on the processor
+        # Without this, bf16 is refused on the processor.
+        self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
         if self.bf16 is None and not self.fp16 and self.use_cpu:
             self.bf16 = processor_is_fast_in_bf16()  # trl's default is bf16
         if self.include_num_input_tokens_seen in (False, "no"):
