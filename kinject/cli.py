@@ -12,12 +12,12 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kinject import __version__
 from kinject.commands import recipe
@@ -30,17 +30,11 @@ from kinject.commands.options import (
 from kinject.commands.settings import check_model, check_range, split_objective
 from kinject.compat import is_first_process, quiet_libraries
 from kinject.errors import ConfigurationError, exit_on_user_error
-from kinject.models.names import adapter_settings, base_of_adapter, is_repository, require_named
+from kinject.models.names import require_named
 from kinject.reproduction.command import DESCRIPTION, add_arguments
 from kinject.reproduction.command import run as reproduce_tables
 
 _MODEL_HELP = "directory or Hub id of a model or adapter, or smollm2-135m"
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from kinject.models import LoadedModel
-    from kinject.sampling import Step
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -487,7 +481,7 @@ def run_ask(arguments: argparse.Namespace) -> None:
     from rich.console import Console
     from rich.markup import escape
 
-    from kinject.commands.talk import typed_questions
+    from kinject.commands.talk import base_of, drawer, typed_questions
 
     if arguments.json and arguments.show:
         raise ConfigurationError("--show draws, and --json prints nothing but JSON; leave one of them out.")
@@ -512,7 +506,7 @@ def run_ask(arguments: argparse.Namespace) -> None:
             questions,
             max_new_tokens=arguments.max_new_tokens,
             system_prompt=arguments.system_prompt,
-            watch=_drawer(console, loaded, label) if arguments.show else None,
+            watch=drawer(console, loaded, label) if arguments.show else None,
         )
     if arguments.json:
         rows = [
@@ -531,7 +525,7 @@ def run_chat(arguments: argparse.Namespace) -> None:
     """`kinject chat`: several turns with a trained model."""
     check_model(arguments.model)
     require_named(arguments.model, revision=arguments.revision)
-    from kinject.commands.talk import Conversation, converse, terminal_lines
+    from kinject.commands.talk import Conversation, base_of, converse, terminal_lines
     from kinject.models.loading import load
 
     conversation = Conversation(
@@ -548,7 +542,7 @@ def run_app(arguments: argparse.Namespace) -> None:
     """`kinject app`: a page in the browser to try a model on."""
     check_model(arguments.model)
     require_named(arguments.model, revision=arguments.revision)
-    from kinject.commands.talk import serve_model
+    from kinject.commands.talk import base_of, serve_model
     from kinject.models.loading import load
 
     base = None
@@ -563,31 +557,6 @@ def run_app(arguments: argparse.Namespace) -> None:
         lambda: None if base is None else load(base),
         **{name: getattr(arguments, name) for name in given},
     )
-
-
-def _drawer(console: Console, loaded: LoadedModel, label: str) -> Callable[[str, Sequence[Step]], None]:
-    """A function that draws how ``loaded`` fills in its answer to a question.
-
-    Raises:
-        ConfigurationError: the model is no masked diffusion model that unmasks step by step.
-    """
-    from rich.markup import escape
-
-    from kinject.evaluation.report import draw_unmasking
-    from kinject.models.diffusion import diffusion_settings, is_diffusion, refuse_canvases
-
-    refuse_canvases(loaded.model, "show step by step")
-    if not is_diffusion(loaded.model):
-        raise ConfigurationError(
-            f"--show: {loaded.name} is autoregressive, it writes from left to right; only masked diffusion models unmask."
-        )
-    mask_token_id = diffusion_settings(loaded.model).mask_token_id
-
-    def draw(question: str, steps: Sequence[Step]) -> None:
-        console.print(f"[bold]{escape(question)}[/bold] ({label}, {len(steps)} steps)")
-        draw_unmasking(console, loaded.tokenizer, steps, mask_token_id)
-
-    return draw
 
 
 def run_eval(arguments: argparse.Namespace) -> None:
@@ -726,29 +695,6 @@ def results_path(run: str) -> Path:
     """The `results.json` that ``run`` names: itself, or the one in its directory."""
     path = Path(run)
     return path if path.is_file() else path / "results.json"
-
-
-def base_of(name: str) -> str:
-    """The model that the run in directory or Hub repository ``name`` started from.
-
-    Raises:
-        ConfigurationError: nothing there names it.
-    """
-    settings = adapter_settings(Path(name))
-    if settings is not None:
-        return base_of_adapter(settings, Path(name).name)
-    results = Path(name) / "results.json"
-    if results.is_file():
-        return str(json.loads(results.read_text(encoding="utf-8"))["model"])
-    if not is_repository(name):
-        raise ConfigurationError(
-            f"--base: {name} holds no adapter_config.json or results.json that names its base model."
-        )
-    from kinject.commands.evaluate import require_claim
-    from kinject.models.adapters import adapter_config
-
-    adapter = adapter_config(name)
-    return base_of_adapter(adapter, name) if adapter else str(require_claim(name).results["model"])
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from kinject import __version__, cli
 from kinject.commands import recipe, settings
 from kinject.commands.options import OBJECTIVES, PRESETS, Option, measured_settings, training_options
 from kinject.commands.settings import read_training
+from kinject.commands.talk import base_of
 
 
 def fails(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
@@ -588,9 +589,9 @@ def test_output_that_nobody_reads_ends_a_command_without_a_word(words: list[str]
 def test_the_base_of_a_run_is_read_from_its_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "holds no adapter_config.json or results.json" in fails(capsys, "ask", str(tmp_path), "Who?", "--base")
     (tmp_path / "results.json").write_text(json.dumps({"model": "org/model"}))
-    assert cli.base_of(str(tmp_path)) == "org/model"
+    assert base_of(str(tmp_path)) == "org/model"
     (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "org/base"}))
-    assert cli.base_of(str(tmp_path)) == "org/base"
+    assert base_of(str(tmp_path)) == "org/base"
 
 
 def test_without_a_model_the_embedded_default_is_taken(

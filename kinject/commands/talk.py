@@ -5,6 +5,7 @@ The page is built with gradio (extra `app`), which is imported when one is made.
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,9 +20,11 @@ from kinject.data.knowledge import names
 from kinject.data.records import ROW_KINDS, file_kind
 from kinject.data.words import fold_case, words_of
 from kinject.errors import ConfigurationError, DataError, KinjectError
+from kinject.models.names import adapter_settings, base_of_adapter, is_repository
 
 if TYPE_CHECKING:
     from gradio import Blocks
+    from rich.console import Console
 
     from kinject.models import LoadedModel
     from kinject.sampling import Step
@@ -61,6 +64,54 @@ def typed_questions(questions: Sequence[str], file: str | None) -> list[str]:
     if not asked:
         raise ConfigurationError("no questions; give some, name a file with --file, or pipe them in, one a line.")
     return asked
+
+
+def base_of(name: str) -> str:
+    """The model that the run in directory or Hub repository ``name`` started from.
+
+    Raises:
+        ConfigurationError: nothing there names it.
+    """
+    settings = adapter_settings(Path(name))
+    if settings is not None:
+        return base_of_adapter(settings, Path(name).name)
+    results = Path(name) / "results.json"
+    if results.is_file():
+        return str(json.loads(results.read_text(encoding="utf-8"))["model"])
+    if not is_repository(name):
+        raise ConfigurationError(
+            f"--base: {name} holds no adapter_config.json or results.json that names its base model."
+        )
+    from kinject.commands.evaluate import require_claim
+    from kinject.models.adapters import adapter_config
+
+    adapter = adapter_config(name)
+    return base_of_adapter(adapter, name) if adapter else str(require_claim(name).results["model"])
+
+
+def drawer(console: Console, loaded: LoadedModel, label: str) -> Callable[[str, Sequence[Step]], None]:
+    """A function that draws how ``loaded`` fills in its answer to a question.
+
+    Raises:
+        ConfigurationError: the model is no masked diffusion model that unmasks step by step.
+    """
+    from rich.markup import escape as escape_markup
+
+    from kinject.evaluation.report import draw_unmasking
+    from kinject.models.diffusion import diffusion_settings, is_diffusion, refuse_canvases
+
+    refuse_canvases(loaded.model, "show step by step")
+    if not is_diffusion(loaded.model):
+        raise ConfigurationError(
+            f"--show: {loaded.name} is autoregressive, it writes from left to right; only masked diffusion models unmask."
+        )
+    mask_token_id = diffusion_settings(loaded.model).mask_token_id
+
+    def draw(question: str, steps: Sequence[Step]) -> None:
+        console.print(f"[bold]{escape_markup(question)}[/bold] ({label}, {len(steps)} steps)")
+        draw_unmasking(console, loaded.tokenizer, steps, mask_token_id)
+
+    return draw
 
 
 @dataclass

@@ -470,6 +470,8 @@ _AFTER_STATE = regex.compile(r"(?<=\p{Lu}\.)\s+(?=(?:He|She|It|They|His|Her|Its|
 _MONTH = rf"\b(?:{'|'.join(MONTHS)})\b"
 _MONTH_AND_NUMBER = regex.compile(rf"{_MONTH}.*\d|\d.*{_MONTH}")
 _POSSESSIVE = ("His", "Her", "Its", "Their")
+# Words that may stand before a phrase.
+_LEADS = frozenset(str.split("a an the of in for by with to as at on from into through its their his her called"))
 _LONGEST_PHRASE = 6  # words
 _WORDS = regex.compile(r"\p{L}+")
 _MOST_WORDS = 18  # of a sentence on either side of a gap
@@ -477,8 +479,6 @@ _QUOTES = "\"'“”‘’«»„"
 _BEGINNING = 16  # characters that may stand before what a text is about
 _SHORT = 3  # letters of a word that is no noun to ask with
 _SMALL_WORDS = 0.2  # share of an English text, and more than in texts of other languages
-
-
 _FEW = 2  # names and values of a sentence, from which on its other phrases are not asked for
 
 
@@ -616,7 +616,7 @@ def _phrases(sentence: str) -> list[tuple[int, int]]:
     runs: list[tuple[int, int]] = []
     words = word_spans(sentence, compounds=True)
     run: list[tuple[int, int]] = []
-    lead = ""  # the function word before the run, and the words of it
+    lead = ""  # the function word before the run
     for index, (first, last) in enumerate([*words, (len(sentence), len(sentence))]):
         word = sentence[first:last].lower()
         apart = index > 0 and sentence[words[index - 1][1] : first].strip() != ""
@@ -630,8 +630,6 @@ def _phrases(sentence: str) -> list[tuple[int, int]]:
             run.append((first, last))
     return runs
 
-
-_LEADS = frozenset(str.split("a an the of in for by with to as at on from into through its their his her called"))
 
 _TEMPLATES = (
     "{blank}\nWhat belongs in the blank?",

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 import kinject
-from kinject.cli import base_of, main
+from kinject.cli import main
 from kinject.commands.evaluate import find_claim
 from kinject.commands.recipe import train
+from kinject.commands.talk import base_of
 from kinject.errors import ConfigurationError, HubError
 from kinject.evaluation.asking import answer_questions
 from kinject.evaluation.results import write_results
