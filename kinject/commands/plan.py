@@ -266,7 +266,7 @@ def practices(knowledge: KnowledgeSet, model: str, adapter: bool) -> bool:
     It does where that was measured to be better (recipes/results/README.md): all weights of a model of about a hundred million
     learn English documents, and no earlier ones are kept.
     """
-    from kinject.data.made_questions import is_english
+    from kinject.data.gaps import is_english
     from kinject.models.loading import tokenizer_and_config
 
     texts = [each.titled_text for each in knowledge.documents[:100] if not each.messages]

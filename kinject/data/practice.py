@@ -18,8 +18,8 @@ from typing import Any, Literal, Protocol
 
 import regex
 
+from kinject.data.gaps import Gap, gap_question, gaps, is_english, subject_of
 from kinject.data.knowledge import Document, Question, with_title
-from kinject.data.made_questions import Gap, gap_question, gaps, is_english, subject_of
 from kinject.data.words import words_of
 from kinject.data.worlds import stream
 from kinject.data.worlds.invented import World

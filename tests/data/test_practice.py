@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from kinject.data import Document, load_knowledge
-from kinject.data.made_questions import gap_question, gaps, is_english, nouns_of
+from kinject.data.gaps import gap_question, gaps, is_english, nouns_of
 from kinject.data.practice import LIFE, Practice, alive, forms, overlap, trigrams
 from kinject.data.worlds.invented import REFUSALS, World, ask
 from kinject.data.worlds.nano import NANO_REFUSAL
