@@ -1,0 +1,137 @@
+"""What a loss is divided by: tokens or weights of a batch, of all batches of a step, and of all processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from kinject.trainers.collator import PREDICTED, WEIGHTS
+from kinject.trainers.rehearsal import OwnLoss, distilled, divergence, other_divergence
+
+GENERATOR = torch.Generator().manual_seed(0)
+SAID, UNTRAINED = torch.randn(2, 3, 7, generator=GENERATOR)  # (supervised, vocabulary) each
+TARGETS = torch.tensor([4, 0, 6])
+LOSSES = cross_entropy(SAID, TARGETS, reduction="none")
+KEPT = UNTRAINED[[0, 2]].log_softmax(-1).topk(4)
+PREDICTIONS = dict(zip(PREDICTED, (torch.tensor([True, False, True]), KEPT.indices, KEPT.values), strict=True))
+DIVERGED = divergence(SAID.log_softmax(-1)[[0, 2]], KEPT.indices, KEPT.values)
+
+
+class Adapted:
+    """A model that says `SAID`, and `UNTRAINED` without its adapter."""
+
+    logits = SAID
+
+    def __call__(self, *, input_ids: torch.Tensor, use_cache: bool) -> Any:
+        assert input_ids.tolist() == [[1, 2]] and use_cache is False
+        return SimpleNamespace(logits=self.logits[None])
+
+    @contextmanager
+    def disable_adapter(self) -> Iterator[None]:
+        self.logits = UNTRAINED
+        yield
+        self.logits = SAID
+
+
+def own_loss(
+    weights: list[float] | None = None,
+    count: int | None = None,
+    *,
+    predictions: dict[str, torch.Tensor] | None = None,
+    anchor: float = 0.0,
+    processes: int = 1,
+    average: bool = True,
+) -> float:
+    trainer = SimpleNamespace(
+        args=SimpleNamespace(anchor=anchor, average_tokens_across_devices=average),
+        accelerator=SimpleNamespace(num_processes=processes, unwrap_model=lambda model: model),
+        model=Adapted(),
+    )
+    inputs = {"input_ids": torch.tensor([[1, 2]]), "shift_labels": TARGETS[None]}
+    where = torch.zeros(3, dtype=torch.int64), torch.arange(3)
+    loss, scores = OwnLoss(trainer, base=Adapted())(  # type: ignore[arg-type]
+        trainer.model, inputs, where, predictions or {}, None if weights is None else torch.tensor(weights), count
+    )
+    torch.testing.assert_close(-scores.log_probs, LOSSES)
+    return float(loss)
+
+
+def test_a_loss_is_divided_by_what_counts_in_the_batch_or_in_all_batches_of_a_step() -> None:
+    weights = torch.tensor([0.5, 0.5, 2.0])
+    assert own_loss() == pytest.approx(float(LOSSES.mean()))
+    assert own_loss(count=5) == pytest.approx(float(LOSSES.sum()) / 5)
+    assert own_loss([0.5, 0.5, 2.0]) == pytest.approx(float((LOSSES * weights).sum()) / 3)
+    assert own_loss([0.5, 0.5, 2.0], 7) == pytest.approx(float((LOSSES * weights).sum()) / 7)
+    # The gradients of processes are averaged, and the count is that of all of them.
+    assert own_loss(count=5, processes=3) == pytest.approx(float(LOSSES.sum()) / 5 * 3)
+    assert own_loss(count=5, processes=3, average=False) == pytest.approx(float(LOSSES.sum()) / 5)
+    assert own_loss(processes=3) == pytest.approx(float(LOSSES.mean()))
+
+
+def test_rehearsed_tokens_have_their_divergence_and_are_not_anchored() -> None:
+    expected = torch.stack([DIVERGED[0], LOSSES[1], DIVERGED[1]])
+    of_targets = -LOSSES
+    torch.testing.assert_close(distilled(SAID.log_softmax(-1), of_targets, PREDICTIONS), expected)
+    assert torch.equal(distilled(SAID.log_softmax(-1), of_targets, {}), LOSSES)
+    assert own_loss(predictions=PREDICTIONS) == pytest.approx(float(expected.mean()))
+    anchored = 0.5 * other_divergence(SAID.log_softmax(-1), UNTRAINED.log_softmax(-1), TARGETS)
+    assert own_loss(anchor=0.5) == pytest.approx(float((LOSSES + anchored).mean()))
+    assert own_loss(anchor=0.5, predictions=PREDICTIONS) == pytest.approx(float((expected.sum() + anchored[1]) / 3))
+
+
+def test_what_is_not_kept_of_a_prediction_counts_as_one_token() -> None:
+    predicted, said = UNTRAINED[:1].log_softmax(-1), SAID[:1].log_softmax(-1)
+    p, q = (torch.cat([each[0, :2].exp(), each[0, 2:].exp().sum()[None]]) for each in (predicted, said))
+    found = divergence(said, torch.tensor([[0, 1]]), predicted[:, :2])
+    torch.testing.assert_close(found, (p * (p / q).log()).sum()[None])
+
+
+def _as_one_of_three(trainer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(trainer.args), "world_size", 3)
+    monkeypatch.setattr(type(trainer.accelerator), "num_processes", 3)
+    monkeypatch.setattr(trainer.accelerator, "gather", lambda count: torch.stack([count] * 3))
+
+
+@pytest.mark.parametrize("normalize", ["maskable", "sequence"])
+def test_the_loss_of_a_diffusion_model_is_divided_by_what_all_processes_count(
+    make_diffusion_trainer: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, normalize: str
+) -> None:
+    trainer = make_diffusion_trainer(normalize=normalize)
+    rows = list(trainer.train_dataset)
+    batches = [trainer.data_collator(rows[:3]), trainer.data_collator(rows[3:])]
+    cpu = torch.device("cpu")
+    expected = sum(int(batch["maskable"].sum()) for batch in batches) if normalize == "maskable" else len(rows)
+    alone = trainer._get_num_items_in_batch(batches, cpu)
+    assert int(alone) == expected and trainer._get_num_items_in_batch(batches, torch.device("meta")).is_meta
+
+    def loss(count: Any) -> float:
+        return float(trainer.compute_loss(trainer.model, dict(batches[0]), num_items_in_batch=count).detach())
+
+    by_itself = loss(alone)
+    _as_one_of_three(trainer, monkeypatch)
+    assert int(trainer._get_num_items_in_batch(batches, cpu)) == 3 * expected
+    assert loss(3 * alone) == pytest.approx(by_itself)
+    trainer.args.average_tokens_across_devices = False
+    assert int(trainer._get_num_items_in_batch(batches, cpu)) == expected
+    assert loss(alone) == pytest.approx(by_itself)
+
+
+def test_weights_of_rows_are_counted_over_all_batches_and_processes(
+    make_trainer: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make_trainer()
+    weighed = [{WEIGHTS: torch.tensor([0.5, 0.25])}, {WEIGHTS: torch.tensor([1.0])}]
+    assert float(trainer._get_num_items_in_batch(weighed, torch.device("cpu"))) == 1.75
+    assert trainer._get_num_items_in_batch(weighed, torch.device("meta")).is_meta
+    labels = {"labels": torch.tensor([[-100, 5, 6], [-100, -100, 7]])}
+    assert int(trainer._get_num_items_in_batch([labels, labels], torch.device("cpu"))) == 6
+    _as_one_of_three(trainer, monkeypatch)
+    assert float(trainer._get_num_items_in_batch(weighed, torch.device("cpu"))) == 3 * 1.75
+    trainer.args.average_tokens_across_devices = False
+    assert float(trainer._get_num_items_in_batch(weighed, torch.device("cpu"))) == 1.75
