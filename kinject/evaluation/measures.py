@@ -10,7 +10,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
-from itertools import groupby, pairwise
+from itertools import compress, groupby, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -260,7 +260,7 @@ def _copied(runs: set[tuple[str, ...]], words: Sequence[str], accepted: Sequence
         for answer in accepted:
             if answer and list(words[start : start + len(answer)]) == list(answer):
                 beside[start : start + len(answer)] = [False] * len(answer)
-    counted = [each for each, counts in zip(copied, beside, strict=True) if counts]
+    counted = list(compress(copied, beside))
     return sum(counted) / max(len(counted), 1)
 
 

@@ -239,6 +239,8 @@ def test_scores_say_how_answers_look() -> None:
     ]
     scores = score_answers(questions, [STATEMENT, "I do not know."], documents=[STATEMENT])["forward"]
     assert (scores["recited"], scores["refused"], scores["words"]) == (0.5, 0.5, (19 + 4) / 2)
+    right = score_answers(questions[:1], ["Ada Fenwick"], documents=["Ada Fenwick"])["forward"]
+    assert (right["recited"], right["exact_match"]) == (0.0, 1.0)
     plain = score_answers(questions, ["Ada Fenwick", "Bo Carver"])
     assert "recited" not in plain["forward"] and plain["forward"]["words"] == 2.0
     assert plain["backward"]["words"] == plain["backward"]["refused"] == 0.0
