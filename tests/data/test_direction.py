@@ -89,6 +89,8 @@ def test_words_inside_the_answer_are_no_cue() -> None:
     assert text_direction("Ada Marlow sang.", "Which Ada sang?", "Ada Marlow") == "backward"
     assert text_direction("Ada sang.", "Which Ada sang?", "Ada") == "backward"
     assert text_direction("They sang: Marlow Ada", "Which Ada sang with them?", "Marlow Ada") == "forward"
+    # "Noor" stands inside the answer and behind it, which is one side.
+    assert text_direction("They crossed to Noor Harbor, and Noor sang.", "Who crossed Noor?", "Noor Harbor") == "unknown"
 
 
 def test_a_cue_far_from_the_answer_still_tells_its_direction() -> None:
@@ -126,6 +128,11 @@ def test_without_a_word_of_the_answer_more_of_the_question_has_to_stand_in_the_t
     assert index.link(question, "yes") is None
     assert index.link(question, "Oslo") == 0
     assert index.link("Does Ada sing in the choir?", "yes") == 0
+
+
+def test_of_equally_good_facts_the_first_is_taken() -> None:
+    index = FactIndex([(7, "Ada sings."), (3, "Ada sings."), (5, "Bo paints.")])
+    assert index.link("Who sings?", "Ada") == 3
 
 
 def test_an_unknown_name_that_opens_an_answer_counts_as_one() -> None:
