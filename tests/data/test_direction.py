@@ -90,7 +90,9 @@ def test_words_inside_the_answer_are_no_cue() -> None:
     assert text_direction("Ada sang.", "Which Ada sang?", "Ada") == "backward"
     assert text_direction("They sang: Marlow Ada", "Which Ada sang with them?", "Marlow Ada") == "forward"
     # "Noor" stands inside the answer and behind it, which is one side.
-    assert text_direction("They crossed to Noor Harbor, and Noor sang.", "Who crossed Noor?", "Noor Harbor") == "unknown"
+    assert (
+        text_direction("They crossed to Noor Harbor, and Noor sang.", "Who crossed Noor?", "Noor Harbor") == "unknown"
+    )
 
 
 def test_a_cue_far_from_the_answer_still_tells_its_direction() -> None:
