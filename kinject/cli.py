@@ -25,12 +25,11 @@ from kinject.commands.options import (
     OBJECTIVES,
     PRESETS,
     all_training_options,
-    did_you_mean,
 )
-from kinject.commands.settings import check_model, check_range, split_objective
+from kinject.commands.settings import check_range, split_objective
 from kinject.compat import is_first_process, quiet_libraries
-from kinject.errors import ConfigurationError, exit_on_user_error
-from kinject.models.names import require_named
+from kinject.errors import ConfigurationError, did_you_mean, exit_on_user_error
+from kinject.models.names import check_model, require_model
 from kinject.reproduction.command import DESCRIPTION, add_arguments
 from kinject.reproduction.command import run as reproduce_tables
 
@@ -403,7 +402,7 @@ def run_preview(arguments: argparse.Namespace) -> None:
     if arguments.max_length < 2:
         raise ConfigurationError(f"max_length is {arguments.max_length}; expected 2 or more.")
     if arguments.model is not None:
-        check_model(arguments.model)
+        require_model(arguments.model, weights=False)
     knowledge = load_knowledge(
         arguments.documents, arguments.questions, text_field=arguments.text_field, title_field=arguments.title_field
     )
@@ -436,8 +435,7 @@ def run_questions(arguments: argparse.Namespace) -> None:
         )
     for model in (arguments.model, None if arguments.writer_url else arguments.writer):
         if model is not None:
-            check_model(model)
-            require_named(model)
+            require_model(model)
     if arguments.output_file is not None:  # before a model writes for minutes
         require_new_file(arguments.output_file, arguments.overwrite)
     knowledge = load_knowledge(arguments.documents, text_field=arguments.text_field, title_field=arguments.title_field)
@@ -489,8 +487,8 @@ def run_ask(arguments: argparse.Namespace) -> None:
     names = {"answer": arguments.model}
     if arguments.base:
         names = {"before": base_of(arguments.model), "after": arguments.model}
-    check_model(arguments.model)
-    require_named(arguments.model, revision=arguments.revision)
+    for name in dict.fromkeys(names.values()):
+        require_model(name, revision=arguments.revision if name == arguments.model else None)
     from kinject.evaluation.asking import answer_questions
     from kinject.models.devices import described
     from kinject.models.loading import load
@@ -523,8 +521,7 @@ def run_ask(arguments: argparse.Namespace) -> None:
 
 def run_chat(arguments: argparse.Namespace) -> None:
     """`kinject chat`: several turns with a trained model."""
-    check_model(arguments.model)
-    require_named(arguments.model, revision=arguments.revision)
+    require_model(arguments.model, revision=arguments.revision)
     from kinject.commands.talk import Conversation, base_of, converse, terminal_lines
     from kinject.models.loading import load
 
@@ -540,8 +537,7 @@ def run_chat(arguments: argparse.Namespace) -> None:
 
 def run_app(arguments: argparse.Namespace) -> None:
     """`kinject app`: a page in the browser to try a model on."""
-    check_model(arguments.model)
-    require_named(arguments.model, revision=arguments.revision)
+    require_model(arguments.model, revision=arguments.revision)
     from kinject.commands.talk import base_of, serve_model
     from kinject.models.loading import load
 

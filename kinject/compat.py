@@ -9,6 +9,7 @@ imported inside the functions, so that the command line stays light.
 
 from __future__ import annotations
 
+import ast
 import logging
 import os
 import re
@@ -16,11 +17,13 @@ import shlex
 import sys
 import warnings
 from collections.abc import Callable, Mapping
-from importlib import import_module
+from functools import cache
+from importlib import import_module, metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kinject.errors import ConfigurationError
+from kinject.errors import ConfigurationError, KinjectError, did_you_mean
 
 if TYPE_CHECKING:
     import torch
@@ -246,6 +249,67 @@ def lazily(package: str, module_of: Mapping[str, str]) -> tuple[Callable[[str], 
     return find, lambda: sorted(module_of)
 
 
+# Sources, read without importing what they are of, which takes seconds.
+
+
+def assigned(module: str, name: str) -> ast.expr:
+    """What the source of ``module`` assigns to its variable ``name``.
+
+    Raises:
+        KinjectError: it has none.
+    """
+    path = source_of(module)
+    for node in parsed(path).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name:
+            return node.value
+    raise KinjectError(f"{path} has no {name}; this version of {module.split('.')[0]} is not supported.")
+
+
+def source_of(module: str) -> Path:
+    """The file of ``module``. Only its top-level package is looked up, which imports nothing.
+
+    Raises:
+        KinjectError: that is not installed.
+    """
+    top, *rest = module.split(".")
+    spec = find_spec(top)
+    if spec is None or not spec.submodule_search_locations:
+        raise KinjectError(f"the package {top} is not installed; run pip install kinject in this environment.")
+    path = Path(spec.submodule_search_locations[0]).joinpath(*rest)
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+@cache
+def parsed(path: Path) -> ast.Module:
+    """The syntax tree of a source file."""
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def causal_types() -> frozenset[str]:
+    """The values of `model_type` for which transformers has a causal language model, as its source lists them."""
+    return _types_in("MODEL_FOR_CAUSAL_LM_MAPPING_NAMES")
+
+
+def encoder_types() -> frozenset[str]:
+    """Those of `causal_types` that attend both ways unless their `config.json` says otherwise, such as `bert`."""
+    masked, decoders = (
+        _types_in("MODEL_FOR_MASKED_LM_MAPPING_NAMES"),
+        _types_in("MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES"),
+    )
+    return (causal_types() & masked) - decoders
+
+
+def model_types() -> frozenset[str]:
+    """The values of `model_type` for which transformers has a model of any kind."""
+    return _types_in("MODEL_MAPPING_NAMES")
+
+
+def _types_in(name: str) -> frozenset[str]:
+    listed = assigned("transformers.models.auto.modeling_auto", name)
+    pairs = listed.args[0] if isinstance(listed, ast.Call) and listed.args else listed
+    return frozenset(dict(ast.literal_eval(pairs)))
+
+
 # The Hub.
 
 # The folder of a repository in the cache (`huggingface_hub.file_download.repo_folder_name`).
@@ -283,6 +347,51 @@ def cached_repository(path: str) -> str | None:
 def attention_implementation(model: Any) -> str:
     """What computes the attention of ``model``: `sdpa`, `eager`, `flash_attention_2`, ..."""
     return str(getattr(model.config.get_text_config(), "_attn_implementation", ""))
+
+
+ATTENTION = ("eager", "sdpa", "flex_attention", "flash_attention_2", "flash_attention_3", "flash_attention_4")
+"""The names of what transformers computes attention by; a kernel of the Hub may be named as well."""
+# The packages of the flash kernels, and how to get them; without these transformers takes them from the package kernels.
+_FLASH = {
+    "flash_attention_2": ("flash_attn", "pip install flash-attn"),
+    "flash_attention_3": ("flash_attn_interface", "flash-attn-3, which is built from the sources of flash-attn"),
+    "flash_attention_4": ("flash_attn", "pip install flash-attn-4"),
+}
+_KERNEL = re.compile(r"[^/:]+/[^/:]+(?:@[^/:]+)?(?::[^/:]+)?")  # of the Hub, as transformers' `is_kernel` reads it
+
+
+def require_attention(implementation: str | None, *, on_cpu: bool = False) -> None:
+    """Refuse an attention that transformers does not know, or whose package or device is not here.
+
+    Args:
+        implementation: As `--attn_implementation` takes it: a name, or a kernel on the Hub; None for the default.
+        on_cpu: Whether the processor is to be used, though there may be a GPU.
+
+    Raises:
+        ConfigurationError: it cannot be used.
+    """
+    if implementation is None:
+        return
+    name = implementation.removeprefix("paged|")
+    kernel = _KERNEL.fullmatch(name) is not None
+    if not kernel and name not in ATTENTION:
+        raise ConfigurationError(
+            f"attn_implementation is '{implementation}'; expected one of {', '.join(ATTENTION)}, or a kernel of the Hub as "
+            f"owner/name{did_you_mean(name, ATTENTION)}"
+        )
+    if not kernel and name not in _FLASH:
+        return
+    package, command = ("kernels", "pip install kernels") if kernel else _FLASH[name]
+    without = "Leave out --attn_implementation: sdpa, the default, needs no package."
+    if on_cpu or metadata.version("torch").endswith("+cpu"):
+        why = "use_cpu is set" if on_cpu else "this torch is a build for the CPU alone"
+        raise ConfigurationError(
+            f"attn_implementation is '{implementation}', which runs on a GPU, and {why}. {without}"
+        )
+    if find_spec(package) is None and find_spec("kernels") is None:
+        raise ConfigurationError(
+            f"attn_implementation is '{implementation}', and the package {package} is not installed ({command}). {without}"
+        )
 
 
 def packing_refusal(attention: str | None) -> str:

@@ -10,8 +10,9 @@ import os
 import re
 import select
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 
 MOST_FAULTS_SHOWN = 20
 _BROKEN_PIPE = 128 + 13  # as a shell tells of a process that SIGPIPE ended
@@ -71,6 +72,12 @@ class Faults:
         """
         if self._found:
             raise DataError(*dict.fromkeys(self._found))
+
+
+def did_you_mean(word: str, known: Iterable[str], mark: str = "") -> str:
+    """The end of an error about ``word``: a question whether the closest of ``known`` was meant, or a full stop."""
+    close = get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {mark}{close[0]}?" if close else "."
 
 
 class ConfigurationError(KinjectError):

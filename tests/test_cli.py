@@ -351,6 +351,30 @@ def test_a_path_with_a_space_is_one_document(monkeypatch: pytest.MonkeyPatch, tm
         (["--model", "user/gone"], "model 'user/gone' is not in the local cache of the Hub"),
         (["--writer", "user/gone"], "model 'user/gone' is not in the local cache of the Hub"),
         (["--use_liger_kernel", "--use_cpu"], "use_liger_kernel needs a GPU, Triton and the package liger-kernel"),
+        (
+            ["--attn_implementation", "sdap"],
+            "attn_implementation is 'sdap'; expected one of eager, sdpa, flex_attention",
+        ),
+        (["--attn_implementation", "flash_attention_2", "--use_cpu"], "which runs on a GPU, and use_cpu is set"),
+        (["--attn_implementation", "owner/kernel", "--use_cpu"], "Leave out --attn_implementation: sdpa, the default"),
+        (["--model", "vit"], "model 'vit': config.json has model_type 'vit', which is no language model that"),
+        (["--model", "vit", "--objective", "diffusion"], "but another kind of model. Name one that writes text"),
+        (["--model", "clip", "--to_diffusion", "--objective", "diffusion"], "config.json has model_type 'clip'"),
+        (["--model", "lama"], "and remote code is not run unasked; did you mean llama? Use a checkpoint"),
+        (["--model", "typeless"], "model 'typeless': config.json has no model_type"),
+        (["--model", "bert"], "model 'bert' is an encoder (model_type 'bert' without is_decoder in its config.json)"),
+        (["--model", "on_vit"], "model 'vit': config.json has model_type 'vit'"),
+        (["--model", "blank"], "model 'blank': its config.json is no JSON"),
+        (["--model", "unfinished"], "model 'unfinished': its model.safetensors was not written to its end"),
+        (["--model", "empty"], "model 'empty': its model.safetensors was not written to its end"),
+        (["--model", "weightless"], "model 'weightless': its model.safetensors is missing. Download or save"),
+        (["--model", "pickled"], "is missing; pickled weights (pytorch_model.bin) can run any code and are not read"),
+        (["--model", "unsharded"], "is missing, which model.safetensors.index.json names. Download or save"),
+        (["--model", "unindexed"], "model 'unindexed': its model.safetensors.index.json has no weight_map"),
+        (["--model", "wordless"], "model 'wordless' has no tokenizer that can be loaded. Expected tokenizer.json"),
+        (["--model", "half_a_word"], "model 'half_a_word': its tokenizer.json was not written to its end"),
+        (["--model", "settings_alone"], "model 'settings_alone': its adapter_model.safetensors is missing"),
+        (["--writer", "vit"], "model 'vit': config.json has model_type 'vit'"),
         (["--hub-token", "hf_abcdefghijkl"], "--hub_token: every user of this machine can read a command line"),
     ],
 )
@@ -380,8 +404,8 @@ def refusals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     write_model(folder / "llada", "llada", {"model.transformer.wte.weight": 2, "model.transformer.ff_out.weight": 2})
     for name, base in (("adapter", "nano-ar"), ("lost", "user/gone"), ("baseless", "./gone"), ("unmasked", "nano-ar")):
         settings = {"base_model_name_or_path": base, "r": 8, "target_modules": ["q_proj", "v_proj"]}
-        (folder / name).mkdir()
-        (folder / name / "adapter_config.json").write_text(json.dumps(settings), encoding="utf-8")
+        write_adapter(folder / name, settings)
+    damage_models(folder)
     (folder / "unmasked" / "diffusion.json").write_text("{}", encoding="utf-8")
     for file, text in (("broken/adapter_config.json", "{"), ("torn/config.json", "{"), ("listed/config.json", "[]")):
         (folder / file).parent.mkdir()
@@ -417,9 +441,41 @@ json.dump({"said": said, "imported": heavy, "left": sorted(os.listdir())}, sys.s
     return {**json.loads(done.stdout), "given": given}
 
 
+def write_adapter(directory: Path, settings: dict[str, Any]) -> None:
+    """A directory with the settings of an adapter, and a whole file of weights."""
+    directory.mkdir()
+    (directory / "adapter_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    save_file({"lora_A.weight": np.zeros((1, 1), np.float32)}, directory / "adapter_model.safetensors")
+
+
+def damage_models(folder: Path) -> None:
+    """Models of another kind, and those whose files are missing or not whole."""
+    for name in ("vit", "clip", "lama", "bert"):
+        write_model(folder / name, name, {"a.weight": 2})
+    for name in ("typeless", "blank", "unfinished", "empty", "weightless", "pickled", "wordless", "half_a_word"):
+        write_model(folder / name, "llama", {"a.weight": 2})
+    for name in ("unsharded", "unindexed"):
+        write_model(folder / name, "llama", {"a.weight": 2}, {"b.weight": 2})
+    (folder / "typeless" / "config.json").write_text("{}", encoding="utf-8")
+    (folder / "blank" / "config.json").write_text("", encoding="utf-8")
+    weights = (folder / "unfinished" / "model.safetensors").read_bytes()
+    (folder / "unfinished" / "model.safetensors").write_bytes(weights[:-1])
+    (folder / "empty" / "model.safetensors").write_bytes(b"")
+    (folder / "weightless" / "model.safetensors").unlink()
+    (folder / "pickled" / "model.safetensors").rename(folder / "pickled" / "pytorch_model.bin")
+    (folder / "unsharded" / "model-00002-of-00002.safetensors").unlink()
+    (folder / "unindexed" / "model.safetensors.index.json").write_text('{"weight_map": {}}', encoding="utf-8")
+    (folder / "wordless" / "tokenizer.json").unlink()
+    (folder / "half_a_word" / "tokenizer.json").write_text('{"version": ', encoding="utf-8")
+    write_adapter(folder / "on_vit", {"base_model_name_or_path": "./vit"})
+    write_adapter(folder / "settings_alone", {"base_model_name_or_path": "nano-ar"})
+    (folder / "settings_alone" / "adapter_model.safetensors").unlink()
+
+
 def write_model(directory: Path, model_type: str, *shards: dict[str, int]) -> None:
     """A directory with the weights of ``shards``, each a name with the number of its dimensions."""
     directory.mkdir()
+    (directory / "tokenizer.json").write_text("{}", encoding="utf-8")
     (directory / "config.json").write_text(json.dumps({"model_type": model_type}), encoding="utf-8")
     several, weight_map = len(shards) > 1, {}
     for number, shard in enumerate(shards, 1):
@@ -442,6 +498,13 @@ def test_other_commands_see_early_too_what_can_be_seen(tmp_path: Path) -> None:
         "whole/config.json": "{}",
         "whole/model.safetensors": "",
         "whole/asked.csv": "question,answer,direction\nWho?,Ada,forward\n",
+        "vit/config.json": '{"model_type": "vit"}',
+        "vit/tokenizer.json": "{}",
+        "vit/model.safetensors": "\2\0\0\0\0\0\0\0{}",
+        "empty/config.json": '{"model_type": "llama"}',
+        "empty/model.safetensors": "",
+        "torn/config.json": '{"model_type": "llama"}',
+        "torn/model.safetensors.index.json": "{",
     }
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -460,6 +523,18 @@ def test_other_commands_see_early_too_what_can_be_seen(tmp_path: Path) -> None:
         "eval nano-ar --questions q.csv --documents fact.txt --batch_size 0": "batch_size is 0; expected 1 or more",
         "questions fact.txt --output_file q.txt": "q.txt: questions are written as JSON lines; let the name end with .jsonl",
         "questions fact.txt --writer w --model nano-ar --writer_url local": "--writer_url local: expected an address such as",
+        "preview fact.txt --model vit": "model 'vit': config.json has model_type 'vit'",
+        "questions fact.txt --writer vit": "model 'vit': config.json has model_type 'vit'",
+        "ask vit Who?": "model 'vit': config.json has model_type 'vit'",
+        "chat vit": "model 'vit': config.json has model_type 'vit'",
+        "app vit": "model 'vit': config.json has model_type 'vit'",
+        "eval vit --questions whole/asked.csv": "model 'vit': config.json has model_type 'vit'",
+        "export vit --output_dir out": "model 'vit': config.json has model_type 'vit'",
+        "push vit user/name": "model 'vit': config.json has model_type 'vit'",
+        "ask empty Who?": "model 'empty': its model.safetensors was not written to its end",
+        "eval empty --questions whole/asked.csv": "model 'empty': its model.safetensors was not written to its end",
+        "push empty user/name": "model 'empty': its model.safetensors was not written to its end",
+        "push torn user/name": "model 'torn': its model.safetensors.index.json is no JSON",
         "merge listed --output_dir out": "model 'listed': its adapter_config.json holds no settings by name",
         "chat ./gone": "model './gone': no such directory",
         "app ./gone": "model './gone': no such directory",
@@ -517,10 +592,13 @@ json.dump(said, sys.stdout)
         assert expected[line] in said and said.startswith("error: ") and said.endswith("\n"), line
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "adapter",
+        "empty",
         "fact.txt",
         "listed",
         "nothing",
         "q.csv",
+        "torn",
+        "vit",
         "whole",
     ]
 

@@ -161,3 +161,36 @@ def test_the_repository_of_a_cached_path_is_known(tmp_path: Path) -> None:
     folder = repo_folder_name(repo_id="user/some-name", repo_type="model")
     assert compat.cached_repository(str(tmp_path / folder / "snapshots" / "0123")) == "user/some-name"
     assert compat.cached_repository(str(tmp_path / "models" / "some-name")) is None
+
+
+def test_what_is_read_in_the_sources_is_what_the_libraries_know() -> None:
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_MAPPING_NAMES
+
+    assert compat.causal_types() == set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+    assert compat.model_types() == set(MODEL_MAPPING_NAMES)
+    assert {"bert", "roberta"} <= compat.encoder_types() and not {"llama", "bart", "gpt2"} & compat.encoder_types()
+    known = set(ALL_ATTENTION_FUNCTIONS.valid_keys()) | {"eager"}
+    assert {name for name in known if "|" not in name} == set(compat.ATTENTION)
+
+
+@pytest.mark.parametrize("name", [None, "eager", "sdpa", "flex_attention", "paged|sdpa"])
+def test_attention_without_a_package_needs_none(name: str | None) -> None:
+    compat.require_attention(name, on_cpu=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "package"),
+    [
+        ("flash_attention_2", "flash_attn"),
+        ("flash_attention_3", "flash_attn_interface"),
+        ("owner/kernel@v1", "kernels"),
+    ],
+)
+def test_attention_on_a_gpu_needs_its_package(name: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compat.metadata, "version", lambda package: "2.11.0+cu128")
+    monkeypatch.setattr(compat, "find_spec", lambda name: None)
+    with pytest.raises(ConfigurationError, match=f"the package {package} is not installed"):
+        compat.require_attention(name)
+    monkeypatch.setattr(compat, "find_spec", lambda name: name == package or None)
+    compat.require_attention(name)

@@ -17,7 +17,7 @@ from kinject.evaluation.examination import Examination, ExaminationArguments, as
 from kinject.evaluation.measures import asked
 from kinject.evaluation.report import print_answers
 from kinject.evaluation.results import MEASURES, SHOWN, recorded_answers
-from kinject.models.names import is_repository, require_named
+from kinject.models.names import is_repository, require_model, require_named
 from kinject.sampling.config import SamplingArguments
 
 if TYPE_CHECKING:
@@ -343,6 +343,7 @@ def evaluate_model(arguments: MeasurementArguments) -> dict[str, Any]:
     output_dir = prepare_results(arguments.output_dir, arguments.overwrite) if arguments.output_dir else None
     loading = _load_questions(arguments) if arguments.documents or arguments.questions else None
     knowledge: KnowledgeSet | None = None
+    require_model(arguments.model_name_or_path, revision=arguments.revision)
     claim = find_claim(arguments.model_name_or_path, revision=arguments.revision)
     if loading is None:
         arguments, name, questions = _asked_again(arguments, claim)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from kinject.commands.evaluate import Claim, find_claim
 from kinject.errors import ConfigurationError
+from kinject.models.names import require_model
 from kinject.models.saving import require_layout
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ def export(name: str, output_dir: str, *, layout: str = "native", batch_size: in
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ConfigurationError(f"output_dir '{target}' is not empty; name another directory with --output_dir.")
     require_layout(layout)
+    require_model(name)
     claim = find_claim(name)
     config = {} if claim is None else (claim.recorded or claim.results)["config"]
     # Importing torch takes seconds: all that can be checked without it was checked above.

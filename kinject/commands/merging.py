@@ -17,7 +17,7 @@ from kinject.commands.keeping import recorded_knowledge
 from kinject.compat import is_hub_id
 from kinject.data.knowledge import DIRECTIONS, KnowledgeSet, Question
 from kinject.errors import ConfigurationError
-from kinject.models.names import adapter_settings, is_repository
+from kinject.models.names import adapter_settings, is_repository, require_model
 
 PARTS = "parts"
 COMBINATIONS = ("cat", "svd", "linear", "ties")
@@ -124,6 +124,8 @@ def merge(
     target = Path(output_dir)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ConfigurationError(f"output_dir '{target}' is not empty; name another directory with --output_dir.")
+    for part in parts:
+        require_model(part.place)
     return _write(target, left, removed, [*(weights or [1.0] * len(left))], combination, batch_size, notes)
 
 

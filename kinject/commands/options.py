@@ -19,11 +19,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from kinject.errors import ConfigurationError, KinjectError
+from kinject.compat import assigned, parsed, source_of
+from kinject.errors import ConfigurationError, KinjectError, did_you_mean
 from kinject.models.names import OWN_MODELS
 
 if TYPE_CHECKING:
@@ -248,12 +248,6 @@ class Option:
             dict.fromkeys(each for each, kind in zip(shown, self.kinds, strict=True) if kind != "None")
         )
         return ConfigurationError(f"{self.name} is {value!r}; {why}expected {expected}.")
-
-
-def did_you_mean(word: str, known: Iterable[str], mark: str = "") -> str:
-    """The end of an error about ``word``: a question whether the closest of ``known`` was meant, or a full stop."""
-    close = get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f"; did you mean {mark}{close[0]}?" if close else "."
 
 
 MAIN_OPTIONS = {
@@ -497,29 +491,20 @@ def _literal(value: ast.expr | None) -> Any:
 
 def paper_settings() -> dict[str, Any]:
     """What `recipe="paper"` sets, as `kinject.trainers.masked_trainer.PAPER` says in its source."""
-    settings: dict[str, Any] = ast.literal_eval(_assigned("kinject.trainers.masked_trainer", "PAPER"))
+    settings: dict[str, Any] = ast.literal_eval(assigned("kinject.trainers.masked_trainer", "PAPER"))
     return settings
 
 
 def trackers() -> tuple[str, ...]:
     """The trackers that `--report_to` may name, as transformers lists them in its source."""
-    known = _assigned("transformers.integrations.integration_utils", "INTEGRATION_TO_CALLBACK")
+    known = assigned("transformers.integrations.integration_utils", "INTEGRATION_TO_CALLBACK")
     return tuple(str(_literal(key)) for key in known.keys) if isinstance(known, ast.Dict) else ()
-
-
-def _assigned(module: str, name: str) -> ast.expr:
-    """What the source of ``module`` assigns to its variable ``name``."""
-    path = _source(module)
-    for node in _parsed(path).body:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name:
-            return node.value
-    raise KinjectError(f"{path} has no {name}; this version of {module.split('.')[0]} is not supported.")
 
 
 def _find_class(module: str, name: str) -> tuple[str, ast.ClassDef]:
     """The definition of class ``name`` and its module, following the imports that bring it into ``module``."""
-    path = _source(module)
-    for node in ast.walk(_parsed(path)):
+    path = source_of(module)
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.ClassDef) and node.name == name:
             return module, node
         if isinstance(node, ast.ImportFrom):
@@ -529,18 +514,3 @@ def _find_class(module: str, name: str) -> tuple[str, ast.ClassDef]:
                 above = package[: len(package) - node.level + 1] if node.level else []
                 return _find_class(".".join([*above, *filter(None, [node.module])]), original)
     raise KinjectError(f"{path}: no class {name}; this version of {module.split('.')[0]} is not supported.")
-
-
-def _source(module: str) -> Path:
-    """The file of ``module``. Only its top-level package is looked up, which imports nothing."""
-    top, *rest = module.split(".")
-    spec = find_spec(top)
-    if spec is None or not spec.submodule_search_locations:
-        raise KinjectError(f"the package {top} is not installed; run pip install kinject in this environment.")
-    path = Path(spec.submodule_search_locations[0]).joinpath(*rest)
-    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-
-
-@cache
-def _parsed(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"))

@@ -23,17 +23,16 @@ from kinject.commands.options import (
     TRUE,
     Option,
     all_training_options,
-    did_you_mean,
     find_objective,
     paper_settings,
     trackers,
     training_options,
 )
 from kinject.commands.output_dir import TAKE_LAST, resumes, unfinished_checkpoint
-from kinject.compat import NEEDED, UNUSED, UNUSED_IN_RUNS, liger_refusal, packing_refusal
-from kinject.errors import ConfigurationError
+from kinject.compat import NEEDED, UNUSED, UNUSED_IN_RUNS, liger_refusal, packing_refusal, require_attention
+from kinject.errors import ConfigurationError, did_you_mean
 from kinject.models.adapters import head_refusal
-from kinject.models.names import OWN_MODELS, looks_both_ways, model_settings, require_named
+from kinject.models.names import OWN_MODELS, looks_both_ways, require_model
 
 MODEL = "model_name_or_path"
 _ALONE = {"keep": "known"}  # the value of an option that stands without one
@@ -462,8 +461,8 @@ def check_files(settings: Mapping[str, Any]) -> None:
 
     _check_model(settings)
     if settings.get("writer"):
-        check_model(settings["writer"])
-        require_named(settings["writer"])
+        require_model(settings["writer"])
+    require_attention(settings.get("attn_implementation"), on_cpu=bool(settings.get("use_cpu")))
     if settings.get("fp16") and settings.get("bf16"):
         raise ConfigurationError("fp16 and bf16 are both set; a run computes in one of them.")
     repository = settings.get("hub_model_id")
@@ -557,13 +556,15 @@ def _check_model(settings: Mapping[str, Any]) -> None:
     name = settings.get(MODEL)
     if not name:
         raise ConfigurationError("no model is named; pass --model, such as smollm2-135m.")
-    check_model(name)
     revision = settings.get("model_revision", "main")
     if Path(name).is_dir() and name not in OWN_MODELS and revision != "main":
         raise ConfigurationError(
             f"model_revision is '{revision}', and would have no effect: '{Path(name).name}' is a directory here."
         )
-    require_named(name, revision=revision)
+    objective = settings.get("objective")
+    diffusion = objective is not None and find_objective(objective).config == find_objective("diffusion").config
+    both_ways = diffusion or bool(settings.get("to_diffusion"))
+    require_model(name, revision=revision, trusted=bool(settings.get("trust_remote_code")), both_ways=both_ways)
 
 
 def _check_kind(name: str, settings: Mapping[str, Any]) -> None:
@@ -582,26 +583,3 @@ def _check_kind(name: str, settings: Mapping[str, Any]) -> None:
             f"model '{Path(name).name}' is causal (autoregressive), not a masked diffusion model. Name a diffusion checkpoint, "
             "or turn this one into one with --to_diffusion."
         )
-
-
-def check_model(name: str) -> None:
-    """Refuse a model that cannot be one by its name, or by what its directory holds, before anything is imported.
-
-    Raises:
-        ConfigurationError: it is neither a directory with a model or adapter, nor a Hub id, nor one of ours.
-    """
-    path = Path(name)
-    if name in OWN_MODELS:
-        return
-    if not path.exists():
-        if name.startswith((".", "/", "~")) or name.count("/") != 1:
-            raise ConfigurationError(
-                f"model '{name}': no such directory. Expected a directory with a model or adapter, a Hub id such as "
-                f"user/name, or one of {', '.join(OWN_MODELS)}{did_you_mean(name, OWN_MODELS)}"
-            )
-        return
-    if not any((path / file).is_file() for file in ("config.json", "adapter_config.json")):
-        raise ConfigurationError(
-            f"model '{path.name}': the directory holds neither config.json nor adapter_config.json."
-        )
-    model_settings(path)  # refused where it cannot be read

@@ -28,6 +28,7 @@ from kinject.hub.staging import (
     staging_directory,
     uploads,
 )
+from kinject.models.names import model_settings, require_complete, require_kind, require_model
 from kinject.models.saving import Layout
 
 if TYPE_CHECKING:
@@ -207,7 +208,14 @@ def push(
     check_repository_name(repository)
     files = model_files(source)
     require_fitting_options(source, merge=merge, layout=layout, base=base)  # before torch is imported
-    require_finite_files(files)
+    require_complete(source)
+    if merge:
+        require_model(str(source))
+    elif not is_adapter(source):
+        require_kind(model_settings(source) or {}, source.name, trusted=True)  # a push runs no code of theirs
+    with explained(repository, advice):
+        require_token(token)
+    require_finite_files(files)  # imports torch
     with explained(repository, advice):
         api = prepare_repository(repository, private=private, revision=revision, token=token)
     notes = _check_base(api, source, base, advice) if is_adapter(source) and not merge else ()
@@ -240,6 +248,21 @@ def check_repository_name(repository: str) -> None:
         )
 
 
+def require_token(token: str | None = None) -> str:
+    """``token``, else that of HF_TOKEN or `hf auth login`.
+
+    Raises:
+        OSError: there is none, as huggingface_hub's own error.
+    """
+    from huggingface_hub.errors import LocalTokenNotFoundError
+    from huggingface_hub.utils import get_token
+
+    found = token or get_token()
+    if found is None:
+        raise LocalTokenNotFoundError("no token")
+    return found
+
+
 def prepare_repository(
     repository: str,
     *,
@@ -258,13 +281,8 @@ def prepare_repository(
         OSError: huggingface_hub's own errors.
     """
     from huggingface_hub import HfApi, constants
-    from huggingface_hub.errors import LocalTokenNotFoundError
-    from huggingface_hub.utils import get_token
 
-    token = token or get_token()
-    if token is None:
-        raise LocalTokenNotFoundError("no token")
-    api = HfApi(endpoint=constants.ENDPOINT, token=token, library_name="kinject")
+    api = HfApi(endpoint=constants.ENDPOINT, token=require_token(token), library_name="kinject")
     kind: dict[str, Any] = {"repo_type": "space"} if space else {}
     made: dict[str, Any] = {**kind, "space_sdk": "gradio"} if space else {}
     api.create_repo(repository, private=private or None, exist_ok=True, **made)

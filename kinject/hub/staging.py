@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from kinject.errors import SECRET_VALUE, ConfigurationError
 from kinject.evaluation.results import public_name, without_texts, write_json
 from kinject.hub.card_metadata import ENTRIES, benchmark_of, write_entries
+from kinject.models.names import sharded_files
 from kinject.models.saving import Layout, require_layout
 
 if TYPE_CHECKING:
@@ -83,8 +84,7 @@ def model_files(directory: Path) -> dict[str, Path]:
         )
     weights: tuple[str, ...] = (_WEIGHTS,)
     if (directory / _INDEX).is_file():
-        shards = json.loads((directory / _INDEX).read_text(encoding="utf-8"))["weight_map"].values()
-        weights = (_INDEX, *sorted(set(shards)))
+        weights = (_INDEX, *sharded_files(directory, _INDEX))
     return _present(directory, weights, required=True) | _present(directory, _MODEL_FILES)
 
 

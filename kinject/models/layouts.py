@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kinject import compat
-from kinject.errors import ConfigurationError
+from kinject.errors import ConfigurationError, did_you_mean
 
 if TYPE_CHECKING:
     from transformers import LlamaConfig, PreTrainedConfig
@@ -202,17 +203,42 @@ def _llada2_config(fields: Mapping[str, Any]) -> PreTrainedConfig:
     return _block_config({**own, **blocks}, "glm4_moe", False, _LLADA2_MASK, _LLADA2_BLOCK)
 
 
+def require_language_model(fields: Mapping[str, Any], trust_remote_code: bool = False) -> None:
+    """Refuse a `config.json` that `loading_options` would refuse for its `model_type`, without importing transformers.
+
+    Raises:
+        ConfigurationError: no native class holds such a model.
+    """
+    model_type = fields.get("model_type")
+    if trust_remote_code and fields.get("auto_map"):
+        return
+    known = (*_NATIVE_WEIGHTS, *_BLOCK_WEIGHTS, "diffusion_gemma", "llada2_moe", *compat.causal_types())
+    if model_type not in known:
+        raise _no_language_model(model_type)
+
+
 def _require_native(model_type: str | None) -> None:
-    from transformers import __version__
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     causal = compat.causal_classes()
     if model_type is None or model_type not in CONFIG_MAPPING or CONFIG_MAPPING[model_type] not in causal:
-        raise ConfigurationError(
-            f"config.json has model_type {model_type!r}, which is no language model that transformers {__version__} "
-            "has a class for, and remote code is not run unasked. Use a checkpoint of a native architecture, or of "
-            "LLaDA's layout; or, if you trust its authors, --trust_remote_code true."
+        raise _no_language_model(model_type)
+
+
+def _no_language_model(model_type: Any) -> ConfigurationError:
+    if model_type in compat.model_types():
+        return ConfigurationError(
+            f"config.json has model_type {model_type!r}, which is no language model that transformers "
+            f"{metadata.version('transformers')} has a class for, but another kind of model. Name one that writes text from "
+            "left to right, or a masked diffusion model."
         )
+    named = "no model_type" if model_type is None else f"model_type {model_type!r}"
+    close = did_you_mean(str(model_type), [*compat.causal_types(), *_NATIVE_WEIGHTS, *_BLOCK_WEIGHTS])
+    return ConfigurationError(
+        f"config.json has {named}, which is no language model that transformers {metadata.version('transformers')} has a class "
+        f"for, and remote code is not run unasked{close} Use a checkpoint of a native architecture, or of LLaDA's layout; or, "
+        "if you trust its authors, --trust_remote_code true."
+    )
 
 
 # LLaDA's layout and the native Llama class: configuration and names of weights, in both directions.

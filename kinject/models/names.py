@@ -1,4 +1,5 @@
-"""Models by name: those that come with kinject, Hub ids, whether the Hub has an id; and what a model's weights are called.
+"""Models by name: those that come with kinject, Hub ids, whether the Hub has an id; and what a model's files tell of it:
+whether they are whole, whether a language model is in them, what its weights are called.
 
 Loads no model and imports neither torch nor transformers, so that a wrong name is refused at once.
 """
@@ -7,13 +8,14 @@ from __future__ import annotations
 
 import json
 import re
+import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kinject.compat import is_cached, is_hub_id
-from kinject.errors import ConfigurationError, HubError
-from kinject.models.layouts import is_diffusion_config, llama_weights, stored_weights
+from kinject.compat import encoder_types, is_cached, is_hub_id
+from kinject.errors import ConfigurationError, HubError, did_you_mean
+from kinject.models.layouts import is_diffusion_config, llama_weights, require_language_model, stored_weights
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelInfo
@@ -156,6 +158,8 @@ def model_settings(directory: Path, file: str = "config.json") -> dict[str, Any]
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ConfigurationError(f"model '{directory.name}': its {file} is no JSON: {error}") from error
+    except OSError as error:
+        raise ConfigurationError(f"model '{directory.name}': its {file} cannot be read: {error.strerror}.") from error
     if not isinstance(content, dict):
         raise ConfigurationError(f"model '{directory.name}': its {file} holds no settings by name.")
     return content
@@ -198,6 +202,200 @@ def base_of_adapter(settings: Mapping[str, Any], shown: str) -> str:
     return str(base)
 
 
+# Whether a model can be loaded, as far as its name and its files tell.
+
+_LENGTH_BYTES = 8  # in front of the header of a safetensors file
+_VOCABULARY = re.compile(r"tokenizer\.json|tekken\.json|vocab.*|merges\.txt|.*\.(model|spm|tiktoken)")
+_OF_BYTES = ("ByT5Tokenizer", "CanineTokenizer", "PerceiverTokenizer")  # need no file of a vocabulary
+
+
+def check_model(name: str) -> None:
+    """Refuse a model that cannot be one by its name, or by what its directory holds, before anything is imported.
+
+    Raises:
+        ConfigurationError: it is neither a directory with a model or adapter, nor a Hub id, nor one of ours.
+    """
+    path = Path(name)
+    if name in OWN_MODELS:
+        return
+    if not path.exists():
+        if name.startswith((".", "/", "~")) or name.count("/") != 1:
+            raise ConfigurationError(
+                f"model '{name}': no such directory. Expected a directory with a model or adapter, a Hub id such as "
+                f"user/name, or one of {', '.join(OWN_MODELS)}{did_you_mean(name, OWN_MODELS)}"
+            )
+        return
+    if not any((path / file).is_file() for file in ("config.json", "adapter_config.json")):
+        raise ConfigurationError(
+            f"model '{path.name}': the directory holds neither config.json nor adapter_config.json."
+        )
+    model_settings(path)  # refused where it cannot be read
+
+
+def require_model(
+    name: str,
+    *,
+    revision: str | None = None,
+    trusted: bool = False,
+    both_ways: bool = False,
+    weights: bool = True,
+) -> None:
+    """Refuse a model that cannot be loaded, as far as its name, the Hub and the files that are here tell.
+
+    Args:
+        name: As `load_model` takes it.
+        revision: Branch, tag or commit of a Hub id.
+        trusted: Whether classes that come with a checkpoint may be run.
+        both_ways: Whether it is to attend both ways, so that an encoder may be one.
+        weights: Whether its weights are needed, not only its tokenizer.
+
+    Raises:
+        ConfigurationError: there is no such model, it is no language model, or a file of it is missing or not whole.
+        HubError: as `require_named`.
+    """
+    check_model(name)
+    require_named(name, revision=revision)
+    directory = None if name in OWN_MODELS else directory_of(name, revision)
+    if directory is None:
+        return
+    shown = directory.name if Path(name).exists() else name
+    adapter = adapter_settings(directory)
+    if Path(name).exists():  # what the cache of the Hub lacks may be fetched
+        if weights:
+            require_complete(directory)
+        _require_tokenizer(directory, own=adapter is None and not trusted)
+    if adapter is not None:
+        both_ways = both_ways or (directory / "diffusion.json").is_file()
+        base, revision = base_of_adapter(adapter, shown), adapter.get("revision")
+        require_model(base, revision=revision, trusted=trusted, both_ways=both_ways, weights=weights)
+        return
+    fields = model_settings(directory) or {}
+    require_kind(fields, shown, trusted=trusted)
+    decodes = fields.get("is_decoder") or fields.get("causal") or fields.get("is_causal") is False
+    if fields.get("model_type") in encoder_types() and not (both_ways or decodes):
+        raise ConfigurationError(
+            f"model '{shown}' is an encoder (model_type {fields['model_type']!r} without is_decoder in its config.json): it "
+            "sees the whole text at once, and does not write one. Name a model that predicts the next token, such as "
+            f"{EMBEDDED_MODEL}."
+        )
+
+
+def directory_of(name: str, revision: str | None = None) -> Path | None:
+    """Where the files of a model lie: its directory, or that of its snapshot in the cache of the Hub; None without either."""
+    from huggingface_hub import try_to_load_from_cache
+
+    if not is_repository(name):
+        return Path(name)
+    for file in ("adapter_config.json", "config.json"):
+        found = try_to_load_from_cache(name, file, revision=revision)
+        if isinstance(found, str):
+            return Path(found).parent
+    return None
+
+
+def require_kind(fields: Mapping[str, Any], shown: str, *, trusted: bool = False) -> None:
+    """Refuse the model ``shown`` if its `config.json` is that of no language model, as `require_language_model`.
+
+    Raises:
+        ConfigurationError: it is.
+    """
+    try:
+        require_language_model(fields, trusted)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"model '{shown}': {error}") from error
+
+
+def require_complete(directory: Path) -> None:
+    """Refuse the model or adapter in ``directory`` if a file of its weights is missing or was not written to its end.
+
+    Raises:
+        ConfigurationError: names the files.
+    """
+    shown, single = directory.name, "model.safetensors"
+    if (directory / "adapter_config.json").is_file():
+        single = "adapter_model.safetensors"
+    index = f"{single}.index.json"
+    indexed = not (directory / single).is_file() and (directory / index).is_file()
+    files = sharded_files(directory, index) if indexed else [single]
+    missing = [file for file in files if not (directory / file).is_file()]
+    if missing:
+        others = sorted(path.name for path in directory.glob("*.bin") if "model" in path.name)
+        why = f"; pickled weights ({others[0]}) can run any code and are not read" if others and not indexed else ""
+        named = f", which {index} names" if indexed else ""
+        raise ConfigurationError(
+            f"model '{shown}': its {_listed(missing)} is missing{named}{why}. Download or save the model again, as "
+            "safetensors."
+        )
+    damaged = [file for file in files if not is_whole(directory / file)]
+    if damaged:
+        raise ConfigurationError(
+            f"model '{shown}': its {_listed(damaged)} was not written to its end, or is no file of weights. Download or save "
+            "the model again."
+        )
+
+
+def sharded_files(directory: Path, index: str) -> list[str]:
+    """The files of weights that the ``index`` of the model in ``directory`` names.
+
+    Raises:
+        ConfigurationError: it names none.
+    """
+    shards = (model_settings(directory, index) or {}).get("weight_map")
+    if not isinstance(shards, dict) or not shards or not all(isinstance(file, str) for file in shards.values()):
+        raise ConfigurationError(
+            f"model '{directory.name}': its {index} has no weight_map that names the file of every weight. Download or save "
+            "the model again."
+        )
+    return sorted(set(shards.values()))
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _require_tokenizer(directory: Path, own: bool) -> None:
+    """Refuse a tokenizer that is missing where ``directory`` has to have its ``own``, or whose files are not whole."""
+    settings = model_settings(directory, "tokenizer_config.json")
+    file = directory / "tokenizer.json"
+    if file.is_file():
+        with file.open("rb") as opened:  # parsing all of a large one takes half a second
+            start = opened.read(64).lstrip()
+            opened.seek(max(0, file.stat().st_size - 64))
+            end = opened.read().rstrip()
+        if not (start.startswith(b"{") and end.endswith(b"}")):
+            raise ConfigurationError(
+                f"model '{directory.name}': its tokenizer.json was not written to its end. Download it again, or save the "
+                "tokenizer there with its save_pretrained."
+            )
+    elif own and not any(_VOCABULARY.fullmatch(path.name) for path in directory.iterdir()):
+        settings = settings or {}
+        if "auto_map" not in settings and settings.get("tokenizer_class") not in _OF_BYTES:
+            raise ConfigurationError(
+                f"model '{directory.name}' has no tokenizer that can be loaded. Expected tokenizer.json beside config.json; "
+                "save the tokenizer there with its save_pretrained."
+            )
+
+
+def is_whole(file: Path) -> bool:
+    """Whether ``file`` of a checkpoint was written to its end, as far as its format shows it."""
+    try:
+        if file.suffix == ".safetensors":
+            with file.open("rb") as opened:
+                length = int.from_bytes(opened.read(_LENGTH_BYTES), "little")
+                if length > file.stat().st_size:
+                    return False
+                header = json.loads(opened.read(length))
+            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+            return file.stat().st_size == _LENGTH_BYTES + length + max(ends, default=0)
+        if file.suffix in (".pt", ".pth", ".bin"):
+            return zipfile.is_zipfile(file)  # the directory of a zip archive stands at its end
+        if file.suffix == ".json":
+            json.loads(file.read_text(encoding="utf-8"))
+        return True
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):  # also a header of another form
+        return False
+
+
 # What the weights of a model are called, as far as its files tell.
 
 
@@ -211,18 +409,13 @@ def weights_of(name: str, revision: str | None = None) -> dict[str, tuple[int, .
     Returns:
         None where they are not here, or have other names in memory.
     """
-    from huggingface_hub import try_to_load_from_cache
-
     if name in NANO_MODELS:
         return stored_weights(NANO_DIRECTORY / NANO_MODELS[name])
     if name in (EMBEDDED_MODEL, EMBEDDED_HUB_ID):
         return llama_weights(_EMBEDDED_LAYERS)
-    directory = Path(name)
-    if is_repository(name):
-        config = try_to_load_from_cache(name, "config.json", revision=revision)
-        if not isinstance(config, str):
-            return None
-        directory = Path(config).parent
+    directory = directory_of(name, revision)
+    if directory is None:
+        return None
     adapter = adapter_settings(directory)
     if adapter is not None:
         return weights_of(base_of_adapter(adapter, directory.name), adapter.get("revision"))

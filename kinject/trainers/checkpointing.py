@@ -14,7 +14,6 @@ import logging
 import shutil
 import signal
 import threading
-import zipfile
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -35,6 +34,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from kinject import compat
 from kinject.errors import ConfigurationError, RunStopped, TrainingError
 from kinject.evaluation.results import public_name
+from kinject.models.names import is_whole
 from kinject.models.weights import all_finite, main_process_works
 from kinject.trainers.collator import ALWAYS
 from kinject.trainers.document_config import objective_name
@@ -49,28 +49,7 @@ logger = logging.getLogger(__name__)
 
 TRAINER_STATE = "trainer_state.json"  # the last file of a checkpoint that is written
 _ASIDE = ".before"  # ends the name of a whole checkpoint while another is written in its place
-_LENGTH_BYTES = 8  # in front of the header of a safetensors file
 _OVERFLOWS = 32  # steps in a row after which the scale of an fp16 loss cannot be halved any further
-
-
-def is_whole(file: Path) -> bool:
-    """Whether ``file`` of a checkpoint was written to its end, as far as its format shows it."""
-    try:
-        if file.suffix == ".safetensors":
-            with file.open("rb") as opened:
-                length = int.from_bytes(opened.read(_LENGTH_BYTES), "little")
-                if length > file.stat().st_size:
-                    return False
-                header = json.loads(opened.read(length))
-            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-            return file.stat().st_size == _LENGTH_BYTES + length + max(ends, default=0)
-        if file.suffix in (".pt", ".pth", ".bin"):
-            return zipfile.is_zipfile(file)  # the directory of a zip archive stands at its end
-        if file.suffix == ".json":
-            json.loads(file.read_text(encoding="utf-8"))
-        return True
-    except (OSError, ValueError):
-        return False
 
 
 def is_whole_checkpoint(directory: Path) -> bool:

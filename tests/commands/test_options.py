@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from kinject.commands import options as option_source
 from kinject.commands.options import (
     MAIN_OPTIONS,
     OBJECTIVES,
@@ -128,7 +127,7 @@ def test_a_source_that_lacks_the_class_is_named(monkeypatch: pytest.MonkeyPatch)
         recipe_help("maskd")
     with pytest.raises(KinjectError, match="no class NoSuchConfig"):
         class_options("trl", "NoSuchConfig")
-    monkeypatch.setattr(option_source, "find_spec", lambda name: None)
+    monkeypatch.setattr("kinject.compat.find_spec", lambda name: None)
     with pytest.raises(KinjectError, match="trl is not installed"):
         class_options("trl", "ModelConfig")
 
