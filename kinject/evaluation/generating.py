@@ -20,7 +20,7 @@ from transformers import GenerationConfig
 from kinject.compat import encode_beginning
 from kinject.models.diffusion import writes_canvases
 from kinject.models.weights import is_sharded
-from kinject.sampling.remasking import row_seeds
+from kinject.sampling.decoding import row_seeds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -11,8 +11,17 @@ import torch
 from kinject.errors import ConfigurationError, DataError
 from kinject.models.diffusion import DiffusionSettings, diffusion_settings, text_config
 from kinject.sampling.config import SamplingConfig
-from kinject.sampling.decoding import Decoded, Predictor, Rows, batch_rows, decode
-from kinject.sampling.remasking import choose_tokens, row_seeds, select_best, uniform
+from kinject.sampling.decoding import (
+    Decoded,
+    Predictor,
+    Rows,
+    batch_rows,
+    choose_tokens,
+    decode,
+    row_seeds,
+    select_best,
+    uniform,
+)
 
 
 @dataclass(frozen=True)

@@ -94,7 +94,7 @@ def parity(section: Section) -> None:
     from kinject.evaluation import answer_questions
     from kinject.models import load_model
     from kinject.sampling import SamplingConfig
-    from kinject.sampling.remasking import uniform
+    from kinject.sampling.decoding import uniform
 
     devices = (torch.device("cpu"), section.device)
     texts, steps = documents(2 if section.small else 8), 3 if section.small else 20

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from kinject.sampling import SamplingConfig, remasking, sample
+from kinject.sampling import SamplingConfig, decoding, sample
 from tests.sampling.models import MASK, Coarse, build_diffusion, random_prompts
 
 
@@ -84,8 +84,8 @@ def test_the_models_with_ties_tell_tie_rules_apart(name: str, monkeypatch: pytes
     prompts = random_prompts(24, vocab_size=model.config.vocab_size, seed=5)
     config = SamplingConfig.published(16, 8, 8)
     expected = sample(model, prompts, config).ids
-    leftmost = remasking.select_best
-    monkeypatch.setattr(remasking, "select_as_published", lambda ranking, budgets, first: leftmost(ranking, budgets))
+    leftmost = decoding.select_best
+    monkeypatch.setattr(decoding, "select_as_published", lambda ranking, budgets, first: leftmost(ranking, budgets))
     assert sum(a != b for a, b in zip(expected, sample(model, prompts, config).ids, strict=True)) >= 3
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from kinject.sampling.remasking import row_seeds, uniform
+from kinject.sampling.decoding import row_seeds, uniform
 
 
 def test_the_numbers_are_pinned() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from kinject.sampling.remasking import (
+from kinject.sampling.decoding import (
     choose_tokens,
     row_seeds,
     select_as_published,
