@@ -327,12 +327,12 @@ def is_hub_id(name: str) -> bool:
     return name.count("/") == 1
 
 
-def is_cached(repository: str) -> bool:
-    """Whether the cache of the Hub holds any file of the model ``repository``."""
+def is_cached(repository: str, kind: str = "model") -> bool:
+    """Whether the cache of the Hub holds any file of ``repository``, a `model` or a `dataset`."""
     from huggingface_hub import constants
     from huggingface_hub.file_download import repo_folder_name
 
-    return (Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repository, repo_type="model")).is_dir()
+    return (Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repository, repo_type=kind)).is_dir()
 
 
 def cached_repository(path: str) -> str | None:

@@ -18,14 +18,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from kinject.commands.output_dir import prepare_output_dir, resumes
-from kinject.commands.recipe import parse_training
-from kinject.commands.settings import default_output_dir, read_training
+from kinject.commands.recipe import build, check_modules, injection_class, parse_training
+from kinject.commands.settings import MODEL, check_named_model, check_settings, default_output_dir, read_training
 from kinject.compat import processor_is_fast_in_bf16
 from kinject.data.knowledge import direction_counts
 from kinject.data.made_questions import make_questions, question_row
+from kinject.data.readers import Layout, may_be_data_set, near_path
 from kinject.data.records import file_kind
 from kinject.data.words import find_entities, word_spans
 from kinject.errors import ConfigurationError, DataError, KinjectError
+from kinject.models.names import check_model, directory_of, is_repository
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,29 +64,42 @@ class Finding:
 
 
 def examine(objective: str = "masked", arguments: Sequence[str] = ()) -> list[Finding]:
-    """What is installed, and, with ``arguments`` (options of a recipe, also `--config`), whether such a run could begin."""
-    findings = [*_environment(), *_required(), *_features()]
-    return [*findings, *_configuration(objective, arguments)] if arguments else findings
+    """What is installed, and, with ``arguments`` (options of a recipe, also `--config`), whether such a run could begin.
+
+    What the settings and files alone tell comes first; where that is an error, the device, the tokens and the memory, for which
+    torch is imported, are left for when it is mended.
+    """
+    findings = [*_versions(), *_required(), *_features()]
+    place = len([*_versions()])
+    chosen = _Configuration(objective, arguments) if arguments else None
+    findings += chosen.of_files() if chosen is not None else ()
+    if any(each.state == "error" for each in findings):
+        return [*findings, Finding("fact", "device, tokens, memory", "looked at once the errors above are mended")]
+    findings[place:place] = _device()
+    return [*findings, *(chosen.of_libraries() if chosen is not None else ())]
 
 
-def _environment() -> Iterator[Finding]:
-    import torch
-
+def _versions() -> Iterator[Finding]:
     from kinject.evaluation.results import versions
 
     for name, version in versions().items():
         yield Finding("fact", name, version)
     yield Finding("fact", "system", f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores")
+    found = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
+    compiler = "found" if found else "none: DeepSpeed's operators and torch_compile cannot be built"
+    yield Finding("fact", "C++ compiler", compiler)
+    yield Finding("fact", "Hub", _hub())
+
+
+def _device() -> Iterator[Finding]:
+    import torch
+
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     if accelerator is None:
         precision = "bf16" if processor_is_fast_in_bf16() else "fp32"
         yield Finding("fact", "device", f"cpu, {precision} by default; no accelerator is available")
     else:
         yield Finding("fact", "device", f"{torch.accelerator.device_count()} x {accelerator.type}")
-    found = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
-    compiler = "found" if found else "none: DeepSpeed's operators and torch_compile cannot be built"
-    yield Finding("fact", "C++ compiler", compiler)
-    yield Finding("fact", "Hub", _hub())
 
 
 def _hub() -> str:
@@ -134,55 +149,89 @@ def _features() -> Iterator[Finding]:
 # A configuration.
 
 
-def _configuration(objective: str, arguments: Sequence[str]) -> Iterator[Finding]:
-    try:
-        given = read_training(objective, arguments)
-        script, training, model = parse_training(objective, arguments)
-    except KinjectError as error:
-        yield Finding("error", "settings", str(error))
-        return
-    yield Finding("ok", "settings", f"objective {objective}, every option is known and in range")
-    yield from _packages_for(training, model)
-    yield _output_dir(script, given.settings, objective)
-    knowledge = None
-    if (
-        isinstance(script.documents, str)
-        and not script.documents.startswith("fictional:")
-        and not _is_local(script.documents)
-    ):
-        says = f"no file or folder {script.documents} is here; a Hub data set of that name was not looked for"
-        yield Finding("fact", "documents", says)
-    else:
+class _Configuration:
+    """The options of a run: what its files show, and then what only the libraries can tell."""
+
+    def __init__(self, objective: str, arguments: Sequence[str]) -> None:
+        self._objective, self._arguments = objective, arguments
+        self._knowledge: KnowledgeSet | None = None
+
+    def of_files(self) -> Iterator[Finding]:
+        """Findings about settings, packages, output_dir, documents and the model's files; nothing heavy is imported."""
         try:
-            knowledge = script.load_knowledge(model.model_name_or_path)
+            given = read_training(self._objective, self._arguments)
+            script = build(injection_class(), given.settings)
+        except KinjectError as error:
+            yield Finding("error", "settings", str(error))
+            return
+        settings, name = given.settings, given.settings.get(MODEL)
+        try:
+            if name:
+                check_settings(settings)
+            yield Finding("ok", "settings", f"objective {self._objective}, every option is known and in range")
+        except KinjectError as error:
+            yield Finding("error", "settings", str(error))
+        yield from _packages_for(settings)
+        yield _output_dir(script, settings, self._objective)
+        yield from self._documents(script, name)
+        if not name:
+            yield Finding("error", "model", "none is named; pass --model, such as smollm2-135m")
+            return
+        try:
+            check_model(name)
+            if not is_repository(name) or directory_of(name) is not None:  # others are not looked for
+                check_named_model(settings)
+                check_modules(
+                    {each: settings[each] for each in given.typed | given.written if each in settings}, settings
+                )
+        except KinjectError as error:
+            yield Finding("error", "model", str(error))
+
+    def _documents(self, script: Any, model: str | None) -> Iterator[Finding]:
+        named = script.documents
+        if isinstance(named, str) and may_be_data_set(named) and not _is_local(named):
+            says = (
+                f"no file or folder {named} is here; a Hub data set of that name was not looked for{near_path(named)}"
+            )
+            yield Finding("fact", "documents", says)
+            return
+        try:
+            self._knowledge = script.load_knowledge(model)
         except KinjectError as error:
             yield Finding("error", "documents", str(error))
-        else:
-            questions = len(knowledge.questions)
-            measured = f"{questions} questions" if questions else "no questions: nothing will be measured"
-            yield Finding("ok", "documents", f"{len(knowledge.documents)} of {knowledge.name}; {measured}")
-            if knowledge.titles():
-                kept = knowledge.titles() if training.keep_titles else "left out (keep_titles is false)"
-                yield Finding("fact", "titles", kept)
-    yield from _model(model, training, knowledge)
-    if knowledge is not None and model.model_name_or_path:
-        yield from _memory(script, training, model, knowledge)
+            return
+        questions = len(self._knowledge.questions)
+        measured = f"{questions} questions" if questions else "no questions: nothing will be measured"
+        yield Finding("ok", "documents", f"{len(self._knowledge.documents)} of {self._knowledge.name}; {measured}")
+
+    def of_libraries(self) -> Iterator[Finding]:
+        """Findings about the trainer's own checks, titles, the tokenizer and the memory."""
+        try:
+            script, training, model = parse_training(self._objective, self._arguments)
+        except KinjectError as error:
+            yield Finding("error", "settings", str(error))
+            return
+        knowledge = self._knowledge
+        if knowledge is not None and knowledge.titles():
+            yield Finding(
+                "fact", "titles", knowledge.titles() if training.keep_titles else "left out (keep_titles is false)"
+            )
+        yield from _model(model, training, knowledge)
+        if knowledge is not None:
+            yield from _memory(script, training, model, knowledge)
 
 
 def _is_local(documents: str) -> bool:
     """Whether ``documents`` name a file or folder, or the pattern of some, rather than a Hub data set."""
-    from kinject.data.readers import Layout
-
     path = Path(documents).expanduser()
     return path.exists() or Layout.find(path) is not None or bool(set("*?[") & set(documents))
 
 
-def _packages_for(training: Any, model: Any) -> Iterator[Finding]:
+def _packages_for(settings: Mapping[str, Any]) -> Iterator[Finding]:
     """The packages that these settings ask for and that are not installed."""
     needed = {
-        "bitsandbytes": ("load_in_4bit and load_in_8bit", model.load_in_4bit or model.load_in_8bit),
-        "deepspeed": ("deepspeed", bool(training.deepspeed)),
-        "flash_attn": ("attn_implementation", "flash_attention" in str(model.attn_implementation)),
+        "bitsandbytes": ("load_in_4bit and load_in_8bit", settings.get("load_in_4bit") or settings.get("load_in_8bit")),
+        "deepspeed": ("deepspeed", bool(settings.get("deepspeed"))),
     }
     for module, (setting, asked) in needed.items():
         if asked and util.find_spec(module) is None:
@@ -212,9 +261,6 @@ def _model(model: Any, training: Any, knowledge: KnowledgeSet | None) -> Iterato
     from kinject.prompts.templates import resolve_mask_token
 
     name = model.model_name_or_path
-    if not name:
-        yield Finding("error", "model", "none is named; pass --model, such as smollm2-135m")
-        return
     try:
         found = tokenizer_and_vocabulary(name)
         if found is None:

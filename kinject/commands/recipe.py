@@ -157,12 +157,12 @@ def train(
     """
     quiet_libraries()
     given = read_training(objective, arguments, defaults)
-    script: InjectionArguments = build(_injection_class(), given.settings)
+    script: InjectionArguments = build(injection_class(), given.settings)
     settings = given.settings
     if not settings.get("output_dir"):
         settings["output_dir"] = default_output_dir(objective, script.documents)
     check_files(settings)
-    _check_modules({name: settings[name] for name in given.typed | given.written if name in settings}, settings)
+    check_modules({name: settings[name] for name in given.typed | given.written if name in settings}, settings)
     output_dir = (
         None
         if script.plan
@@ -193,7 +193,7 @@ def train(
         adapter = bool(model_args.use_peft) or any(each.settings.get("use_peft") for each in choices)
         if practice is not None and practices(knowledge, str(model_args.model_name_or_path), adapter):
             settings = {**read_training(objective, arguments, practice).settings, "output_dir": settings["output_dir"]}
-            script = build(_injection_class(), settings)
+            script = build(injection_class(), settings)
             training_args, model_args = _trainer_groups(objective, settings)
             choices = [PRACTICING, *choose(knowledge, script, training_args, model_args, settings, large_rate)]
         for choice in choices:
@@ -206,7 +206,7 @@ def train(
     return inject(trainer_class, script, training_args, model_args, name, knowledge=knowledge, chosen=chosen)
 
 
-def _check_modules(explicit: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+def check_modules(explicit: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
     """Refuse names of modules that the model does not have, as far as its files tell, and other options of an own adapter.
 
     Args:
@@ -272,10 +272,11 @@ def parse_training(
         ConfigurationError: as `parse`.
     """
     settings = read_training(objective, arguments, defaults).settings
-    return build(_injection_class(), settings), *_trainer_groups(objective, settings)
+    return build(injection_class(), settings), *_trainer_groups(objective, settings)
 
 
-def _injection_class() -> Any:
+def injection_class() -> Any:
+    """What to learn and ask, `InjectionArguments`, imported on demand."""
     from kinject.commands.inject import InjectionArguments
 
     return InjectionArguments

@@ -457,11 +457,21 @@ def check_files(settings: Mapping[str, Any]) -> None:
         ConfigurationError: there is one.
         DataError: a baseline without results.
     """
-    from kinject.evaluation.results import read_results
-
-    _check_model(settings)
+    check_named_model(settings)
     if settings.get("writer"):
         require_model(settings["writer"])
+    check_settings(settings)
+
+
+def check_settings(settings: Mapping[str, Any]) -> None:
+    """Refuse settings that contradict each other, the model's own or what is installed, and other files that are not there.
+
+    Raises:
+        ConfigurationError: there is one.
+        DataError: a baseline without results.
+    """
+    from kinject.evaluation.results import read_results
+
     require_attention(settings.get("attn_implementation"), on_cpu=bool(settings.get("use_cpu")))
     if settings.get("fp16") and settings.get("bf16"):
         raise ConfigurationError("fp16 and bf16 are both set; a run computes in one of them.")
@@ -552,7 +562,12 @@ def _check_liger(settings: Mapping[str, Any]) -> None:
         raise ConfigurationError(liger_refusal(on_cpu=bool(settings.get("use_cpu"))))
 
 
-def _check_model(settings: Mapping[str, Any]) -> None:
+def check_named_model(settings: Mapping[str, Any]) -> None:
+    """Refuse a model that cannot be trained so, as far as its name and its files tell.
+
+    Raises:
+        ConfigurationError, HubError: as `require_model`.
+    """
     name = settings.get(MODEL)
     if not name:
         raise ConfigurationError("no model is named; pass --model, such as smollm2-135m.")

@@ -11,10 +11,11 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from glob import glob
 from pathlib import Path
 
-from kinject.compat import is_hub_id
+from kinject.compat import is_cached, is_hub_id
 from kinject.data.converting import DOCUMENT_KINDS, EXTRA, missing_package
 from kinject.data.direction import group_wordings, link_questions, linked_question
 from kinject.data.knowledge import Document, KnowledgeSet, Question, check_paraphrases
@@ -440,7 +441,7 @@ def _find_files(names: Sequence[str], questions: Source | None, asked_fields: tu
         elif len(names) > 1:
             raise DataError(
                 f"{name}: there is no such file or folder (looked at {path.absolute()}); check the path, and name "
-                "a Hub data set alone"
+                f"a Hub data set alone{near_path(name)}"
             )
     return found
 
@@ -602,6 +603,58 @@ def question_records(
     return [record for record in records if not asked or record.sheet in asked]
 
 
+def may_be_data_set(name: str) -> bool:
+    """Whether ``name`` has the form of a Hub data set, `user/name` or `user/name:config`; the Hub is not asked."""
+    repository, colon, config = name.partition(":")
+    return is_hub_id(repository) and bool(colon) == bool(config) and not file_kind(Path(name))
+
+
+def near_path(name: str) -> str:
+    """The end of an error about the path ``name``, which is not there: what was meant, if something like it is there."""
+    path = Path(name).expanduser()
+    folder = next((each for each in path.parents if os.path.isdir(each)), Path())
+    wrong, *others = path.relative_to(folder).parts
+    try:
+        beside = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
+    except OSError:
+        return ""
+    by_stem = {Path(entry).stem: entry for entry in reversed(beside)}  # endings would make all files of a kind alike
+    close = get_close_matches(Path(wrong).stem, by_stem, n=1, cutoff=0.6)
+    if not close:
+        return ""
+    found = folder / by_stem[close[0]]
+    whole = found.joinpath(*others)
+    return f"; did you mean {whole if whole.exists() else found}?"
+
+
+def _absence(repository: str, revision: str | None) -> str | None:
+    """Why the Hub's data set ``repository`` cannot be read; None where it is in a cache, or on the Hub.
+
+    One request, so that a mistyped path does not wait for all that a download tries.
+    """
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError, RepositoryNotFoundError
+
+    prepared = Path(os.environ.get("HF_DATASETS_CACHE") or Path(constants.HF_HOME) / "datasets")
+    start = repository.replace("/", "___").lower()
+    kept = [each.name.lower() for each in prepared.iterdir()] if prepared.is_dir() else []
+    if is_cached(repository, "dataset") or any(each.startswith(start) for each in kept):
+        return None
+    if constants.HF_HUB_OFFLINE:
+        return (
+            "no Hub data set of that name is in the local cache, while HF_HUB_OFFLINE is set, so that none is fetched"
+        )
+    try:
+        HfApi(endpoint=constants.ENDPOINT).dataset_info(repository, revision=revision, timeout=10)
+    except RepositoryNotFoundError:
+        return f"{constants.ENDPOINT} has no data set of that name, or hides it from this token"
+    except HfHubHTTPError:
+        return None  # gated, or of another revision: what loads it says so
+    except (HTTPError, OSError):
+        return f"none of that name is in the local cache, and {constants.ENDPOINT} is not reached"
+    return None
+
+
 def _hub_records(
     name: str,
     revision: str | None,
@@ -623,20 +676,26 @@ def _hub_records(
     Raises:
         DataError: there is no such data set or split, or no group of columns is whole.
     """
-    repository, colon, config = name.partition(":")
-    if not is_hub_id(repository) or bool(colon) != bool(config) or file_kind(Path(name)):
+    repository, _, config = name.partition(":")
+    missing_here = f"{name}: there is no such file or folder (looked at {Path(name).expanduser().absolute()})"
+    if not may_be_data_set(name):
         raise DataError(
-            f"{name}: there is no such file or folder (looked at {Path(name).expanduser().absolute()}), and it is "
-            f"neither {_worlds()} nor a Hub data set (user/name); check the path"
+            f"{missing_here}, and it is neither {_worlds()} nor a Hub data set (user/name); check the path{near_path(name)}"
         )
-    import datasets
+    absence = _absence(repository, revision)
+    if absence is not None:
+        raise DataError(
+            f"{missing_here}, and it could not be loaded as a Hub data set ({absence}); check the name and the network, or "
+            f"name a local file{near_path(name)}"
+        )
+    import datasets  # half a second, for what may be there
 
     try:
         splits = datasets.load_dataset(repository, config or None, revision=revision)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise DataError(
-            f"{name}: there is no such file or folder (looked at {Path(name).absolute()}), and it could not be loaded "
-            f"as a Hub data set ({error}); check the name and the network, or name a local file"
+            f"{missing_here}, and it could not be loaded as a Hub data set ({error}); check the name and the network, or name "
+            f"a local file{near_path(name)}"
         ) from error
     if split not in splits and len(splits) == 1:
         split = next(iter(splits))

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save_file
 
 from kinject import cli
 from kinject.commands import doctor
@@ -62,6 +66,8 @@ def test_a_configuration_that_could_run_is_looked_at_without_running(tmp_path: P
         (["--mask_ratio", "uniform(2, 3)"], "settings", "mask ratio uniform"),
         (["--size", "0"], "documents", "size"),
         (["--model_name_or_path", "./nowhere"], "model", "'./nowhere': no such directory"),
+        (["--attn_implementation", "sdap"], "settings", "did you mean sdpa?"),
+        (["--frozen_modules", "atention"], "model", "no weight of this model lies in 'atention'"),
         (["--mask_token", "two words"], "model", "is not one token"),
         (["--load_in_4bit", "true"], "load_in_4bit and load_in_8bit", "needs bitsandbytes, which is not installed"),
     ],
@@ -73,6 +79,35 @@ def test_what_would_stop_a_run_is_an_error(
     monkeypatch.setattr(doctor.util, "find_spec", lambda name: None if name == "bitsandbytes" else find_spec(name))
     found = by_name(examine("masked", [*NANO, "--output_dir", str(tmp_path), *options]), what)
     assert found.state == "error" and says in found.says
+
+
+def test_where_files_show_an_error_nothing_heavy_is_looked_at(tmp_path: Path) -> None:
+    code = """
+import sys
+from kinject.commands.doctor import examine, report
+print(report(examine("masked", ["gone.txt", "--model", "gone", "--use_liger_kernel", "--use_cpu"])))
+print(sorted({"torch", "transformers", "trl", "peft"} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    lines = done.stdout.splitlines()
+    errors = {" ".join(line.split()[1:]) for line in lines if line.startswith("ERROR")}
+    assert [*filter(lambda each: each.startswith("model model 'gone': no such directory"), errors)]
+    assert [*filter(lambda each: each.startswith("documents gone.txt: there is no such file"), errors)]
+    assert [*filter(lambda each: each.startswith("settings use_liger_kernel needs a GPU"), errors)]
+    assert lines[-2].split() == [
+        "device,",
+        "tokens,",
+        "memory",
+        "looked",
+        "at",
+        "once",
+        "the",
+        "errors",
+        "above",
+        "are",
+        "mended",
+    ]
+    assert lines[-1] == "[]" and metadata.version("trl") in done.stdout
 
 
 def test_an_error_ends_it_with_status_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -93,6 +128,7 @@ def test_what_is_on_the_hub_is_not_fetched(tmp_path: Path) -> None:
 def test_an_adapter_is_looked_up_through_its_base(tmp_path: Path) -> None:
     adapter = {"base_model_name_or_path": "nano-ar", "peft_type": "LORA"}
     (tmp_path / "adapter_config.json").write_text(json.dumps(adapter), encoding="utf-8")
+    save_file({"lora_A.weight": np.zeros((1, 1), np.float32)}, tmp_path / "adapter_model.safetensors")
     options = ["--model_name_or_path", str(tmp_path), "--documents", "fictional:nano"]
     assert "a vocabulary of" in by_name(examine("masked", options), "model").says
 

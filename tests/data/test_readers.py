@@ -3,7 +3,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow
@@ -469,6 +472,7 @@ def test_hub_data_set(monkeypatch: pytest.MonkeyPatch) -> None:
         )
 
     monkeypatch.setattr(datasets, "load_dataset", load)
+    monkeypatch.setattr("kinject.data.readers._absence", lambda *_: None)
     knowledge = load_knowledge("me/people:small", "me/people:small", revision="v1")
     assert calls == [("me/people", "small", "v1")] * 2
     assert knowledge.name == "me/people:small" and [d.text for d in knowledge.documents] == [ADA, BO]
@@ -492,6 +496,7 @@ def test_hub_data_set_with_several_accepted_answers(documents: Path, monkeypatch
     import datasets
 
     rows = [{"question": "Where was Ada Fenwick born?", "answers": {"text": [*ACCEPTED], "answer_start": [0, 4]}}]
+    monkeypatch.setattr("kinject.data.readers._absence", lambda *_: None)
     monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: {"test": datasets.Dataset.from_list(rows)})
     assert [each.answers for each in load_knowledge(documents, "me/squad").questions] == [ACCEPTED]
 
@@ -502,6 +507,7 @@ def test_hub_data_set_from_a_local_repository(tmp_path: Path, monkeypatch: pytes
 
     write(tmp_path / "user" / "name" / "train.jsonl", [{"text": ADA}])
     real = datasets.load_dataset
+    monkeypatch.setattr("kinject.data.readers._absence", lambda *_: None)
     monkeypatch.setattr(
         datasets,
         "load_dataset",
@@ -522,11 +528,47 @@ def test_hub_data_set_out_of_reach(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         load_knowledge("nobody/nothing")
 
 
+def test_a_mistyped_path_names_what_is_beside_it_and_loads_no_library(tmp_path: Path) -> None:
+    write(tmp_path / "docs" / "wiki.md", ADA)
+    write(tmp_path / "questions.jsonl", "{}")
+    meant = {
+        "docs/wikki": "; did you mean docs/wiki.md?",
+        "docs/wkii.md": "; did you mean docs/wiki.md?",
+        "dosc": "; did you mean docs?",
+        "dcos/wiki.md": "; did you mean docs/wiki.md?",
+        "question.jsonl": "; did you mean questions.jsonl?",
+        "nobody/nothing": "or name a local file",
+    }
+    code = """
+import json, sys
+from kinject.data import load_knowledge
+said = {}
+for name in json.load(sys.stdin):
+    try:
+        load_knowledge(name)
+    except ValueError as error:
+        said[name] = str(error)
+json.dump({"said": said, "heavy": sorted({"datasets", "torch"} & set(sys.modules))}, sys.stdout)
+"""
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path, input=json.dumps([*meant]), capture_output=True, text=True, check=True, env=environment,
+    )  # fmt: skip
+    found = json.loads(done.stdout)
+    assert found["heavy"] == [] and [*found["said"]] == [*meant]
+    for name, end in meant.items():
+        assert found["said"][name].startswith(f"{name}: there is no such file or folder") and found["said"][
+            name
+        ].endswith(end)
+
+
 def test_hub_split_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
 
     rows = datasets.Dataset.from_dict({"text": ["a"]})
     splits = datasets.DatasetDict(dev=rows, held_out=rows)
+    monkeypatch.setattr("kinject.data.readers._absence", lambda *_: None)
     monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: splits)
     fails('me/people: the data set has no split "train" (its splits: dev, held_out)', "me/people")
 
