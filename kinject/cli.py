@@ -476,47 +476,19 @@ def run_benchmark(arguments: argparse.Namespace) -> None:
 
 def run_ask(arguments: argparse.Namespace) -> None:
     """`kinject ask`: answers of a trained model, beside the base model's if asked."""
-    from rich.console import Console
-    from rich.markup import escape
-
-    from kinject.commands.talk import base_of, drawer, typed_questions
+    from kinject.commands.talk import answers_of, base_of, print_answers, typed_questions
 
     if arguments.json and arguments.show:
         raise ConfigurationError("--show draws, and --json prints nothing but JSON; leave one of them out.")
     questions = typed_questions(arguments.questions, arguments.file)
-    names = {"answer": arguments.model}
+    models = {"answer": (arguments.model, arguments.revision)}
     if arguments.base:
-        names = {"before": base_of(arguments.model), "after": arguments.model}
-    for name in dict.fromkeys(names.values()):
-        require_model(name, revision=arguments.revision if name == arguments.model else None)
-    from kinject.evaluation.asking import answer_questions
-    from kinject.models.devices import described
-    from kinject.models.loading import load
-
-    console = Console(soft_wrap=True)
-    answers = {}
-    for label, name in names.items():
-        loaded = load(name, revision=arguments.revision if name == arguments.model else None)
-        print(f"{name} on {described(loaded.model)}", file=sys.stderr)
-        answers[label] = answer_questions(
-            loaded.model,
-            loaded.tokenizer,
-            questions,
-            max_new_tokens=arguments.max_new_tokens,
-            system_prompt=arguments.system_prompt,
-            watch=drawer(console, loaded, label) if arguments.show else None,
-        )
-    if arguments.json:
-        rows = [
-            {"question": question, **{label: given[index] for label, given in answers.items()}}
-            for index, question in enumerate(questions)
-        ]
-        print(json.dumps(rows, ensure_ascii=False, indent=1))
-        return
-    for index, question in enumerate(questions):
-        console.print(f"[bold]{escape(question)}[/bold]")
-        for label, given in answers.items():
-            console.print(f"  {label}: {escape(given[index])}")
+        models = {"before": (base_of(arguments.model), None), "after": (arguments.model, arguments.revision)}
+    for name, revision in models.values():
+        require_model(name, revision=revision)
+    given = ("max_new_tokens", "system_prompt", "show")
+    answers = answers_of(models, questions, **{name: getattr(arguments, name) for name in given})
+    print_answers(questions, answers, as_json=arguments.json)
 
 
 def run_chat(arguments: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""Tries a trained model: a list of questions, a conversation in the terminal, or a page that shows it beside its base.
+"""Tries a trained model: a list of questions, a conversation in the terminal, or a page, each beside its base if asked.
 
 The page is built with gradio (extra `app`), which is imported when one is made. Scores and trains nothing.
 """
@@ -89,7 +89,64 @@ def base_of(name: str) -> str:
     return base_of_adapter(adapter, name) if adapter else str(require_claim(name).results["model"])
 
 
-def drawer(console: Console, loaded: LoadedModel, label: str) -> Callable[[str, Sequence[Step]], None]:
+def answers_of(
+    models: Mapping[str, tuple[str, str | None]],
+    questions: Sequence[str],
+    *,
+    max_new_tokens: int = 128,
+    system_prompt: str | None = None,
+    show: bool = False,
+) -> dict[str, list[str]]:
+    """The answers of several models to ``questions``, by the label of the model.
+
+    Args:
+        models: Name and revision of each, by label.
+        questions: What is asked.
+        max_new_tokens: Longest answer, in tokens.
+        system_prompt: System message; None leaves it to the chat template.
+        show: Whether to draw how a masked diffusion model fills in its answers.
+    """
+    from rich.console import Console
+
+    from kinject.evaluation.asking import answer_questions
+    from kinject.models.devices import described
+    from kinject.models.loading import load
+
+    answers = {}
+    for label, (name, revision) in models.items():
+        loaded = load(name, revision=revision)
+        print(f"{name} on {described(loaded.model)}", file=sys.stderr)
+        answers[label] = answer_questions(
+            loaded.model,
+            loaded.tokenizer,
+            questions,
+            max_new_tokens=max_new_tokens,
+            system_prompt=system_prompt,
+            watch=_drawer(Console(soft_wrap=True), loaded, label) if show else None,
+        )
+    return answers
+
+
+def print_answers(questions: Sequence[str], answers: Mapping[str, Sequence[str]], *, as_json: bool = False) -> None:
+    """Print each question with its answer by every label, for people or as JSON."""
+    if as_json:
+        rows = [
+            {"question": question, **{label: given[index] for label, given in answers.items()}}
+            for index, question in enumerate(questions)
+        ]
+        print(json.dumps(rows, ensure_ascii=False, indent=1))
+        return
+    from rich.console import Console
+    from rich.markup import escape as escape_markup
+
+    console = Console(soft_wrap=True)
+    for index, question in enumerate(questions):
+        console.print(f"[bold]{escape_markup(question)}[/bold]")
+        for label, given in answers.items():
+            console.print(f"  {label}: {escape_markup(given[index])}")
+
+
+def _drawer(console: Console, loaded: LoadedModel, label: str) -> Callable[[str, Sequence[Step]], None]:
     """A function that draws how ``loaded`` fills in its answer to a question.
 
     Raises:
