@@ -323,8 +323,7 @@ def other_divergence(log_probs: torch.Tensor, untrained: torch.Tensor, targets: 
         values.scatter(-1, column, float("-inf")).log_softmax(-1).scatter(-1, column, 0.0)
         for values in (log_probs, untrained)
     )
-    share = before.exp().scatter(-1, column, 0.0)
-    return (share * (before - said)).sum(-1)
+    return (before.exp() * (before - said)).sum(-1)  # the target's difference is 0
 
 
 def needs_own_loss(trainer: Any) -> bool:

@@ -26,7 +26,8 @@ DIVERGED = divergence(SAID.log_softmax(-1)[[0, 2]], KEPT.indices, KEPT.values)
 class Adapted:
     """A model that says `SAID`, and `UNTRAINED` without its adapter."""
 
-    logits = SAID
+    def __init__(self, tokens: int) -> None:
+        self.tokens, self.logits = tokens, SAID[:tokens]
 
     def __call__(self, *, input_ids: torch.Tensor, use_cache: bool) -> Any:
         assert input_ids.tolist() == [[1, 2]] and use_cache is False
@@ -34,9 +35,9 @@ class Adapted:
 
     @contextmanager
     def disable_adapter(self) -> Iterator[None]:
-        self.logits = UNTRAINED
+        self.logits = UNTRAINED[: self.tokens]
         yield
-        self.logits = SAID
+        self.logits = SAID[: self.tokens]
 
 
 def own_loss(
@@ -47,24 +48,26 @@ def own_loss(
     anchor: float = 0.0,
     processes: int = 1,
     average: bool = True,
+    tokens: int = 3,
 ) -> float:
     trainer = SimpleNamespace(
         args=SimpleNamespace(anchor=anchor, average_tokens_across_devices=average),
         accelerator=SimpleNamespace(num_processes=processes, unwrap_model=lambda model: model),
-        model=Adapted(),
+        model=Adapted(tokens),
     )
-    inputs = {"input_ids": torch.tensor([[1, 2]]), "shift_labels": TARGETS[None]}
-    where = torch.zeros(3, dtype=torch.int64), torch.arange(3)
-    loss, scores = OwnLoss(trainer, base=Adapted())(  # type: ignore[arg-type]
+    inputs = {"input_ids": torch.tensor([[1, 2]]), "shift_labels": TARGETS[None, :tokens]}
+    where = torch.zeros(tokens, dtype=torch.int64), torch.arange(tokens)
+    loss, scores = OwnLoss(trainer, base=Adapted(tokens))(  # type: ignore[arg-type]
         trainer.model, inputs, where, predictions or {}, None if weights is None else torch.tensor(weights), count
     )
-    torch.testing.assert_close(-scores.log_probs, LOSSES)
+    torch.testing.assert_close(-scores.log_probs, LOSSES[:tokens])
     return float(loss)
 
 
 def test_a_loss_is_divided_by_what_counts_in_the_batch_or_in_all_batches_of_a_step() -> None:
     weights = torch.tensor([0.5, 0.5, 2.0])
     assert own_loss() == pytest.approx(float(LOSSES.mean()))
+    assert own_loss(tokens=1) == pytest.approx(float(LOSSES[0])) and own_loss(tokens=0) == 0.0
     assert own_loss(count=5) == pytest.approx(float(LOSSES.sum()) / 5)
     assert own_loss([0.5, 0.5, 2.0]) == pytest.approx(float((LOSSES * weights).sum()) / 3)
     assert own_loss([0.5, 0.5, 2.0], 7) == pytest.approx(float((LOSSES * weights).sum()) / 7)
@@ -92,10 +95,10 @@ def test_what_is_not_kept_of_a_prediction_counts_as_one_token() -> None:
     torch.testing.assert_close(found, (p * (p / q).log()).sum()[None])
 
 
-def _as_one_of_three(trainer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(type(trainer.args), "world_size", 3)
-    monkeypatch.setattr(type(trainer.accelerator), "num_processes", 3)
-    monkeypatch.setattr(trainer.accelerator, "gather", lambda count: torch.stack([count] * 3))
+def _as_one_of_two(trainer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(trainer.args), "world_size", 2)
+    monkeypatch.setattr(type(trainer.accelerator), "num_processes", 2)
+    monkeypatch.setattr(trainer.accelerator, "gather", lambda count: torch.stack([count] * 2))
 
 
 @pytest.mark.parametrize("normalize", ["maskable", "sequence"])
@@ -114,9 +117,9 @@ def test_the_loss_of_a_diffusion_model_is_divided_by_what_all_processes_count(
         return float(trainer.compute_loss(trainer.model, dict(batches[0]), num_items_in_batch=count).detach())
 
     by_itself = loss(alone)
-    _as_one_of_three(trainer, monkeypatch)
-    assert int(trainer._get_num_items_in_batch(batches, cpu)) == 3 * expected
-    assert loss(3 * alone) == pytest.approx(by_itself)
+    _as_one_of_two(trainer, monkeypatch)
+    assert int(trainer._get_num_items_in_batch(batches, cpu)) == 2 * expected
+    assert loss(2 * alone) == pytest.approx(by_itself)
     trainer.args.average_tokens_across_devices = False
     assert int(trainer._get_num_items_in_batch(batches, cpu)) == expected
     assert loss(alone) == pytest.approx(by_itself)
@@ -131,7 +134,20 @@ def test_weights_of_rows_are_counted_over_all_batches_and_processes(
     assert trainer._get_num_items_in_batch(weighed, torch.device("meta")).is_meta
     labels = {"labels": torch.tensor([[-100, 5, 6], [-100, -100, 7]])}
     assert int(trainer._get_num_items_in_batch([labels, labels], torch.device("cpu"))) == 6
-    _as_one_of_three(trainer, monkeypatch)
-    assert float(trainer._get_num_items_in_batch(weighed, torch.device("cpu"))) == 3 * 1.75
+    _as_one_of_two(trainer, monkeypatch)
+    assert float(trainer._get_num_items_in_batch(weighed, torch.device("cpu"))) == 2 * 1.75
     trainer.args.average_tokens_across_devices = False
     assert float(trainer._get_num_items_in_batch(weighed, torch.device("cpu"))) == 1.75
+
+
+def test_the_loss_is_the_same_with_outputs_of_every_position_and_without_an_index(
+    make_trainer: Callable[..., Any],
+) -> None:
+    trainer = make_trainer()
+    batch = trainer.data_collator(list(trainer.train_dataset)[:2])
+    loss, outputs = trainer.compute_loss(trainer.model.eval(), dict(batch), return_outputs=True)
+    assert outputs.logits.shape == (*batch["input_ids"].shape, trainer.model.config.vocab_size)
+    assert loss.item() == pytest.approx(trainer.compute_loss(trainer.model, dict(batch)).item(), rel=1e-5)
+    # Streamed data and other collators do not say which positions are supervised.
+    bare = {name: each for name, each in batch.items() if name not in ("supervised", "shared")}
+    assert trainer.compute_loss(trainer.model, bare).item() == pytest.approx(loss.item(), rel=1e-5)
