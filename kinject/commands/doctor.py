@@ -23,9 +23,10 @@ from kinject.commands.settings import MODEL, check_named_model, check_settings, 
 from kinject.compat import processor_is_fast_in_bf16
 from kinject.data.knowledge import direction_counts
 from kinject.data.made_questions import make_questions, question_row
-from kinject.data.readers import Layout, may_be_data_set, near_path
+from kinject.data.readers import may_be_data_set, near_path
 from kinject.data.records import file_kind
 from kinject.data.words import find_entities, word_spans
+from kinject.data.worlds.paper import Layout
 from kinject.errors import ConfigurationError, DataError, KinjectError
 from kinject.models.names import check_model, directory_of, is_repository
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from kinject.compat import is_cached, is_hub_id
 from kinject.data.converting import DOCUMENT_KINDS, EXTRA, missing_package
-from kinject.data.direction import group_wordings, link_questions, linked_question
+from kinject.data.direction import link_questions, linked_question
 from kinject.data.knowledge import Document, KnowledgeSet, Question, check_paraphrases
 from kinject.data.records import FILES, ROW_FILES, ROW_KINDS, TEXT_KINDS, Record, file_kind, read_records
 from kinject.data.rows import (
@@ -26,77 +26,14 @@ from kinject.data.rows import (
     QuestionRow,
     asks,
     documents_from,
+    documents_of,
     merge_answers,
     question_rows_from,
     same_name,
 )
 from kinject.data.worlds.nano import nano, nano_biography, nano_population
-from kinject.data.worlds.paper import biography, name_description
+from kinject.data.worlds.paper import QUESTIONS, VARIANTS, Layout, biography, name_description, read_variant
 from kinject.errors import ConfigurationError, DataError, Faults
-
-# The published layout of NameDescription, Biography and Wiki (arXiv 2510.09885): ``train_*.json`` and ``test.jsonl``.
-
-# The file names of each variant, of which the first that exists is read.
-VARIANTS: dict[str, tuple[str, ...]] = {
-    "none": ("train_no_paraphrase.json",),
-    "same_order": ("train_paraphrase_same_order.json", "train_paraphrase.json"),
-    "permute_order": ("train_paraphrase_change_order.json",),
-}
-QUESTIONS = "test.jsonl"
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Where the files of one published data set lie: each path is ``prefix`` + file name."""
-
-    prefix: str
-
-    @classmethod
-    def find(cls, path: Path) -> Layout | None:
-        """The layout in folder ``path``, or whose files are called ``path`` + ``_train_...``; ``None`` if neither."""
-        for layout in (cls(f"{path}/"), cls(f"{path}_")):
-            if layout.variants:
-                return layout
-        return None
-
-    @classmethod
-    def of_questions(cls, path: Path) -> Layout | None:
-        """The layout that a file of questions belongs to; ``None`` if there are no documents beside it."""
-        layout = cls(str(path).removesuffix(QUESTIONS))
-        return layout if path.name.endswith(QUESTIONS) and layout.variants else None
-
-    @property
-    def variants(self) -> tuple[str, ...]:
-        """The values of ``paraphrases`` that there are documents for."""
-        return tuple(variant for variant, names in VARIANTS.items() if any(map(self.has, names)))
-
-    def file(self, name: str) -> Path:
-        """The path of one file of the layout."""
-        return Path(self.prefix + name)
-
-    def has(self, name: str) -> bool:
-        """Whether the layout has a file."""
-        return os.path.isfile(self.file(name))  # unlike Path.is_file, never raises, however long the name
-
-    @property
-    def questions(self) -> Path | None:
-        """The file of questions, if there is one."""
-        return self.file(QUESTIONS) if self.has(QUESTIONS) else None
-
-    def read(self, paraphrases: str, text_field: str = "text") -> tuple[tuple[Document, ...], tuple[Document, ...]]:
-        """The documents of one variant and the canonical documents, which number the facts.
-
-        Raises:
-            DataError: the variant has no file, or a wording belongs to no canonical document.
-        """
-        names = VARIANTS[paraphrases]
-        path = next((self.file(name) for name in names if self.has(name)), None)
-        if path is None:
-            raise DataError(
-                f"{self.prefix}: no documents for paraphrases={paraphrases} (looked for "
-                f"{' and '.join(names)}); the variants here are {', '.join(self.variants)}"
-            )
-        return _read_variant(path, self.file(VARIANTS["none"][0]), text_field)
 
 
 def read_file(
@@ -118,34 +55,14 @@ def read_file(
         for name in names:
             if path.name.endswith(name):
                 canonical_path = path.with_name(path.name.removesuffix(name) + VARIANTS["none"][0])
-                return paraphrases, *_read_variant(path, canonical_path, text_field)
+                return paraphrases, *read_variant(path, canonical_path, text_field)
     records = _learned_rows(path, read_records(path), (text_field, title_field), asked_fields, own_questions)
     if not records and file_kind(path) in DOCUMENT_KINDS:
         raise DataError(
             f"{path}: no text is in it; where its pages are pictures, recognize their text first (for a PDF: ocrmypdf)"
         )
-    documents = _documents(path, records, text_field, title_field)
+    documents = documents_of(path, records, text_field, title_field)
     return "none", documents, documents
-
-
-def _read_variant(
-    path: Path, canonical_path: Path, text_field: str
-) -> tuple[tuple[Document, ...], tuple[Document, ...]]:
-    """``(documents, canonical)``, the facts numbered by ``canonical_path`` unless the rows have numbers of their own."""
-    records = read_records(path)
-    documents = _documents(path, records, text_field)
-    if path == canonical_path or not canonical_path.is_file() or _numbered(records):
-        return documents, documents
-    canonical = _documents(canonical_path, read_records(canonical_path), text_field)
-    return group_wordings(documents, canonical), canonical
-
-
-def _documents(
-    path: Path, records: Sequence[Record], text_field: str, title_field: str = "title"
-) -> tuple[Document, ...]:
-    if not records:
-        raise DataError(f'{path}: the file holds no document; add rows such as {{"{text_field}": "..."}}')
-    return documents_from(records, text_field, title_field=title_field)
 
 
 def _asked_sheets(records: Sequence[Record], question_field: str, answer_field: str) -> set[str]:
@@ -208,10 +125,6 @@ def _told_rows(path: Path, records: list[Record], text_field: str, title_field: 
 def _told(cell: object) -> str:
     """A cell as a text; "" where it is empty."""
     return "" if cell is None or cell != cell else " ".join(str(cell).split())
-
-
-def _numbered(records: Sequence[Record]) -> bool:
-    return any(isinstance(record.value, dict) and record.value.get("fact") is not None for record in records)
 
 
 logger = logging.getLogger(__name__)

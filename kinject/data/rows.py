@@ -104,6 +104,19 @@ def documents_from(
     return tuple(document for document, _ in rows)
 
 
+def documents_of(
+    name: object, records: Sequence[Record], text_field: str, title_field: str = "title"
+) -> tuple[Document, ...]:
+    """The documents of the file ``name``, as `documents_from`.
+
+    Raises:
+        DataError: it holds none, or a row is malformed.
+    """
+    if not records:
+        raise DataError(f'{name}: the file holds no document; add rows such as {{"{text_field}": "..."}}')
+    return documents_from(records, text_field, title_field=title_field)
+
+
 def question_rows_from(
     records: Iterable[Record],
     question_field: str = "question",

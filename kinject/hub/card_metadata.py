@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from kinject.compat import is_hub_id
 from kinject.data.knowledge import DIRECTIONS
-from kinject.data.readers import QUESTIONS, VARIANTS
+from kinject.data.worlds.paper import QUESTIONS, VARIANTS
 from kinject.errors import SECRET_VALUE, ConfigurationError, DataError
 from kinject.evaluation.measures import OTHER_WORDS, asked, score_answers
 from kinject.evaluation.results import MEASURES, public_config, public_name, validate_results, write_text

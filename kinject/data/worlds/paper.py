@@ -1,4 +1,4 @@
-"""The two invented worlds of the paper (arXiv 2510.09885): statements about people, and their short biographies.
+"""The data sets of the paper (arXiv 2510.09885): its two worlds, invented anew, and the files in which it published its own.
 
 NameDescription is in the manner of arXiv 2309.12288: each fact is one statement, what somebody is known for. Every other one
 gives the name first ("Ada Fenwick is best known as the keeper of ..."), the rest the description first ("Best known as the
@@ -12,12 +12,18 @@ All people, cities, universities and companies are invented; fields of study are
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import NamedTuple
 
+from kinject.data.direction import group_wordings
 from kinject.data.knowledge import Direction, Document, KnowledgeSet, Question
+from kinject.data.records import Record, read_records
+from kinject.data.rows import documents_of
 from kinject.data.words import MONTHS
 from kinject.data.worlds import (
     SURNAME_ENDS,
@@ -31,6 +37,7 @@ from kinject.data.worlds import (
     places,
     stream,
 )
+from kinject.errors import DataError
 
 MOST_PEOPLE = 200_000  # of either world
 
@@ -446,3 +453,84 @@ def _life_questions(fact: int, life: Life) -> Iterator[Question]:
         yield Question(wording.format(name=life.person.name), answer, "forward", "", "N2D", fact)
     for wording in BACKWARD_QUESTIONS.values():
         yield Question(wording.format(**life.attributes), life.person.name, "backward", "", "D2N", fact)
+
+
+# The published layout of NameDescription, Biography and Wiki: ``train_*.json`` and ``test.jsonl``.
+
+# The file names of each variant, of which the first that exists is read.
+VARIANTS: dict[str, tuple[str, ...]] = {
+    "none": ("train_no_paraphrase.json",),
+    "same_order": ("train_paraphrase_same_order.json", "train_paraphrase.json"),
+    "permute_order": ("train_paraphrase_change_order.json",),
+}
+QUESTIONS = "test.jsonl"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the files of one published data set lie: each path is ``prefix`` + file name."""
+
+    prefix: str
+
+    @classmethod
+    def find(cls, path: Path) -> Layout | None:
+        """The layout in folder ``path``, or whose files are called ``path`` + ``_train_...``; ``None`` if neither."""
+        for layout in (cls(f"{path}/"), cls(f"{path}_")):
+            if layout.variants:
+                return layout
+        return None
+
+    @classmethod
+    def of_questions(cls, path: Path) -> Layout | None:
+        """The layout that a file of questions belongs to; ``None`` if there are no documents beside it."""
+        layout = cls(str(path).removesuffix(QUESTIONS))
+        return layout if path.name.endswith(QUESTIONS) and layout.variants else None
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """The values of ``paraphrases`` that there are documents for."""
+        return tuple(variant for variant, names in VARIANTS.items() if any(map(self.has, names)))
+
+    def file(self, name: str) -> Path:
+        """The path of one file of the layout."""
+        return Path(self.prefix + name)
+
+    def has(self, name: str) -> bool:
+        """Whether the layout has a file."""
+        return os.path.isfile(self.file(name))  # unlike Path.is_file, never raises, however long the name
+
+    @property
+    def questions(self) -> Path | None:
+        """The file of questions, if there is one."""
+        return self.file(QUESTIONS) if self.has(QUESTIONS) else None
+
+    def read(self, paraphrases: str, text_field: str = "text") -> tuple[tuple[Document, ...], tuple[Document, ...]]:
+        """The documents of one variant and the canonical documents, which number the facts.
+
+        Raises:
+            DataError: the variant has no file, or a wording belongs to no canonical document.
+        """
+        names = VARIANTS[paraphrases]
+        path = next((self.file(name) for name in names if self.has(name)), None)
+        if path is None:
+            raise DataError(
+                f"{self.prefix}: no documents for paraphrases={paraphrases} (looked for "
+                f"{' and '.join(names)}); the variants here are {', '.join(self.variants)}"
+            )
+        return read_variant(path, self.file(VARIANTS["none"][0]), text_field)
+
+
+def read_variant(
+    path: Path, canonical_path: Path, text_field: str
+) -> tuple[tuple[Document, ...], tuple[Document, ...]]:
+    """``(documents, canonical)``, the facts numbered by ``canonical_path`` unless the rows have numbers of their own."""
+    records = read_records(path)
+    documents = documents_of(path, records, text_field)
+    if path == canonical_path or not canonical_path.is_file() or _numbered(records):
+        return documents, documents
+    canonical = documents_of(canonical_path, read_records(canonical_path), text_field)
+    return group_wordings(documents, canonical), canonical
+
+
+def _numbered(records: Sequence[Record]) -> bool:
+    return any(isinstance(record.value, dict) and record.value.get("fact") is not None for record in records)
