@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from kinject.commands.keeping import corrections, describe, kept, kept_epochs
 from kinject.commands.recipe import train
@@ -102,7 +104,8 @@ def test_a_share_out_of_range_is_refused() -> None:
 def recorded(folder: Path, **extra: Any) -> Path:
     results = new_results(objective="masked", model="nano-ar", dataset="old", documents=2, **extra)
     write_results(folder / "results.json", results)
-    (folder / "config.json").write_text("{}", encoding="utf-8")
+    (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "nano-ar"}', encoding="utf-8")
+    save_file({"weight": np.zeros(1)}, folder / "adapter_model.safetensors")
     return folder
 
 
