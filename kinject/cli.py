@@ -415,7 +415,7 @@ def run_preview(arguments: argparse.Namespace) -> None:
 
 def run_questions(arguments: argparse.Namespace) -> None:
     """`kinject questions`: questions by rule, or by a model."""
-    from kinject.commands.doctor import require_new_file, write_questions
+    from kinject.commands.doctor import ask_writer, kept_replies, require_new_file, write_questions
     from kinject.data import load_knowledge
     from kinject.data.knowledge import direction_counts
     from kinject.data.made_questions import make_questions
@@ -442,16 +442,14 @@ def run_questions(arguments: argparse.Namespace) -> None:
     if arguments.writer is None:
         questions = make_questions(knowledge.documents, arguments.count)
     else:
-        from kinject.evaluation.asking import written_questions
-
-        asked = (arguments.writer, arguments.model, arguments.writer_url, arguments.count)
-        written = written_questions(knowledge.documents, *asked)
+        written = ask_writer(knowledge.documents, arguments)
         print(written.summary(), file=sys.stderr)
         questions = written.questions
     text = write_questions(questions, arguments.output_file, overwrite=arguments.overwrite)
     if arguments.output_file is None:
         print(text, end="")
         return
+    kept_replies(arguments.output_file).unlink(missing_ok=True)
     counts = direction_counts(questions)
     print(
         f"{arguments.output_file}: {counts['forward']} forward and {counts['backward']} backward questions, "

@@ -351,6 +351,17 @@ def test_a_path_with_a_space_is_one_document(monkeypatch: pytest.MonkeyPatch, tm
         (["--model", "user/gone"], "model 'user/gone' is not in the local cache of the Hub"),
         (["--writer", "user/gone"], "model 'user/gone' is not in the local cache of the Hub"),
         (["--use_liger_kernel", "--use_cpu"], "use_liger_kernel needs a GPU, Triton and the package liger-kernel"),
+        (["--config", "tabs.yaml"], "YAML indents with spaces: replace the tabs."),
+        (
+            ["--config", "listing.yaml"],
+            "a YAML mapping of names to values, as in learning_rate: 1e-4; it holds a list.",
+        ),
+        (["--config", "word.yaml"], "it holds a single value."),
+        (["--config", "nothing.yaml"], "it is empty."),
+        (["--config", "accent.yaml"], "Save it as UTF-8."),
+        (["--config", "twice.yaml"], "a is set twice; keep one of the lines."),
+        (["--config", "shards"], "--config shards: a folder. Expected a YAML file"),
+        (["--config", "unknwn.yaml"], "no such file. Expected a YAML file of settings; did you mean unknown.yaml?"),
         (
             ["--attn_implementation", "sdap"],
             "attn_implementation is 'sdap'; expected one of eager, sdpa, flex_attention",
@@ -397,6 +408,8 @@ def refusals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     (folder / "fact.txt").write_text("Ada Vance mapped the salt caves of Orrin.", encoding="utf-8")
     (folder / "unknown.yaml").write_text("sise: 3\n", encoding="utf-8")
     (folder / "models.yaml").write_text("model: nano-ar\nmodel_name_or_path: nano-diffusion\n", encoding="utf-8")
+    for name, text in CONFIGS.items():
+        (folder / f"{name}.yaml").write_text(text, encoding="latin-1")
     (folder / "on.yaml").write_text("save_strategy: no\n", encoding="utf-8")
     block, other = "gpt_neox.layers.0.mlp.up.weight", "model.layers.0.mlp.up.weight"
     write_model(folder / "neox", "gpt_neox", {"gpt_neox.embed_in.weight": 2, block: 2, "embed_out.weight": 2})
@@ -439,6 +452,16 @@ json.dump({"said": said, "imported": heavy, "left": sorted(os.listdir())}, sys.s
         [sys.executable, "-c", code], cwd=folder, input=argvs, capture_output=True, text=True, check=True
     )
     return {**json.loads(done.stdout), "given": given}
+
+
+CONFIGS = {
+    "tabs": "model: nano-ar\n\tseed: 1\n",
+    "listing": "- seed\n",
+    "word": "seed\n",
+    "nothing": "# to be written\n",
+    "accent": "output_dir: caf\xe9\n",
+    "twice": "model_init_kwargs:\n  - {a: 1, a: 2}\n",
+}
 
 
 def write_adapter(directory: Path, settings: dict[str, Any]) -> None:

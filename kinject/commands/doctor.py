@@ -22,7 +22,7 @@ from kinject.commands.recipe import build, check_modules, injection_class, parse
 from kinject.commands.settings import MODEL, check_named_model, check_settings, default_output_dir, read_training
 from kinject.compat import processor_is_fast_in_bf16
 from kinject.data.knowledge import direction_counts
-from kinject.data.made_questions import make_questions, question_row
+from kinject.data.made_questions import by_address, checked_questions, make_questions, question_row
 from kinject.data.readers import may_be_data_set, near_path
 from kinject.data.records import file_kind
 from kinject.data.words import find_entities, word_spans
@@ -31,10 +31,12 @@ from kinject.errors import ConfigurationError, DataError, KinjectError
 from kinject.models.names import check_model, directory_of, is_repository
 
 if TYPE_CHECKING:
+    from argparse import Namespace
     from collections.abc import Callable
 
     from kinject.data import KnowledgeSet
     from kinject.data.knowledge import Document, Question
+    from kinject.data.made_questions import Written
 
 # What needs which extra of setup.cfg; extras that are not named here (tests, development) are no feature of a run.
 FEATURES = {
@@ -422,6 +424,35 @@ def print_preview(shown: dict[str, Any], max_length: int) -> None:
             "by rule" + (f", none about {shown['without_questions']} documents" if shown["without_questions"] else "")
         )
     console.print("\nmasked, as it is learned (other gaps in every epoch):\n" + escape(shown["masked_sample"]))
+
+
+def ask_writer(documents: Sequence[Document], arguments: Namespace) -> Written:
+    """The questions that the model `--writer` of `kinject questions` writes.
+
+    One behind an address writes all of them before torch is imported for the base model, which has to answer them.
+
+    Raises:
+        ConfigurationError: a model cannot be loaded.
+        DataError: the server does not answer; the replies that came are in `kept_replies`.
+    """
+    if arguments.writer_url is None:
+        from kinject.evaluation.asking import written_questions
+
+        return written_questions(documents, arguments.writer, arguments.model, arguments.count)
+
+    def read(prompts: Sequence[str]) -> list[str]:
+        from kinject.evaluation.asking import by_model
+        from kinject.models.loading import load
+
+        return by_model(load(arguments.model), longest=64)(prompts) if prompts else []
+
+    kept = None if arguments.output_file is None else kept_replies(arguments.output_file)
+    return checked_questions(documents, by_address(arguments.writer, arguments.writer_url, kept), read, arguments.count)
+
+
+def kept_replies(output_file: str) -> Path:
+    """Where the replies of a writer are kept until the questions in ``output_file`` are made of them."""
+    return Path(f"{output_file}.replies")
 
 
 def require_new_file(output_file: str, overwrite: bool) -> None:

@@ -10,7 +10,7 @@ import os
 import re
 import sys
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -325,19 +325,41 @@ def read_config(path: Path) -> dict[str, Any]:
     import yaml
 
     if not path.is_file():
-        raise ConfigurationError(f"--config {path}: no such file. Expected a YAML file of settings.")
+        from kinject.data.readers import near_path
+
+        what, near = ("a folder", "") if path.is_dir() else ("no such file", near_path(str(path)))
+        raise ConfigurationError(f"--config {path}: {what}. Expected a YAML file of settings{near or '.'}")
     try:
         text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"--config {path}: not valid YAML: {error}. Save it as UTF-8.") from error
+    try:
         content, node = yaml.safe_load(text), yaml.compose(text, Loader=yaml.SafeLoader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"--config {path}: not valid YAML: {error}") from error
+    except yaml.YAMLError as error:
+        advice = " YAML indents with spaces: replace the tabs." if "'\\t'" in str(error) else ""
+        raise ConfigurationError(f"--config {path}: not valid YAML: {' '.join(str(error).split())}.{advice}") from error
     if not isinstance(content, dict) or not isinstance(node, yaml.MappingNode):
-        raise ConfigurationError(f"--config {path} must contain a YAML mapping of names to values.")
-    names = [key.value for key, _ in node.value if key.value != "<<"]
-    twice = next((name for position, name in enumerate(names) if name in names[:position]), None)
+        found = (
+            "it is empty"
+            if content is None
+            else f"it holds a {'list' if isinstance(content, list) else 'single value'}"
+        )
+        raise ConfigurationError(
+            f"--config {path} must contain a YAML mapping of names to values, as in learning_rate: 1e-4; {found}."
+        )
+    twice = next(_names_twice(node), None)
     if twice is not None:
         raise ConfigurationError(f"--config {path}: {twice} is set twice; keep one of the lines.")
     return {str(name): value for name, value in content.items()}
+
+
+def _names_twice(node: Any) -> Iterator[str]:
+    """The names that a YAML mapping, or one inside it, gives twice."""
+    pairs = node.value if node.id == "mapping" else ()
+    names = [key.value for key, _ in pairs if key.value != "<<"]
+    yield from (str(name) for position, name in enumerate(names) if name in names[:position])
+    for inside in (value for _, value in pairs) if pairs else node.value if node.id == "sequence" else ():
+        yield from _names_twice(inside)
 
 
 def _unknown(where: str, shown: Sequence[str], options: Mapping[str, Option], listing: str) -> ConfigurationError:

@@ -9,14 +9,19 @@ view. Knows nothing of models. Those that a model practices with are made in `ga
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from kinject.data.direction import FactIndex, text_direction
 from kinject.data.knowledge import DIRECTIONS, Direction, Document, Question
 from kinject.data.words import MONTHS, entity_positions, sentence_ends, words_of
+from kinject.errors import ConfigurationError, DataError
 
 MADE_BY_RULE, MADE_BY_MODEL = "made by rule", "made by model"
 """The groups of questions that no person wrote, by which they are recognized when they are read again."""
@@ -438,3 +443,114 @@ def _passages(text: str) -> Iterator[str]:
             part.append(piece)
     if any(each.strip() for each in part):
         yield "\n".join(part)
+
+
+# A writer on a server.
+
+KEY = "KINJECT_WRITER_KEY"
+"""Environment variable with the key for the writer's address; no other secret is sent there."""
+LONGEST_REPLY = 320
+"""The most tokens of a writer's reply."""
+_PATIENCE = 600  # seconds for one reply
+
+
+def by_address(model: str, address: str, kept: Path | None = None) -> Answering:
+    """A model on an OpenAI-compatible server as a writer; it is sent the key in `KEY`, and no token of the Hub.
+
+    Args:
+        model: Its name there.
+        address: Of the server, as `http://localhost:8000/v1`.
+        kept: A file that takes every reply as it comes. Those that it holds already are not asked for again.
+
+    Raises:
+        ConfigurationError: ``address`` is not an address.
+    """
+    import httpx
+
+    if not re.match(r"https?://[^/\s]+", address):
+        raise ConfigurationError(f"--writer_url {address}: expected an address such as http://localhost:8000/v1")
+    shown = re.sub(r"//[^/@]*@", "//", address.partition("?")[0]).rstrip("/")  # without a password or a key
+    place = f"{address.rstrip('/')}/chat/completions"
+    # Not huggingface_hub's client, which sends nothing in its offline mode, while a server of one's own may be running.
+    key = os.environ.get(KEY)
+    client = httpx.Client(timeout=_PATIENCE, headers={"Authorization": f"Bearer {key}"} if key else {})
+
+    def ask(prompt: str) -> str:
+        message = [{"role": "user", "content": prompt}]
+        asked = {"model": model, "messages": message, "max_tokens": LONGEST_REPLY, "temperature": 0}
+        try:
+            found = client.post(place, json=asked)
+        except httpx.TimeoutException:
+            raise _Silence(
+                f"nothing came within {_PATIENCE} seconds", "Look whether the server is busy or stuck."
+            ) from None
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise _Silence(f"not reached: {error}", "Start the server, or check host and port.") from error
+        said = " ".join(found.text.split())[:200].replace(key or "\0", f"<{KEY}>")
+        if found.status_code in (401, 403):
+            raise _Silence(
+                f"{found.status_code}: {said}", f"Set the environment variable {KEY} to a key that it accepts."
+            )
+        if found.is_error or found.is_redirect:
+            advice = {404: _api(shown, "check the name of the model"), 429: "Try again a little later."}
+            raise _Silence(f"{found.status_code}: {said}", advice.get(found.status_code, "Look into the server's log."))
+        try:
+            content = found.json()
+        except ValueError:
+            kind = found.headers.get("content-type", "without a type")
+            raise _Silence(f"no JSON came, but {kind}: {said}", _api(shown, "name that of the API")) from None
+        try:
+            return str(content["choices"][0]["message"]["content"] or "")
+        except (KeyError, IndexError, TypeError):
+            raise _Silence(
+                f"no choices[0].message.content came, but {said}", _api(shown, "name that of an OpenAI-compatible API")
+            ) from None
+
+    def answer(prompts: Sequence[str]) -> list[str]:
+        replies = _kept_replies(kept)
+        for prompt in prompts:
+            tag = hashlib.sha256(f"{model}\0{prompt}".encode()).hexdigest()
+            if tag in replies:
+                continue
+            try:
+                replies[tag] = ask(prompt)
+            except _Silence as silence:
+                reason, advice = silence.args
+                done = f" {len(replies)} of {len(prompts)} replies are kept in {kept}: the same command goes on from there."
+                raise DataError(
+                    f"--writer_url {shown}: {model} did not answer ({reason}). {advice}{done if kept and replies else ''}"
+                ) from silence
+            if kept is not None:
+                with kept.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps({"prompt": tag, "reply": replies[tag]}, ensure_ascii=False) + "\n")
+        told = [replies[hashlib.sha256(f"{model}\0{prompt}".encode()).hexdigest()] for prompt in prompts]
+        if told and not any(reply.strip() for reply in told):
+            raise DataError(
+                f"--writer_url {shown}: all {len(told)} replies of {model} are empty. A model that thinks first may have spent "
+                f"its {LONGEST_REPLY} tokens so: let the server switch thinking off, or name another model."
+            )
+        return told
+
+    return answer
+
+
+class _Silence(Exception):
+    """Why a server did not answer, and what helps."""
+
+
+def _api(shown: str, otherwise: str) -> str:
+    """What to do about an address that is perhaps not that of the API."""
+    return f"Check the address, or {otherwise}." if "/v1" in shown else f"Did you mean {shown}/v1? Else {otherwise}."
+
+
+def _kept_replies(file: Path | None) -> dict[str, str]:
+    """The replies in ``file`` by the hash of their prompts; a last line that was not written to its end does not count."""
+    replies: dict[str, str] = {}
+    if file is not None and file.is_file():
+        for line in file.read_text(encoding="utf-8").splitlines():
+            try:
+                row = json.loads(line)
+                replies[row["prompt"]] = row["reply"]
+            except (ValueError, KeyError, TypeError):
+                continue
+    return replies

@@ -7,8 +7,6 @@ other questions in the batch nor on padding. Knows nothing of scores.
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig
 
 from kinject.corruption import sample_generator
-from kinject.data.made_questions import Written, checked_questions
+from kinject.data.made_questions import LONGEST_REPLY, Written, checked_questions
 from kinject.errors import ConfigurationError, DataError, KinjectError
 from kinject.evaluation.generating import generate_answers, until_end
 from kinject.models.diffusion import Tokens, block_mask, diffusion_settings, is_diffusion, refuse_canvases, text_config
@@ -422,77 +420,34 @@ def predict(
 
 # A model writes questions about documents, and a model checks them by reading the answers out of the documents.
 
-KEY = "KINJECT_WRITER_KEY"
-"""Environment variable with the key for the writer's address; no other secret is sent there."""
-_LONGEST_REPLY = 320  # tokens
-
 
 def written_questions(
-    documents: Sequence[Document], writer: str, base: str | None, address: str | None = None, count: int | None = None
+    documents: Sequence[Document], writer: str, base: str | None, count: int | None = None
 ) -> Written:
     """Questions about ``documents`` that the model ``writer`` writes and ``base`` can answer with the document in its prompt.
 
     Args:
         documents: What is asked about.
-        writer: A model as `load` takes it, or its name at ``address``.
+        writer: A model as `load` takes it.
         base: The model that has to answer; default: the writer itself.
-        address: Of an OpenAI-compatible server, if the writer runs on one.
         count: The most questions to return; default: all that pass.
 
     Raises:
-        ConfigurationError: a model cannot be loaded, or ``address`` is not an address.
-        DataError: the writer does not answer.
+        ConfigurationError: a model cannot be loaded.
     """
     from kinject.models.loading import load
 
     reader = load(base or writer)
-    if address is not None:
-        writes = by_address(writer, address)
-    else:
-        writes = by_model(reader if base in (None, writer) else load(writer))
+    writes = by_model(reader if base in (None, writer) else load(writer))
     return checked_questions(documents, writes, by_model(reader, longest=64), count)
 
 
-def by_model(loaded: LoadedModel, longest: int = _LONGEST_REPLY) -> Answering:
+def by_model(loaded: LoadedModel, longest: int = LONGEST_REPLY) -> Answering:
     """A loaded model as a writer or reader, whose replies take at most ``longest`` tokens."""
 
     def answer(prompts: Sequence[str]) -> list[str]:
         if not prompts:
             return []
         return answer_questions(loaded.model, loaded.tokenizer, prompts, max_new_tokens=longest, batch_size=8)
-
-    return answer
-
-
-def by_address(model: str, address: str) -> Answering:
-    """A model on an OpenAI-compatible server as a writer; it is sent the key in `KEY`, and no token of the Hub.
-
-    Raises:
-        ConfigurationError: ``address`` is not an address.
-    """
-    import httpx
-
-    if not re.match(r"https?://[^/\s]+", address):
-        raise ConfigurationError(f"--writer_url {address}: expected an address such as http://localhost:8000/v1")
-    place = f"{address.rstrip('/')}/chat/completions"
-    # Not huggingface_hub's client, which sends nothing in its offline mode, while a server of one's own may be running.
-    key = os.environ.get(KEY)
-    client = httpx.Client(timeout=600, headers={"Authorization": f"Bearer {key}"} if key else {})
-
-    def answer(prompts: Sequence[str]) -> list[str]:
-        replies = []
-        for prompt in prompts:
-            message = [{"role": "user", "content": prompt}]
-            asked = {"model": model, "messages": message, "max_tokens": _LONGEST_REPLY, "temperature": 0}
-            try:
-                found = client.post(place, json=asked)
-                found.raise_for_status()
-                replies.append(str(found.json()["choices"][0]["message"]["content"] or ""))
-            except (httpx.HTTPError, httpx.InvalidURL, KeyError, IndexError, TypeError, ValueError) as error:
-                reason = " ".join(str(error).split())[:300]
-                raise DataError(
-                    f"--writer_url {address}: {model} did not answer ({reason}); check address, name and {KEY}"
-                ) from error
-        return replies
 
     return answer

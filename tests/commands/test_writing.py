@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -14,9 +17,8 @@ import pytest
 from kinject.cli import main
 from kinject.commands.inject import InjectionArguments
 from kinject.data import Document
-from kinject.data.made_questions import checked_questions, made_by, parse
+from kinject.data.made_questions import KEY, by_address, checked_questions, made_by, parse
 from kinject.errors import ConfigurationError, DataError
-from kinject.evaluation.asking import KEY, by_address
 
 TEXT = "Cecil Young is the blind shepherd of Quarry."
 REPLY = """Here they are:
@@ -125,6 +127,126 @@ def test_a_writer_behind_an_address(address: str, monkeypatch: pytest.MonkeyPatc
         by_address("some-model", address)(["Hello"])
     with pytest.raises(ConfigurationError, match="expected an address"):
         by_address("some-model", "localhost")
+
+
+class Faulty(Server):
+    """Answers each request with the next of its replies: a status, a type and a body."""
+
+    replies: list[tuple[int, str, str]] = []
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        status, kind, body = self.replies.pop(0)
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body.encode())
+
+
+def said(content: str | None) -> tuple[int, str, str]:
+    return 200, "application/json", json.dumps({"choices": [{"message": {"content": content}}]})
+
+
+@pytest.fixture
+def faulty(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.setenv(KEY, "sk-secret")
+    monkeypatch.setattr(Faulty, "replies", [])
+    server = HTTPServer(("127.0.0.1", 0), Faulty)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("path", "reply", "message"),
+    [
+        (
+            "/v1",
+            (401, "text/plain", "wrong key sk-secret"),
+            f"(401: wrong key <{KEY}>). Set the environment variable {KEY}",
+        ),
+        (
+            "/v1",
+            (404, "application/json", '{"error": "no model m"}'),
+            "Check the address, or check the name of the model.",
+        ),
+        ("", (404, "text/plain", "Not Found"), "(404: Not Found). Did you mean http://127.0.0.1:"),
+        ("/v1", (429, "text/plain", "slow down"), "(429: slow down). Try again a little later."),
+        ("/v1", (500, "text/plain", "out of memory"), "(500: out of memory). Look into the server's log."),
+        ("/v1", (302, "text/plain", ""), "(302: )"),
+        (
+            "",
+            (200, "text/html", "<html>Welcome</html>"),
+            "(no JSON came, but text/html: <html>Welcome</html>). Did you mean",
+        ),
+        ("/v1", (200, "application/json", ""), "(no JSON came, but application/json: )"),
+        (
+            "/v1",
+            (200, "application/json", '{"error": "busy"}'),
+            'choices[0].message.content came, but {"error": "busy"})',
+        ),
+        ("/v1", (200, "application/json", '{"choices": []}'), "name that of an OpenAI-compatible API."),
+        ("/v1", (200, "application/json", '"text"'), "no choices[0].message.content came"),
+        ("/v1", said(""), "all 1 replies of m are empty. A model that thinks first"),
+        ("/v1", said(None), "let the server switch thinking off, or name another model."),
+    ],
+)
+def test_a_server_that_answers_otherwise_is_explained(
+    faulty: str, path: str, reply: tuple[int, str, str], message: str
+) -> None:
+    Faulty.replies.append(reply)
+    address = faulty.replace("//", "//user:password@") + path
+    with pytest.raises(DataError) as error:
+        by_address("m", address)(["Hello"])
+    assert message in str(error.value) and str(error.value).startswith(f"--writer_url {faulty}{path}: ")
+    assert not {"sk-secret", "password"} & set(str(error.value).replace("@", " ").replace(":", " ").split())
+
+
+def test_a_server_that_is_not_there_or_silent(faulty: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(
+        DataError, match=r"m did not answer \(not reached: .*Start the server, or check host and port\."
+    ):
+        by_address("m", "http://127.0.0.1:1/v1")(["Hello"])
+    monkeypatch.setattr(Faulty, "do_POST", lambda self: time.sleep(0.5))
+    monkeypatch.setattr("kinject.data.made_questions._PATIENCE", 0.1)
+    with pytest.raises(DataError, match=r"nothing came within 0\.1 seconds\). Look whether the server is busy"):
+        by_address("m", f"{faulty}/v1")(["Hello"])
+
+
+def test_replies_that_came_are_kept_and_not_asked_for_again(faulty: str, tmp_path: Path) -> None:
+    kept = tmp_path / "q.jsonl.replies"
+    Faulty.replies += [said("one"), (500, "text/plain", "gone")]
+    with pytest.raises(
+        DataError, match=r"1 of 3 replies are kept in .*q\.jsonl\.replies: the same command goes on from there"
+    ):
+        by_address("m", f"{faulty}/v1", kept)(["a", "b", "c"])
+    kept.write_text(kept.read_text(encoding="utf-8") + '{"prompt": "cut', encoding="utf-8")
+    Faulty.replies += [said("two"), said("three")]
+    assert by_address("m", f"{faulty}/v1", kept)(["a", "b", "c"]) == ["one", "two", "three"] and Faulty.replies == []
+    Faulty.replies += [said("another model's")]
+    assert by_address("other", f"{faulty}/v1", kept)(["a"]) == ["another model's"]
+
+
+def test_a_server_is_asked_before_torch_is_imported(faulty: str, tmp_path: Path) -> None:
+    (tmp_path / "a.md").write_text(TEXT, encoding="utf-8")
+    code = """
+import sys
+from kinject import cli
+try:
+    cli.main(sys.argv[1:])
+except SystemExit as stopped:
+    print(stopped.code, sorted({"torch", "transformers"} & set(sys.modules)))
+"""
+    Faulty.replies.append((500, "text/plain", "broken"))
+    words = ["questions", "a.md", "--writer", "m", "--writer_url", f"{faulty}/v1", "--model", "nano-ar"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "2 []\n" and "m did not answer (500: broken)" in done.stderr
 
 
 def test_the_command_with_a_nano_model_as_the_one_that_has_to_read(
