@@ -351,6 +351,10 @@ def test_a_path_with_a_space_is_one_document(monkeypatch: pytest.MonkeyPatch, tm
         (["--model", "user/gone"], "model 'user/gone' is not in the local cache of the Hub"),
         (["--writer", "user/gone"], "model 'user/gone' is not in the local cache of the Hub"),
         (["--use_liger_kernel", "--use_cpu"], "use_liger_kernel needs a GPU, Triton and the package liger-kernel"),
+        (
+            ["--resume_from_checkpoint", "shaky"],
+            "resume_from_checkpoint: shaky is no checkpoint that was written to its end",
+        ),
         (["--config", "tabs.yaml"], "YAML indents with spaces: replace the tabs."),
         (
             ["--config", "listing.yaml"],
@@ -490,6 +494,9 @@ def damage_models(folder: Path) -> None:
     (folder / "unindexed" / "model.safetensors.index.json").write_text('{"weight_map": {}}', encoding="utf-8")
     (folder / "wordless" / "tokenizer.json").unlink()
     (folder / "half_a_word" / "tokenizer.json").write_text('{"version": ', encoding="utf-8")
+    write_model(folder / "shaky", "llama", {"a.weight": 2})
+    (folder / "shaky" / "trainer_state.json").write_text("{}", encoding="utf-8")
+    (folder / "shaky" / "optimizer.pt").write_bytes(b"PK")
     write_adapter(folder / "on_vit", {"base_model_name_or_path": "./vit"})
     write_adapter(folder / "settings_alone", {"base_model_name_or_path": "nano-ar"})
     (folder / "settings_alone" / "adapter_model.safetensors").unlink()

@@ -32,7 +32,7 @@ from kinject.commands.output_dir import TAKE_LAST, resumes, unfinished_checkpoin
 from kinject.compat import NEEDED, UNUSED, UNUSED_IN_RUNS, liger_refusal, packing_refusal, require_attention
 from kinject.errors import ConfigurationError, did_you_mean
 from kinject.models.adapters import head_refusal
-from kinject.models.names import OWN_MODELS, looks_both_ways, require_model
+from kinject.models.names import OWN_MODELS, is_whole, looks_both_ways, require_model
 
 MODEL = "model_name_or_path"
 _ALONE = {"keep": "known"}  # the value of an option that stands without one
@@ -516,7 +516,8 @@ def check_settings(settings: Mapping[str, Any]) -> None:
         read_results(run)
     checkpoint = str(settings.get("resume_from_checkpoint"))
     named = resumes(checkpoint) and checkpoint.lower() not in TAKE_LAST
-    if named and not (Path(checkpoint) / "trainer_state.json").is_file():
+    files = [each for each in Path(checkpoint).rglob("*") if each.is_file()] if named else []
+    if named and not ((Path(checkpoint) / "trainer_state.json").is_file() and all(map(is_whole, files))):
         raise unfinished_checkpoint(checkpoint)
     if settings.get("wordings", "paper") not in ("paper", "rotating"):
         from kinject.prompts.templates import named_wordings
