@@ -33,6 +33,144 @@ if TYPE_CHECKING:
     from kinject.prompts.templates import DocumentTemplate, Frame
 
 
+# Runs, and the settings of each.
+
+# Settings that change where a run writes or what it shows, but not its results.
+_NO_RESULT = ("output_dir", "report_to", "logging_steps", "disable_tqdm", "save_total_limit")
+_FILES = ("questions", "wordings", "model_name_or_path")  # settings besides the documents that may name local files
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run.
+
+    Attributes:
+        model, dataset, method, seed: Its place in the grid.
+        recipe: `ar`, `masked` or `diffusion`.
+        options: All settings, those of the recipe's YAML file included.
+        data: Fingerprint of local documents, questions, wordings and models, whose content may change under the same name.
+    """
+
+    model: str
+    dataset: str
+    method: str
+    seed: int
+    recipe: str
+    options: dict[str, Any] = field(hash=False)
+    data: str = ""
+
+    @property
+    def key(self) -> str:
+        """A hash of the settings and documents that identifies the run, in 10 hexadecimal digits."""
+        deciding = {name: value for name, value in self.options.items() if name not in _NO_RESULT}
+        # `data` has the content of local documents, so their folder does not matter.
+        if data_fingerprint(str(self.options["documents"])):
+            deciding["documents"] = Path(str(self.options["documents"])).name
+        text = json.dumps([self.recipe, deciding, self.data], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+    @property
+    def name(self) -> str:
+        """A readable, unique name for its directory."""
+        parts = (self.model, self.dataset, self.method, str(self.seed), self.key)
+        return "-".join(re.sub(r"[^\w.]+", "_", part) for part in parts)
+
+    @property
+    def label(self) -> str:
+        """The run's name in plans and progress."""
+        return f"{self.model} {self.dataset} {self.method} seed {self.seed}"
+
+    @property
+    def script(self) -> str:
+        """The recipe's script, in `recipes/`."""
+        return SCRIPTS[self.recipe]
+
+    def scaled(self, factor: float) -> Run:
+        """The same run with ``factor`` times as many steps."""
+        options = _scaled(self.options, factor)
+        return Run(self.model, self.dataset, self.method, self.seed, self.recipe, options, self.data)
+
+
+def table_runs(recipes: Recipes, table: Table, overrides: Mapping[str, Any], data_dir: Path) -> list[Run]:
+    """The runs that ``table`` and its claims need at the scale of ``recipes``, in the order of its rows.
+
+    Args:
+        recipes: The content of `recipes/`.
+        table: The table.
+        overrides: Settings that replace all others.
+        data_dir: Replaces `{data_dir}` in settings.
+
+    Raises:
+        ConfigurationError: no run is left, or the YAML file of a model and recipe is missing.
+    """
+    methods = list(table.methods)
+    for claim in table.claims:
+        methods += [name for name in recipes.claims[claim].methods if name not in methods]
+    runs = [run for name in methods for run in method_runs(recipes, table, name, overrides, data_dir)]
+    if not runs:
+        raise ConfigurationError(f"'{table.title}' has no run at scale {recipes.scale_name}; see {recipes.folder}.")
+    return runs
+
+
+def method_runs(
+    recipes: Recipes, table: Table, name: str, overrides: Mapping[str, Any], data_dir: Path
+) -> Iterator[Run]:
+    """The runs of one method on the datasets of ``table``; arguments as in `table_runs`."""
+    scale, method = recipes.scale, recipes.methods[name]
+    overrides = {**table.options, **overrides}
+    datasets = dict.fromkeys(panel.dataset for panel in table.panels.values())
+    if name in scale.without or (scale.methods and name not in scale.methods):
+        return
+    for model_name, model in scale.models.items():
+        if model.family != method.family:
+            continue
+        for dataset_name in datasets:
+            dataset = scale.datasets.get(dataset_name)
+            if dataset is None or method.paraphrases not in dataset.wordings:
+                continue
+            base = load_yaml(recipes.folder / model.recipes / f"{model.files.get(method.recipe, method.recipe)}.yaml")
+            options = _resolved(base, scale.options, name, method, dataset, overrides, data_dir)
+            others = [str(options[option]) for option in _FILES if options.get(option)]
+            data = data_fingerprint(str(options["documents"]), *others)
+            for seed in scale.seeds:
+                seeded = {**options, **dict.fromkeys(scale.seed_options, seed)}
+                yield Run(model_name, dataset_name, name, seed, method.recipe, seeded, data)
+
+
+def _resolved(
+    base: Mapping[str, Any],
+    scale_options: Mapping[str, Any],
+    name: str,
+    method: Method,
+    dataset: Dataset,
+    overrides: Mapping[str, Any],
+    data_dir: Path,
+) -> dict[str, Any]:
+    """All settings of a run except its seed; those of later sources replace those of earlier ones."""
+    options = {
+        **base,
+        **scale_options,
+        **dataset.options,
+        **method.options,
+        **dataset.methods.get(name, {}),
+        **overrides,
+        "paraphrases": method.paraphrases,
+    }
+    documents = str(options.get("documents", "")).replace("{data_dir}", str(data_dir))
+    options["documents"] = documents
+    if int(options.get("max_steps", -1)) <= 0:
+        # With several wordings an epoch is as many times longer; fewer epochs keep the number of samples.
+        options["num_train_epochs"] = float(options["num_train_epochs"]) / dataset.wordings[method.paraphrases]
+    return options if method.steps == 1 else _scaled(options, method.steps)
+
+
+def _scaled(options: Mapping[str, Any], factor: float) -> dict[str, Any]:
+    """``options`` with ``factor`` times as many steps."""
+    if int(options.get("max_steps", -1)) > 0:
+        return {**options, "max_steps": max(1, round(options["max_steps"] * factor))}
+    return {**options, "num_train_epochs": round(float(options["num_train_epochs"]) * factor, 4)}
+
+
 # Fingerprints: besides its settings, kinject's code and local documents, questions and models decide the results of a run.
 
 PACKAGE = Path(__file__).parent.parent
@@ -265,142 +403,6 @@ def _tokenizer(name: str) -> PreTrainedTokenizerBase | None:
     except KinjectError:
         return None
     return None if found is None else found[0]
-
-
-# Settings that change where a run writes or what it shows, but not its results.
-_NO_RESULT = ("output_dir", "report_to", "logging_steps", "disable_tqdm", "save_total_limit")
-_FILES = ("questions", "wordings", "model_name_or_path")  # settings besides the documents that may name local files
-
-
-@dataclass(frozen=True)
-class Run:
-    """One training run.
-
-    Attributes:
-        model, dataset, method, seed: Its place in the grid.
-        recipe: `ar`, `masked` or `diffusion`.
-        options: All settings, those of the recipe's YAML file included.
-        data: Fingerprint of local documents, questions, wordings and models, whose content may change under the same name.
-    """
-
-    model: str
-    dataset: str
-    method: str
-    seed: int
-    recipe: str
-    options: dict[str, Any] = field(hash=False)
-    data: str = ""
-
-    @property
-    def key(self) -> str:
-        """A hash of the settings and documents that identifies the run, in 10 hexadecimal digits."""
-        deciding = {name: value for name, value in self.options.items() if name not in _NO_RESULT}
-        # `data` has the content of local documents, so their folder does not matter.
-        if data_fingerprint(str(self.options["documents"])):
-            deciding["documents"] = Path(str(self.options["documents"])).name
-        text = json.dumps([self.recipe, deciding, self.data], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:10]
-
-    @property
-    def name(self) -> str:
-        """A readable, unique name for its directory."""
-        parts = (self.model, self.dataset, self.method, str(self.seed), self.key)
-        return "-".join(re.sub(r"[^\w.]+", "_", part) for part in parts)
-
-    @property
-    def label(self) -> str:
-        """The run's name in plans and progress."""
-        return f"{self.model} {self.dataset} {self.method} seed {self.seed}"
-
-    @property
-    def script(self) -> str:
-        """The recipe's script, in `recipes/`."""
-        return SCRIPTS[self.recipe]
-
-    def scaled(self, factor: float) -> Run:
-        """The same run with ``factor`` times as many steps."""
-        options = _scaled(self.options, factor)
-        return Run(self.model, self.dataset, self.method, self.seed, self.recipe, options, self.data)
-
-
-def table_runs(recipes: Recipes, table: Table, overrides: Mapping[str, Any], data_dir: Path) -> list[Run]:
-    """The runs that ``table`` and its claims need at the scale of ``recipes``, in the order of its rows.
-
-    Args:
-        recipes: The content of `recipes/`.
-        table: The table.
-        overrides: Settings that replace all others.
-        data_dir: Replaces `{data_dir}` in settings.
-
-    Raises:
-        ConfigurationError: no run is left, or the YAML file of a model and recipe is missing.
-    """
-    methods = list(table.methods)
-    for claim in table.claims:
-        methods += [name for name in recipes.claims[claim].methods if name not in methods]
-    runs = [run for name in methods for run in method_runs(recipes, table, name, overrides, data_dir)]
-    if not runs:
-        raise ConfigurationError(f"'{table.title}' has no run at scale {recipes.scale_name}; see {recipes.folder}.")
-    return runs
-
-
-def method_runs(
-    recipes: Recipes, table: Table, name: str, overrides: Mapping[str, Any], data_dir: Path
-) -> Iterator[Run]:
-    """The runs of one method on the datasets of ``table``; arguments as in `table_runs`."""
-    scale, method = recipes.scale, recipes.methods[name]
-    overrides = {**table.options, **overrides}
-    datasets = dict.fromkeys(panel.dataset for panel in table.panels.values())
-    if name in scale.without or (scale.methods and name not in scale.methods):
-        return
-    for model_name, model in scale.models.items():
-        if model.family != method.family:
-            continue
-        for dataset_name in datasets:
-            dataset = scale.datasets.get(dataset_name)
-            if dataset is None or method.paraphrases not in dataset.wordings:
-                continue
-            base = load_yaml(recipes.folder / model.recipes / f"{model.files.get(method.recipe, method.recipe)}.yaml")
-            options = _resolved(base, scale.options, name, method, dataset, overrides, data_dir)
-            others = [str(options[option]) for option in _FILES if options.get(option)]
-            data = data_fingerprint(str(options["documents"]), *others)
-            for seed in scale.seeds:
-                seeded = {**options, **dict.fromkeys(scale.seed_options, seed)}
-                yield Run(model_name, dataset_name, name, seed, method.recipe, seeded, data)
-
-
-def _resolved(
-    base: Mapping[str, Any],
-    scale_options: Mapping[str, Any],
-    name: str,
-    method: Method,
-    dataset: Dataset,
-    overrides: Mapping[str, Any],
-    data_dir: Path,
-) -> dict[str, Any]:
-    """All settings of a run except its seed; those of later sources replace those of earlier ones."""
-    options = {
-        **base,
-        **scale_options,
-        **dataset.options,
-        **method.options,
-        **dataset.methods.get(name, {}),
-        **overrides,
-        "paraphrases": method.paraphrases,
-    }
-    documents = str(options.get("documents", "")).replace("{data_dir}", str(data_dir))
-    options["documents"] = documents
-    if int(options.get("max_steps", -1)) <= 0:
-        # With several wordings an epoch is as many times longer; fewer epochs keep the number of samples.
-        options["num_train_epochs"] = float(options["num_train_epochs"]) / dataset.wordings[method.paraphrases]
-    return options if method.steps == 1 else _scaled(options, method.steps)
-
-
-def _scaled(options: Mapping[str, Any], factor: float) -> dict[str, Any]:
-    """``options`` with ``factor`` times as many steps."""
-    if int(options.get("max_steps", -1)) > 0:
-        return {**options, "max_steps": max(1, round(options["max_steps"] * factor))}
-    return {**options, "num_train_epochs": round(float(options["num_train_epochs"]) * factor, 4)}
 
 
 # Starting runs. A run's directory holds `run.json` (its settings and a fingerprint of the code), `config.yaml`, `log.txt` and
