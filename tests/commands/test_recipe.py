@@ -14,7 +14,7 @@ import yaml
 from kinject.commands import recipe
 from kinject.commands.options import OWN_MODELS, all_training_options, measured_settings
 from kinject.commands.recipe import parse, parse_training
-from kinject.commands.settings import check_files, default_output_dir, read_training
+from kinject.commands.settings import check_files, check_settings, default_output_dir, read_training
 from kinject.compat import NEEDED, UNUSED, UNUSED_IN_RUNS
 from kinject.corruption import MaskUnit
 from kinject.data.knowledge import PARAPHRASES
@@ -207,14 +207,17 @@ def test_a_tracker_that_is_not_installed_is_refused_at_once(monkeypatch: pytest.
     check_files({"model_name_or_path": "nano-ar", "report_to": "none"})
 
 
-def test_packing_is_left_to_the_model_where_its_files_name_the_attention(tmp_path: Path) -> None:
+def test_packing_is_left_to_the_model_where_its_files_name_the_attention(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kinject.commands.settings.require_attention", lambda *_, **options: None)  # which is not here
     settings = {"model_name_or_path": str(tmp_path), "packing": True, "objective": "masked"}
     (tmp_path / "config.json").write_text('{"attn_implementation": "flash_attention_2"}', encoding="utf-8")
-    check_files(settings)
-    check_files({**settings, "attn_implementation": "flash_attention_2"})
+    check_settings(settings)
+    check_settings({**settings, "attn_implementation": "flash_attention_2"})
     (tmp_path / "config.json").write_text("{}", encoding="utf-8")
     with pytest.raises(ConfigurationError, match="with sdpa attention"):
-        check_files(settings)
+        check_settings(settings)
 
 
 def test_the_trainers_refuse_what_they_do_not_read(tmp_path: Path) -> None:
