@@ -2,9 +2,10 @@
 
     python recipes/what_learns.py --json recipes/results/nano/what_learns.json      # an hour on two idle cores
 
-All weights, all but attention, a LoRA adapter on every linear layer or on the MLP alone, an orthogonal adapter (OFT, arXiv
-2306.07280), or the subspace of small singular values (OSF, arXiv 2504.07097) learn the same thirty statements at several rates,
-with the masks of `recipes/nano/masked.yaml` and nothing else beside them. Forgetting grows with learning, so ways are compared
+All weights, all but attention or embeddings, a LoRA adapter on every linear layer or on the MLP alone, an orthogonal adapter
+(OFT, arXiv 2306.07280), the subspace of small singular values as an adapter (OSF, arXiv 2504.07097) or in the weights
+themselves (`--preserved_rank 0.5`) learn the same thirty statements at several rates, with the masks of
+`recipes/nano/masked.yaml` and nothing else beside them. Forgetting grows with learning, so ways are compared
 at equal knowledge: at the first evaluation whose exact match is `LEARNED` or more in the worse direction. Runs that stand in
 the JSON file are not repeated.
 """
@@ -39,6 +40,8 @@ RATES = {  # the orders of magnitude at which each way learns within `STEPS`
     "LoRA on the MLP": (1e-3, 3e-3),
     "OFT on all": (1e-3, 3e-3),
     "OSF on all": (1e-3, 3e-3),
+    "all but embeddings": (3e-4, 1e-3),  # what the next leaves of all weights, without keeping any singular value
+    "the smaller singular values": (1e-3, 3e-3),
 }
 
 
@@ -81,7 +84,8 @@ def run(way: str, rate: float, seed: int, steps: int) -> dict[str, Any]:
             wordings="rotating",
             infill_share=0.3,
             infill_unit="side",
-            frozen_modules=["attention"] if way == "all but attention" else None,
+            frozen_modules={"all but attention": ["attention"], "all but embeddings": ["embed_tokens"]}.get(way),
+            preserved_rank=0.5 if way == "the smaller singular values" else 0.0,
             learning_rate=rate,
             max_steps=steps,
             per_device_train_batch_size=15,
