@@ -7,7 +7,8 @@
 Every round teaches people whom the model does not know, by the settings of `recipes/nano` or `recipes/smollm2-135m`, and goes
 on from the adapter or the weights of the round before. Each later round also corrects people of the round before: the same name
 with another description. After every round the model is asked about the people of all rounds, and about corrected people also
-for their old descriptions. The settings were chosen for one round on other people.
+for their old descriptions. The settings were chosen for one round on other people. Options that this script does not know go to
+every run, such as `--use_peft false --preserved_rank 0.5`.
 """
 
 from __future__ import annotations
@@ -159,7 +160,7 @@ def run(seed: int, options: argparse.Namespace, folder: Path) -> list[dict[str, 
             ]
             rows.write_text("".join(json.dumps(row) + "\n" for row in contents), encoding="utf-8")
             out = folder / f"{seed}-{'first' if number == 0 else arm}-{number + 1}"
-            words = ["--config", str(HERE / setting.config), *setting.more]
+            words = ["--config", str(HERE / setting.config), *setting.more, *options.more]
             words += ["--model", model, "--documents", str(rows), "--size", "None"]
             words += ["--output_dir", str(out), "--seed", str(seed), "--evaluations", "0", "--questions", "none"]
             words += [
@@ -232,7 +233,8 @@ def table(measured: Sequence[dict[str, Any]], rounds: int) -> str:
 
 def main() -> None:
     """Run all, print the table, and write both."""
-    options = build_parser().parse_args()
+    options, more = build_parser().parse_known_args()
+    options.more = more
     with exit_on_user_error(), tempfile.TemporaryDirectory() as folder:
         measured = [each for seed in options.seeds for each in run(seed, options, Path(folder))]
         shown = table(measured, options.rounds)
