@@ -694,6 +694,33 @@ def test_output_that_nobody_reads_ends_a_command_without_a_word(words: list[str]
     assert done.stderr == b""
 
 
+RECIPES = sorted(
+    str(path.relative_to(Path(__file__).parents[1]))
+    for path in (Path(__file__).parents[1] / "recipes").rglob("*.py")
+    if "def main(" in path.read_text(encoding="utf-8") or "def build_parser(" in path.read_text(encoding="utf-8")
+)
+
+
+def test_the_help_of_every_recipe_needs_no_heavy_import() -> None:
+    # All in one process, since each start takes a part of a second.
+    script = """
+import contextlib, io, os, runpy, sys
+sys.path.insert(0, os.getcwd())
+for path in sys.argv[1:]:
+    sys.argv, sys.path[0], shown = [path, "--help"], os.path.dirname(path), io.StringIO()
+    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(shown):
+        runpy.run_path(path, run_name="__main__")
+    heavy = {"torch", "transformers", "trl", "peft", "datasets", "scipy"} & {*sys.modules}
+    assert not heavy, f"{path}: {sorted(heavy)}"
+    assert "--help" in shown.getvalue(), path
+"""
+    assert len(RECIPES) > 15
+    done = subprocess.run(
+        [sys.executable, "-c", script, *RECIPES], capture_output=True, text=True, cwd=Path(__file__).parents[1]
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_base_of_a_run_is_read_from_its_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "holds no adapter_config.json or results.json" in fails(capsys, "ask", str(tmp_path), "Who?", "--base")
     (tmp_path / "results.json").write_text(json.dumps({"model": "org/model"}))

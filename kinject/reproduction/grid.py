@@ -25,7 +25,6 @@ from kinject.data.practice import practiced
 from kinject.errors import ConfigurationError, DataError, KinjectError
 from kinject.evaluation.results import files_fingerprint, read_results, write_json, write_text
 from kinject.reproduction.specification import SCRIPTS, Dataset, Method, Recipes, Scale, Table, load_yaml
-from kinject.trainers.rehearsal import rehearsal_prompts, rehearsal_size
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -272,8 +271,11 @@ def estimate(run: Run, scale: Scale, processes: int = 1) -> Cost:
     if asked:
         tokens_a_sample = ((samples + stated) * tokens_a_sample + asked * _TOKENS_ASKED) / (samples + stated + asked)
         samples, counted = samples + stated + asked, False
-    rehearsed = rehearsal_size(samples, float(run.options.get("rehearsal", 0.0)))
-    if rehearsed:
+    share = float(run.options.get("rehearsal", 0.0))
+    if share:
+        from kinject.trainers.rehearsal import rehearsal_size  # with torch, which takes seconds
+
+        rehearsed = rehearsal_size(samples, share)
         tokens_a_sample = (samples * tokens_a_sample + rehearsed * _rehearsed_tokens(run)) / (samples + rehearsed)
         samples, counted = samples + rehearsed, False
     batch = int(run.options.get("per_device_train_batch_size", 8)) * processes
@@ -338,6 +340,7 @@ def _rehearsed_tokens(run: Run) -> float:
     if tokenizer is None:
         return _REHEARSED
     from kinject.prompts.templates import ANSWER, DocumentTemplate
+    from kinject.trainers.rehearsal import rehearsal_prompts
 
     template = DocumentTemplate(tokenizer, (ANSWER,), run.options.get("system_prompt"))
     frames = [template.row_frames(prompt)[0] for prompt in rehearsal_prompts(str(run.options["documents"]), _PROMPTS)]
