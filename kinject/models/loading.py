@@ -135,6 +135,14 @@ def read_checkpoint(path: str, **model_options: Any) -> tuple[PreTrainedModel, P
         loaded: Any = loader.from_pretrained(
             path, output_loading_info=True, ignore_mismatched_sizes=True, **options, **translated
         )
+    except TypeError as error:  # transformers hands what it does not know on to the model's class
+        unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+        if unknown is None or unknown[1] not in model_options:
+            raise
+        raise ConfigurationError(
+            f"takes no option '{unknown[1]}' (model_init_kwargs). Leave it out, or name one that `from_pretrained` or the "
+            "model's config.json has."
+        ) from error
     except OSError as error:
         raise ConfigurationError(f"could not be loaded: {' '.join(str(error).split())}") from error
     except SafetensorError as error:

@@ -57,6 +57,12 @@ def test_a_directory_without_a_model_is_refused(tmp_path: Path) -> None:
         load_model(str(tmp_path))
 
 
+def test_an_option_that_no_model_takes_is_named(saved: Path) -> None:
+    with pytest.raises(ConfigurationError, match="takes no option 'atention_dropout'.*model_init_kwargs"):
+        load_model(str(saved), atention_dropout=0.1)
+    assert load_model(str(saved), attention_dropout=0.1).model.config.attention_dropout == 0.1
+
+
 def test_pickled_weights_are_refused(saved: Path) -> None:
     model = load_model(str(saved)).model
     torch.save(model.state_dict(), saved / "pytorch_model.bin")
