@@ -4,7 +4,7 @@ Each sentence gives a gap to fill and, where its form allows one, a question: fo
 and backward, where it stands before. The direction is known by construction, and every answer stands in the document. The forms
 are English; a sentence of another language gives gaps alone. What a language model writes is kept if its answer is short and
 stands in the document, if the order of cue and answer tells its direction, and if a reader finds it with the document in
-view. Knows nothing of models. Those that a model practices with are made in `gaps.py`.
+view; the writer may be a model on a server. Loads no model. Those that a model practices with are made in `gaps.py`.
 """
 
 from __future__ import annotations
