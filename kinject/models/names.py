@@ -282,10 +282,10 @@ def require_model(
 
 def directory_of(name: str, revision: str | None = None) -> Path | None:
     """Where the files of a model lie: its directory, or that of its snapshot in the cache of the Hub; None without either."""
-    from huggingface_hub import try_to_load_from_cache
-
     if not is_repository(name):
         return Path(name)
+    from huggingface_hub import try_to_load_from_cache  # half a second, which only names of repositories need
+
     for file in ("adapter_config.json", "config.json"):
         found = try_to_load_from_cache(name, file, revision=revision)
         if isinstance(found, str):
