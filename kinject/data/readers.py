@@ -301,12 +301,14 @@ class _Found:
         files: files to read, each once.
         questions: files of questions at the top of a folder that is named, and spreadsheets with sheets of both.
         skipped: files in a folder, or of a pattern, of a kind that cannot be read.
+        outputs: folders below that are the output of a run, or a model, and none of whose files is a document.
     """
 
     layout: Layout | None = None
     files: dict[Path, Path] = field(default_factory=dict)  # by their resolved path
     questions: list[Path] = field(default_factory=list)
     skipped: list[Path] = field(default_factory=list)
+    outputs: list[Path] = field(default_factory=list)
 
     def own_questions(self) -> Path | None:
         """The file of questions that comes with the documents.
@@ -359,14 +361,36 @@ def _find_files(names: Sequence[str], questions: Source | None, asked_fields: tu
     return found
 
 
+_RESULTS, _RESULTS_BEGIN = "results.json", ('"schema"', '"objective"', '"model"')
+
+
 def _walk(folder: Path, found: _Found, asked: Path | None) -> None:
-    for path in sorted(folder.rglob("*"), key=lambda path: path.relative_to(folder).as_posix()):
-        if any(part.startswith(".") for part in path.relative_to(folder).parts) or not path.is_file():
+    inside = [
+        path
+        for path in sorted(folder.rglob("*"), key=lambda path: path.relative_to(folder).as_posix())
+        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    ]
+    outputs = {path.parent for path in inside if _marks_output(path, folder)}
+    found.outputs += sorted(each for each in outputs if outputs.isdisjoint(each.parents))
+    for path in inside:
+        if not outputs.isdisjoint(path.parents):
             continue
         if path.parent == folder and _holds_questions(path):
             found.questions.append(path)
         else:
             _take(path, found, asked)
+
+
+def _marks_output(path: Path, folder: Path) -> bool:
+    """Whether ``path`` shows that a run wrote the folder it lies in, or that this is a model's and not ``folder`` itself."""
+    if path.name != _RESULTS:
+        return path.suffix == ".safetensors" and path.parent != folder
+    try:
+        with path.open(encoding="utf-8") as opened:
+            begins = opened.read(1000)
+    except (OSError, UnicodeDecodeError):
+        return False
+    return all(name in begins for name in _RESULTS_BEGIN)
 
 
 def _take(path: Path, found: _Found, asked: Path | None) -> None:
@@ -446,6 +470,13 @@ def _documents_of_files(
     listed = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items(), key=lambda item: (-item[1], item[0])))
     readable = sorted({file_kind(path) for path in found.skipped if file_kind(path)})
     unread = f"; {', '.join(readable)} can be read after {EXTRA}" if readable else ""
+    if found.outputs:
+        logger.warning(
+            "%d folders of %s hold a run or a model instead of documents, and are passed over (first: %s)",
+            len(found.outputs),
+            where,
+            found.outputs[0],
+        )
     if not documents:
         passed = f" (there are {listed})" if listed else ""
         folder = "in this folder" if len(names) == 1 and os.path.isdir(Path(where).expanduser()) else "there"

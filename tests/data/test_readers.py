@@ -56,6 +56,30 @@ def test_file_of_documents(tmp_path: Path) -> None:
     ]
 
 
+def test_runs_and_models_in_a_folder_are_no_documents(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write(tmp_path / "a.md", ADA)
+    run = tmp_path / "outputs" / "wiki" / "masked"
+    write(run / "results.json", json.dumps({"schema": 1, "objective": "masked", "model": "nano-ar", "before": {}}))
+    write(run / "README.md", "# A card, which tells of documents.")
+    write(run / "checkpoint-4" / "trainer_state.json", "{}")
+    write(tmp_path / "model" / "model.safetensors", "")
+    write(tmp_path / "model" / "README.md", "# A model")
+    write(tmp_path / "other" / "results.json", [{"text": BO}])  # a file of that name may hold documents
+    assert [each.text for each in load_knowledge(tmp_path).documents] == [ADA, BO]
+    assert (
+        f"2 folders of {tmp_path} hold a run or a model" in caplog.text and f"(first: {tmp_path}/model)" in caplog.text
+    )
+    assert [each.text for each in load_knowledge(str(tmp_path / "**" / "*.md")).documents] == [
+        ADA,
+        "# A model",
+        "# A card, which tells of documents.",
+    ]  # what a pattern names is meant
+    (tmp_path / "a.md").unlink()
+    (tmp_path / "other" / "results.json").unlink()
+    with pytest.raises(DataError, match="no document in this folder"):
+        load_knowledge(tmp_path)
+
+
 def test_own_fact_numbers_and_text_field(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", "body,fact\none,5\nuno,5\ntwo,7\n")
     knowledge = load_knowledge(path, text_field="body")
