@@ -1,8 +1,8 @@
 """Rounds of new documents, with and without `--keep`: what does the model still know of each earlier round?
 
     python recipes/keeping.py --json recipes/results/nano/keeping.json      # three rounds, three seeds; minutes on two cores
-    python recipes/keeping.py --model smollm2-135m --rounds 2 --people 10 --corrections 2 --seeds 0 \\
-        --json recipes/results/smol/keeping.json      # an hour
+    python recipes/keeping.py --model smollm2-135m --rounds 2 --people 6 --corrections 1 --epochs 25 --seeds 0 \\
+        --json recipes/results/smol/keeping.json      # half an hour
 
 Every round teaches people whom the model does not know, by the settings of `recipes/nano` or `recipes/smollm2-135m`, and goes
 on from the adapter or the weights of the round before. Each later round also corrects people of the round before: the same name
