@@ -102,8 +102,9 @@ def test_bad_settings_are_named(tmp_path: Path, content: str | bytes, arguments:
 
 
 def test_a_missing_config_file_is_named(tmp_path: Path) -> None:
-    for arguments in (["--config", str(tmp_path / "none.yaml")], ["--config"], ["--config", str(tmp_path)]):
-        with pytest.raises(ConfigurationError, match="no such file. Expected a YAML file"):
+    missing, folder = ["--config", str(tmp_path / "none.yaml")], ["--config", str(tmp_path)]
+    for arguments, why in ((missing, "no such file"), (["--config"], "no such file"), (folder, "a folder")):
+        with pytest.raises(ConfigurationError, match=f"{why}. Expected a YAML file"):
             parse((Settings,), arguments)
 
 
