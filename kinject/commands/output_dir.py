@@ -76,7 +76,7 @@ def holding(directory: Path) -> Holding:
         for entry in entries
         if is_run
         and (
-            card
+            card or not entry.stat().st_size  # PEFT saves a form first, and may be killed once the file is opened
             if entry.name == "README.md"
             else _holds_adapters(entry)
             if entry.name == "parts" and results.get("objective") == "merged"

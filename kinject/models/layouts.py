@@ -232,12 +232,16 @@ def _no_language_model(model_type: Any) -> ConfigurationError:
             f"{metadata.version('transformers')} has a class for, but another kind of model. Name one that writes text from "
             "left to right, or a masked diffusion model."
         )
-    named = "no model_type" if model_type is None else f"model_type {model_type!r}"
+    if model_type is None:
+        return ConfigurationError(
+            "config.json has no model_type, and so does not tell of which class the model is; remote code is not run unasked. "
+            "Use the config.json that belongs to the model; or, if you trust its authors, --trust_remote_code true."
+        )
     close = did_you_mean(str(model_type), [*compat.causal_types(), *_NATIVE_WEIGHTS, *_BLOCK_WEIGHTS])
     return ConfigurationError(
-        f"config.json has {named}, which is no language model that transformers {metadata.version('transformers')} has a class "
-        f"for, and remote code is not run unasked{close} Use a checkpoint of a native architecture, or of LLaDA's layout; or, "
-        "if you trust its authors, --trust_remote_code true."
+        f"config.json has model_type {model_type!r}, which is no language model that transformers "
+        f"{metadata.version('transformers')} has a class for, and remote code is not run unasked{close} Use a checkpoint of a "
+        "native architecture, or of LLaDA's layout; or, if you trust its authors, --trust_remote_code true."
     )
 
 

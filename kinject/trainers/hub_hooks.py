@@ -133,7 +133,7 @@ class HubHooks:
             ConfigurationError: there is one.
         """
         file = Path(str(self._trainer.args.output_dir)) / "README.md"
-        if file.exists() and not is_card(file):
+        if file.exists() and file.stat().st_size and not is_card(file):
             raise ConfigurationError(
                 f"{file}: kinject did not write this file, and would put the model's card in its place. Move it, or name "
                 "another output_dir."

@@ -163,8 +163,12 @@ def test_a_readme_of_the_users_is_not_ours(tmp_path: Path) -> None:
         (tmp_path / "out" / "README.md").write_text(text, encoding="utf-8")
         with pytest.raises(ConfigurationError, match=r"did not write \(README.md\)"):
             prepare_output_dir(str(tmp_path / "out"), resume=True)
-    (tmp_path / "out" / "README.md").write_text(CARD, encoding="utf-8")
-    prepare_output_dir(str(tmp_path / "out"), resume=True)
+    for text in (CARD, ""):  # an empty one is left where a run is killed while its first form is saved
+        (tmp_path / "out" / "README.md").write_text(text, encoding="utf-8")
+        prepare_output_dir(str(tmp_path / "out"), resume=True)
+    (fill(tmp_path / "mine", "a.md") / "README.md").write_text("", encoding="utf-8")
+    with pytest.raises(ConfigurationError, match=r"did not write \(README.md, a.md\)"):
+        prepare_output_dir(str(tmp_path / "mine"))
 
 
 @pytest.mark.parametrize(

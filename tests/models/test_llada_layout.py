@@ -90,7 +90,7 @@ def test_what_the_native_class_cannot_do_is_refused_by_field(tmp_path: Path, fie
             {"model_type": "llada2_new"},
             r"model_type 'llada2_new', which is no language model .* remote code is not run unasked",
         ),
-        ({"model_type": None}, "model_type None, which is no language model"),
+        ({"model_type": None}, "has no model_type, and so does not tell of which class the model is"),
     ],
 )
 def test_a_configuration_that_cannot_be_read_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
