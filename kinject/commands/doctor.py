@@ -72,14 +72,14 @@ def examine(objective: str = "masked", arguments: Sequence[str] = ()) -> list[Fi
     What the settings and files alone tell comes first; where that is an error, the device, the tokens and the memory, for which
     torch is imported, are left for when it is mended.
     """
-    findings = [*_versions(), *_required(), *_features()]
-    place = len([*_versions()])
+    versions = [*_versions()]
+    findings = [*_required(), *_features()]
     chosen = _Configuration(objective, arguments) if arguments else None
     findings += chosen.of_files() if chosen is not None else ()
     if any(each.state == "error" for each in findings):
-        return [*findings, Finding("fact", "device, tokens, memory", "looked at once the errors above are mended")]
-    findings[place:place] = _device()
-    return [*findings, *(chosen.of_libraries() if chosen is not None else ())]
+        unseen = Finding("fact", "device, tokens, memory", "looked at once the errors above are mended")
+        return [*versions, *findings, unseen]
+    return [*versions, *_device(), *findings, *(chosen.of_libraries() if chosen is not None else ())]
 
 
 def _versions() -> Iterator[Finding]:

@@ -508,8 +508,8 @@ def by_address(model: str, address: str, kept: Path | None = None) -> Answering:
 
     def answer(prompts: Sequence[str]) -> list[str]:
         replies = _kept_replies(kept)
-        for prompt in prompts:
-            tag = hashlib.sha256(f"{model}\0{prompt}".encode()).hexdigest()
+        tags = [hashlib.sha256(f"{model}\0{prompt}".encode()).hexdigest() for prompt in prompts]
+        for tag, prompt in zip(tags, prompts, strict=True):
             if tag in replies:
                 continue
             try:
@@ -523,7 +523,7 @@ def by_address(model: str, address: str, kept: Path | None = None) -> Answering:
             if kept is not None:
                 with kept.open("a", encoding="utf-8") as file:
                     file.write(json.dumps({"prompt": tag, "reply": replies[tag]}, ensure_ascii=False) + "\n")
-        told = [replies[hashlib.sha256(f"{model}\0{prompt}".encode()).hexdigest()] for prompt in prompts]
+        told = [replies[tag] for tag in tags]
         if told and not any(reply.strip() for reply in told):
             raise DataError(
                 f"--writer_url {shown}: all {len(told)} replies of {model} are empty. A model that thinks first may have spent "
