@@ -74,10 +74,15 @@ class Faults:
             raise DataError(*dict.fromkeys(self._found))
 
 
+def closest(word: str, known: Iterable[str]) -> str | None:
+    """The one of ``known`` that ``word`` was probably meant to be; None where none is like it."""
+    return next(iter(get_close_matches(word, list(known), n=1, cutoff=0.6)), None)
+
+
 def did_you_mean(word: str, known: Iterable[str], mark: str = "") -> str:
     """The end of an error about ``word``: a question whether the closest of ``known`` was meant, or a full stop."""
-    close = get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f"; did you mean {mark}{close[0]}?" if close else "."
+    close = closest(word, known)
+    return "." if close is None else f"; did you mean {mark}{close}?"
 
 
 class ConfigurationError(KinjectError):

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from kinject.data.pdf import markdown_of_pdf, table_of
+from kinject.data.words import with_plain_line_ends
 from kinject.errors import DataError
 
 if TYPE_CHECKING:
@@ -95,9 +96,7 @@ def _says(text: str, title: str) -> bool:
 
 def _tidy(text: str) -> str:
     """``text`` without invisible characters, trailing spaces and runs of empty lines."""
-    text = (
-        re.sub("[\u00ad\u200b\u2060\ufeff]", "", text).replace("\u00a0", " ").replace("\r\n", "\n").replace("\r", "\n")
-    )
+    text = with_plain_line_ends(re.sub("[\0\u00ad\u200b\u2060\ufeff]", "", text).replace("\u00a0", " "))
     text = "\n".join(line.rstrip() for line in text.split("\n"))
     return re.sub(r"\n{3,}", "\n\n", text).strip("\n")
 

@@ -46,6 +46,8 @@ def _require_text(value: str, what: str, where: str, fix: str) -> None:
         raise DataError(f"{where}: the {what} is {type(value).__name__}, expected a string; {fix}")
     if not value.strip():
         raise DataError(f"{where}: the {what} is empty; {fix}")
+    if "\0" in value:
+        raise DataError(f"{where}: the {what} holds a NUL character, which no text does; take it out")
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -335,6 +337,9 @@ def _take(strata: Sequence[Sequence[int]], fraction: float) -> list[int]:
     return [i for members, count in zip(strata, counts, strict=True) for i in members[:count]]
 
 
+_MOST_FACTS = 10**8  # a longer selection would fill the memory
+
+
 def parse_facts(text: str) -> tuple[int, ...]:
     """The numbers of a selection such as ``"0-9,30-39"``, sorted, each once.
 
@@ -345,6 +350,10 @@ def parse_facts(text: str) -> tuple[int, ...]:
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", part, re.ASCII)
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if last >= _MOST_FACTS:
+            raise ConfigurationError(
+                f'facts="{text}": there are no {last:,} facts; write numbers below {_MOST_FACTS:,}'
+            )
         if first > last:
             raise ConfigurationError(
                 f'facts="{text}": "{part.strip()}" is neither a number nor a range from low to high; '

@@ -11,7 +11,6 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from glob import glob
 from pathlib import Path
 
@@ -33,7 +32,7 @@ from kinject.data.rows import (
 )
 from kinject.data.worlds.nano import nano, nano_biography, nano_population
 from kinject.data.worlds.paper import QUESTIONS, VARIANTS, Layout, biography, name_description, read_variant
-from kinject.errors import ConfigurationError, DataError, Faults
+from kinject.errors import ConfigurationError, DataError, Faults, closest
 
 
 def read_file(
@@ -439,7 +438,7 @@ def _read(
             revision,
             "train",
             ((text_field,), *CONVERSATIONS),
-            ("input", "fact", "entities", "id", title_field),
+            ("input", "system", "fact", "entities", "id", title_field),
             "--text_field",
         )
         documents = canonical = documents_from(records, text_field, title_field=title_field)
@@ -563,10 +562,10 @@ def near_path(name: str) -> str:
     except OSError:
         return ""
     by_stem = {Path(entry).stem: entry for entry in reversed(beside)}  # endings would make all files of a kind alike
-    close = get_close_matches(Path(wrong).stem, by_stem, n=1, cutoff=0.6)
-    if not close:
+    close = closest(Path(wrong).stem, by_stem)
+    if close is None:
         return ""
-    found = folder / by_stem[close[0]]
+    found = folder / by_stem[close]
     whole = found.joinpath(*others)
     return f"; did you mean {whole if whole.exists() else found}?"
 

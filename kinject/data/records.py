@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from kinject.data.converting import DOCUMENT_KINDS, convert, front_matter
+from kinject.data.words import with_plain_line_ends
 from kinject.errors import DataError, Faults
 
 logger = logging.getLogger(__name__)
@@ -62,10 +63,19 @@ _SIGNATURES = {
     b"{\\rtf": "rich text; save it as plain text",
     b"PAR1": "a Parquet file; let its name end with .parquet",
 }
-# Encodings to tell apart where a file is not UTF-8: those of Windows, by country. The other Latin ones read much like
-# cp1252, so that the message shows how the line reads in it.
-_OTHER_ALPHABETS = ["cp1251", "cp1253", "cp1255", "cp1256"]
-_ENCODINGS = ["cp1252", "gb18030", "big5", "cp932", "cp949", *_OTHER_ALPHABETS]
+# Encodings to tell apart where a file is not UTF-8. Of those of East Asia the first bytes of common characters are given: read
+# in a wrong one, a text is full of rare characters. The other Latin ones read much like cp1252, so that the message shows how
+# the line reads in it.
+_COMMON = {
+    "cp932": [*range(0x81, 0x84), *range(0x88, 0x98)],
+    "cp949": [0xA1, 0xA3, *range(0xB0, 0xC9)],
+    "euc_jp": [0xA1, 0xA3, 0xA4, 0xA5, *range(0xB0, 0xD0)],
+    "gb18030": [0xA1, 0xA3, *range(0xB0, 0xD8)],
+    "big5": [*range(0xA1, 0xC7)],
+}
+_MOSTLY = 0.9  # of the characters are common ones in the right encoding
+_OTHER_ALPHABETS = ["cp1251", "koi8_r", "cp1253", "cp1255", "cp1256"]
+_LATIN = ["cp1252", "cp1250"]
 
 
 @dataclass(frozen=True)
@@ -161,29 +171,65 @@ def _null_bytes(data: bytes) -> str:
 
 
 def _not_utf8(path: Path, error: UnicodeDecodeError) -> DataError:
-    import charset_normalizer
-
     data = error.object
     line = data.count(b"\n", 0, error.start) + 1
     start = max(data.rfind(b"\n", 0, error.start), data.rfind(b"\r", 0, error.start)) + 1
     sample = data[start : start + 2**16]
     message = f"{path}:{line}: not UTF-8 text (byte 0x{data[error.start]:02X}); save the file as UTF-8"
-    likely = charset_normalizer.from_bytes(sample, cp_isolation=_ENCODINGS).best()
-    if likely is None:
+    likely = _likely_encoding(sample)
+    if not likely:
         return DataError(message)
-    name, reads = likely.encoding, str(likely)
-    # No word mixes letters of two alphabets: "Cafй" is "Café" in the encoding of Western Europe.
-    if name in _OTHER_ALPHABETS and re.search(r"[A-Za-z][^\W\x00-\u024f]|[^\W\x00-\u024f][A-Za-z]", reads):
-        name, reads = "cp1252", sample.decode("cp1252", errors="replace")
-    name, reads = name.upper(), "".join(reads.strip().splitlines()[:1])[:60]
+    reads = "".join(sample.decode(likely, errors="replace").strip().splitlines()[:1])[:60]
+    name = likely.replace("_", "-").upper()
     return DataError(
         f"{message}. It is probably {name}, in which the line reads {reads!r}: iconv -f {name} -t UTF-8 '{path}' > "
         f"'{path.with_name('utf8-' + path.name)}' (or another encoding, if that reads wrong)"
     )
 
 
-def _with_plain_line_ends(text: str) -> str:
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+def _likely_encoding(sample: bytes) -> str:
+    """The encoding that ``sample``, the lines of a text from one that is no UTF-8 on, is probably written in; "" for none."""
+    import charset_normalizer
+
+    common = {name: _share_of_common(sample, name) for name in _COMMON}
+    best = max(
+        common, key=lambda name: common[name]
+    )  # the first of several: all that is common in cp949 is so in euc_jp as well
+    if common[best] >= _MOSTLY:
+        return best
+    found = charset_normalizer.from_bytes(sample, cp_isolation=[_LATIN[0], *_COMMON, *_OTHER_ALPHABETS]).best()
+    if found is None:
+        return ""
+    # No word mixes letters of two alphabets: "Cafй" is "Café" in the encoding of Western Europe.
+    other = found.encoding in _OTHER_ALPHABETS
+    if other and re.search(r"[A-Za-z][\u0370-\u1fff]|[\u0370-\u1fff][A-Za-z]", str(found)):
+        return max(_LATIN, key=lambda name: _words_without_signs(sample, name))
+    if found.encoding in ("cp1251", "koi8_r"):  # each reads the other with small and capital letters interchanged
+        return max(("cp1251", "koi8_r"), key=lambda name: sum(map(str.islower, sample.decode(name, errors="ignore"))))
+    return (
+        max(_LATIN, key=lambda name: _words_without_signs(sample, name)) if found.encoding in _LATIN else found.encoding
+    )
+
+
+def _share_of_common(sample: bytes, encoding: str) -> float:
+    """The share of the characters beyond ASCII of ``sample`` that are common ones in an ``encoding`` of East Asia."""
+    try:
+        characters = [each.encode(encoding) for each in sample.decode(encoding) if each > "\x7f"]
+    except UnicodeError:
+        return 0.0
+    usual = [
+        len(each) == 2 and each[0] in _COMMON[encoding] and (encoding in ("cp932", "big5") or each[1] > 0xA0)
+        for each in characters
+    ]
+    return sum(usual) / max(len(usual), 1)
+
+
+def _words_without_signs(sample: bytes, encoding: str) -> int:
+    """Minus the number of signs, such as £ or ³, that stand beside letters where ``sample`` is read in ``encoding``."""
+    text = sample.decode(encoding, errors="replace")
+    return -len(
+        re.findall(r"[^\W\d_][^\w\s\x00-\x7f\u2000-\u206f«»]|[^\w\s\x00-\x7f\u2000-\u206f«»][^\W\d_]|[¹²³]", text)
+    )
 
 
 # JSON.
@@ -260,7 +306,7 @@ def _bad_json(path: Path, line: int, error: json.JSONDecodeError, expected: str)
 
 
 def _json_lines(path: Path, faults: Faults) -> Iterator[Record]:
-    text = _with_plain_line_ends(_read_text(path))
+    text = with_plain_line_ends(_read_text(path))
     lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
     if _is_no_json_lines(lines):
         yield from _json_values(path, text, faults)
@@ -292,7 +338,7 @@ def _is_no_json_lines(lines: Sequence[tuple[int, str]]) -> bool:
 
 
 def _json(path: Path, faults: Faults) -> Iterator[Record]:
-    yield from _json_values(path, _with_plain_line_ends(_read_text(path)), faults)
+    yield from _json_values(path, with_plain_line_ends(_read_text(path)), faults)
 
 
 def _json_values(path: Path, text: str, faults: Faults) -> Iterator[Record]:
@@ -354,6 +400,15 @@ def _json_items(path: Path, text: str, decoder: _Decoder) -> Iterator[tuple[obje
         raise DataError(f"{path}:{line}: not valid JSON (text after the end of the list); expected {expected}")
 
 
+def _rows_of_cells(names: Sequence[Any], rows: object) -> list[Any] | None:
+    """Each of ``rows``, a list of cells, by the ``names`` of its columns; None where they do not fit each other."""
+    if len({*map(str, names)}) < len(names) or not isinstance(rows, list):
+        return None
+    if any(not isinstance(cells, list) or len(cells) != len(names) for cells in rows):
+        return None
+    return [dict(zip(map(str, names), cells, strict=True)) for cells in rows]
+
+
 def _rows_of_table(value: object) -> list[Any] | None:
     """The rows of an object that holds a whole table, as pandas and datasets write it; None for any other.
 
@@ -362,8 +417,8 @@ def _rows_of_table(value: object) -> list[Any] | None:
     """
     if not isinstance(value, dict) or not value:
         return None
-    if value.keys() == {"columns", "index", "data"}:  # of pandas, too
-        return [dict(zip(value["columns"], cells, strict=True)) for cells in value["data"]]
+    if value.keys() == {"columns", "index", "data"} and isinstance(value["columns"], list):  # of pandas, too
+        return _rows_of_cells(value["columns"], value["data"])
     columns = list(value.values())
     if all(isinstance(column, list) for column in columns):
         if len({len(column) for column in columns}) > 1 or not any(
@@ -388,7 +443,7 @@ def _csv(path: Path, faults: Faults) -> Iterator[Record]:
     body = text[given.end() :] if given else text
     limit = csv.field_size_limit(max(len(text), 1))  # the module's own limit is 128 KiB a field
     try:
-        delimiter = given[1] if given else "\t" if file_kind(path) == ".tsv" else _delimiter(body)
+        delimiter = given[1] if given else _delimiter(body, "\t" if file_kind(path) == ".tsv" else ",")
         lines = _csv_lines(path, body, delimiter, 1 if given else 0)
         records: list[Record] = []
         with faults:
@@ -399,8 +454,8 @@ def _csv(path: Path, faults: Faults) -> Iterator[Record]:
     yield from records
 
 
-def _delimiter(text: str) -> str:
-    """The delimiter that splits the header and gives every row as many fields; of several such, the comma."""
+def _delimiter(text: str, usual: str) -> str:
+    """The delimiter that splits the header and gives every row as many fields; of several such or none, the ``usual`` one."""
     widths: dict[str, tuple[bool, int]] = {}
     for delimiter in _DELIMITERS:
         try:
@@ -413,7 +468,7 @@ def _delimiter(text: str) -> str:
                 len(rows[0]),
             )
     return max(
-        widths, key=lambda delimiter: (widths[delimiter][0], delimiter == ",", widths[delimiter][1]), default=","
+        widths, key=lambda delimiter: (widths[delimiter][0], delimiter == usual, widths[delimiter][1]), default=usual
     )
 
 
@@ -567,7 +622,7 @@ def _text_of_bytes(value: object) -> object:
 
 
 def _whole_file(path: Path, faults: Faults) -> Iterator[Record]:
-    text = _with_plain_line_ends(_read_text(path))
+    text = with_plain_line_ends(_read_text(path))
     title = ""
     if file_kind(path) == ".md":
         title, text = front_matter(text, path)

@@ -11,10 +11,12 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 from kinject.data.knowledge import DIRECTIONS, UNKNOWN, Direction, Document
 from kinject.data.records import Record, kind_of
+from kinject.data.words import normalize, with_plain_line_ends
 from kinject.errors import DataError, Faults
 
 QUESTION_LABELS = ("direction", "group", "task", "fact", "wordings")
@@ -84,7 +86,7 @@ def documents_from(
             fact = _fact(row, where)
             numbered = fact is not None
             document = Document(
-                text,
+                with_plain_line_ends(text),
                 position if fact is None else fact,
                 _entities(row, where),
                 where,
@@ -309,12 +311,17 @@ def merge_answers(rows: Sequence[QuestionRow]) -> tuple[QuestionRow, ...]:
 
 
 def same_name(one: str, other: str) -> bool:
-    """Whether two names of fields are equal but for case and spaces around them, as spreadsheets write them."""
-    return one.strip().casefold() == other.strip().casefold()
+    """Whether two names of fields are equal but for case, spaces around them and invisible characters."""
+    return _bare_name(one) == _bare_name(other)
+
+
+@lru_cache(maxsize=1 << 10)
+def _bare_name(name: str) -> str:
+    return normalize(name).strip().casefold()
 
 
 def with_known_names(row: Mapping[str, Any], names: Sequence[str], where: str) -> dict[str, Any]:
-    """``row`` with its fields renamed to those of ``names`` that they equal but for case and spaces around them.
+    """``row`` with its fields renamed to those of ``names`` that they equal as `same_name` compares them.
 
     Raises:
         DataError: two fields of the row match the same name.
@@ -360,7 +367,17 @@ def _missing(row: Mapping[str, Any], field: str, what: str, where: str) -> DataE
         return DataError(f'{start}; there is one inside of "{inner}", move it out')
     if any(len(name.split()) > 3 for name in row):
         return DataError(f"{start}; if the first line of the file names no fields, put one before it that does")
+    if (
+        len(row) == 1
+        and (found := re.search(r"[^\w\s]", next(iter(row))))
+        and field in re.split(r"\W+", next(iter(row)))
+    ):
+        return DataError(
+            f"{start}; if {found[0]!r} parts its columns, part them by commas, semicolons, tabs or pipes instead"
+        )
     texts = {name: value for name, value in row.items() if isinstance(value, str) and value.strip()}
+    if what == "document" and len(texts) > 1 and all(len(text.split()) > 4 for text in texts.values()):
+        return DataError(f'{start}; if each of them is a document, write a list of rows: [{{"{field}": "..."}}, ...]')
     likely = max(texts, key=lambda name: len(texts[name]), default="") if what == "document" else ""
     return DataError(
         f"{start}; add it, or name the field that holds the {what} with {option}{f' {likely!r}' if likely else ''}"
@@ -500,12 +517,14 @@ def conversation_of(
     - ``prompt_field`` and ``completion_field``, each a text or such messages;
     - ``instruction``, perhaps ``input``, and ``output``.
 
+    A text in a field ``system`` is the system message, unless the messages begin with one.
+
     White space around an answer is dropped, as most chat templates do; the indentation of its first line stays.
 
     Raises:
         DataError: messages that hold no text, call tools, or end with no answer to a message of the user.
     """
-    named = (prompt_field, completion_field, "input", *(name for form in CONVERSATIONS for name in form))
+    named = (prompt_field, completion_field, "input", "system", *(name for form in CONVERSATIONS for name in form))
     row = with_known_names(row, named, where)
     given = {name: value for name, value in row.items() if value is not None}
     name = next((each for each in ("messages", "conversations") if given.get(each, "") != ""), None)
@@ -529,6 +548,10 @@ def conversation_of(
         _require_answered(messages, "'output'", where)
     else:
         return None
+    system = given.get("system")
+    if isinstance(system, str) and system.strip() and messages[0]["role"] != "system":
+        messages.insert(0, {"role": "system", "content": system})
+    messages = [{**message, "content": with_plain_line_ends(message["content"])} for message in messages]
     messages[-1]["content"] = re.sub(r"\A(?:[ \t]*\n)*(?: (?=\S))?", "", messages[-1]["content"].rstrip())
     return messages
 

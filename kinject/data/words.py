@@ -103,6 +103,11 @@ def normalize(text: str) -> str:
     return unicodedata.normalize("NFC", _ANY_INVISIBLE.sub("", text))
 
 
+def with_plain_line_ends(text: str) -> str:
+    """``text`` with the line ends of Windows and of the old Macintosh as line feeds."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
 def word_spans(text: str, compounds: bool = False) -> list[tuple[int, int]]:
     """First and last + 1 character of each word, in order; positions are those of ``text`` as given.
 

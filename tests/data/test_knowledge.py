@@ -86,6 +86,11 @@ def test_bad_selection(text: str) -> None:
         parse_facts(text)
 
 
+def test_a_selection_that_would_fill_the_memory() -> None:
+    with pytest.raises(ConfigurationError, match="there are no 99,999,999,999 facts"):
+        parse_facts("0-99999999999")
+
+
 @given(st.sets(st.integers(0, 200), min_size=1))
 def test_selection_round_trip(numbers: set[int]) -> None:
     assert set(parse_facts(format_facts(sorted(numbers)))) == numbers

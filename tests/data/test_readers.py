@@ -925,3 +925,50 @@ def test_faults_of_sheets_are_told_all_at_once(tmp_path: Path) -> None:
         f'{path}:sheet "Asked", row 2: the question has no answer; add an "answer" field, or delete the row',
         path,
     )
+
+
+def test_line_ends_of_windows_are_no_part_of_what_is_learned(tmp_path: Path) -> None:
+    table = tmp_path / "a.csv"
+    table.write_bytes(b'text,note\r\n"Ada bakes.\r\nBo paints.",x\r\n')
+    assert load_knowledge(table).documents[0].text == "Ada bakes.\nBo paints."
+    row = write(tmp_path / "a.jsonl", [{"text": "Ada bakes.\r\nBo paints.\rTom runs."}])
+    assert load_knowledge(row).documents[0].text == "Ada bakes.\nBo paints.\nTom runs."
+    row = write(tmp_path / "b.jsonl", [{"prompt": "Who\r\nbakes?", "completion": "Ada\r\nFenwick"}])
+    assert load_knowledge(row).documents[0].messages == (("user", "Who\nbakes?"), ("assistant", "Ada\nFenwick"))
+
+
+def test_invisible_characters_in_the_names_of_columns(tmp_path: Path) -> None:
+    table = write(tmp_path / "a.csv", f"te\u200bxt,title\u200e\xa0\n{ADA},Ada\n")
+    document = load_knowledge(table).documents[0]
+    assert (document.text, document.title) == (ADA, "Ada")
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"instruction": "Who?", "output": "Ada", "system": "Be brief."},
+        {"System": "Be brief.", "conversations": [{"from": "human", "value": "Who?"}, {"from": "gpt", "value": "Ada"}]},
+        {
+            "system": "Be long.",
+            "messages": [
+                {"role": "system", "content": "Be brief."},
+                {"role": "user", "content": "Who?"},
+                {"role": "assistant", "content": "Ada"},
+            ],
+        },
+    ],
+)
+def test_the_system_message_of_a_row_is_kept(tmp_path: Path, row: dict[str, object]) -> None:
+    (document,) = load_knowledge(write(tmp_path / "a.jsonl", [row])).documents
+    assert document.messages == (("system", "Be brief."), ("user", "Who?"), ("assistant", "Ada"))
+
+
+def test_advice_on_files_that_are_parted_otherwise(tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError, match="if '\\^' parts its columns, part them by commas, semicolons, tabs or pipes instead"
+    ):
+        load_knowledge(write(tmp_path / "a.csv", f"text^title\n{ADA}^Ada\n"))
+    with pytest.raises(DataError, match="if each of them is a document, write a list of rows"):
+        load_knowledge(write(tmp_path / "a.json", json.dumps({"Ada": ADA, "Bo": BO})))
+    with pytest.raises(DataError, match="holds a NUL character"):
+        load_knowledge(write(tmp_path / "b.json", '[{"text": "a \\u0000 b"}]'))

@@ -255,6 +255,14 @@ def test_text_file_is_one_document(tmp_path: Path) -> None:
         ("cp932", "ミラは灯台を守っています。"),
         ("cp949", "미라 도른은 등대를 지킨다."),
         ("cp1251", "Мира Дорн хранит маяк Велла."),
+        ("koi8-r", "Мария Иванова основала музей стекла в бухте."),
+        ("cp1250", "Łukasz Żółkiewski założył muzeum szkła w zatoce."),
+        ("cp1252", "Die Straße kostet 5 £ für „Müller“."),
+        ("cp932", "山田太郎は青い橋を設計した。"),
+        ("euc-jp", "山田太郎は青い橋を設計した。"),
+        ("gb18030", "林若川执导了电影《赤灯》，于1987年上映。"),
+        ("big5", "林若川執導了電影《赤燈》，於1987年上映。"),
+        ("cp949", "임서윤은 영화 『붉은 등』을 감독했다."),
     ],
 )
 def test_the_likely_encoding_is_named(tmp_path: Path, encoding: str, line: str) -> None:
@@ -296,6 +304,7 @@ def test_marked_encodings_and_line_ends(tmp_path: Path, encoding: str, newline: 
     ("name", "content", "rows"),
     [
         ("semicolons.csv", "text;note\nMira Dorn, aged 50;1,5\n", [("Mira Dorn, aged 50", "1,5")]),
+        ("commas.tsv", "text,note\nMira Dorn,x\n", [("Mira Dorn", "x")]),
         ("told.csv", "sep=;\r\ntext;note\r\nMira;x\r\n", [("Mira", "x")]),
         ("told_quoted.csv", '"sep=|"\ntext|note\nMira|x\n', [("Mira", "x")]),
         ("tabs.csv", "text\tnote\nMira, too\tx\n", [("Mira, too", "x")]),
@@ -351,6 +360,19 @@ def test_an_index_column_of_pandas_is_no_field(tmp_path: Path) -> None:
 def test_json_as_libraries_write_it(tmp_path: Path, name: str, content: str) -> None:
     rows = [record.value for record in read_records(write(tmp_path / name, content))]
     assert rows == [{"text": "a", "fact": 0}, {"text": "b", "fact": 1}]
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        {"columns": ["text", "fact"], "index": [0], "data": [["a"]]},
+        {"columns": ["text", "text"], "index": [0], "data": [["a", "b"]]},
+        {"columns": ["text"], "index": [0], "data": ["a"]},
+        {"columns": 1, "index": 1, "data": [["a"]]},
+    ],
+)
+def test_a_table_of_pandas_that_is_none_stays_one_row(tmp_path: Path, table: dict[str, object]) -> None:
+    assert [record.value for record in read_records(write(tmp_path / "a.json", json.dumps(table)))] == [table]
 
 
 @pytest.mark.parametrize(
