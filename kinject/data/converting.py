@@ -141,6 +141,8 @@ _FURNITURE_WORDS = set(
         pager skip skiplink headerlink cookie cookies share sharing social related advert ads editsection noprint"""
     )
 )
+# Kinds of <aside> that are part of the text, by role, `epub:type` or class: notes in a book or in documentation.
+_NOTES = {"admonition", "endnote", "footnote", "footnotes", "note", "rearnote", "topic"}
 _ANCHORS = {"#", "¶", "§", "", "🔗", "↑", "Δ"}
 # Emphasis is no part of what is learned; links and pictures neither.
 _PLAIN = [
@@ -220,8 +222,13 @@ def _drop_furniture(content: Tag) -> None:
         words = {
             word.lower() for name in (*_listed(tag.get("class")), *_listed(tag.get("id"))) for word in _words(name)
         }
+        kinds = {
+            *words,
+            *_listed(tag.get("epub:type")),
+            *(role.removeprefix("doc-") for role in _listed(tag.get("role"))),
+        }
         furniture = (
-            tag.name in _FURNITURE
+            (tag.name in _FURNITURE and not (tag.name == "aside" and kinds & _NOTES))
             or bool(_FURNITURE_ROLES & set(_listed(tag.get("role"))))
             or tag.get("aria-hidden") == "true"
             or tag.has_attr("hidden")

@@ -364,11 +364,13 @@ _RESULTS, _RESULTS_BEGIN = "results.json", ('"schema"', '"objective"', '"model"'
 
 
 def _walk(folder: Path, found: _Found, asked: Path | None) -> None:
-    inside = [
+    visible = [
         path
         for path in sorted(folder.rglob("*"), key=lambda path: path.relative_to(folder).as_posix())
-        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
     ]
+    found.skipped += filter(_leads_elsewhere, visible)
+    inside = [path for path in visible if path.is_file()]
     outputs = {path.parent for path in inside if _marks_output(path, folder)}
     found.outputs += sorted(each for each in outputs if outputs.isdisjoint(each.parents))
     for path in inside:
@@ -378,6 +380,11 @@ def _walk(folder: Path, found: _Found, asked: Path | None) -> None:
             found.questions.append(path)
         else:
             _take(path, found, asked)
+
+
+def _leads_elsewhere(path: Path) -> bool:
+    """Whether ``path`` is a link to a folder, which is not followed, or to nothing."""
+    return path.is_symlink() and not path.is_file()
 
 
 def _marks_output(path: Path, folder: Path) -> bool:
@@ -458,7 +465,10 @@ def _documents_of_files(
     where = ", ".join(names)
     faults = Faults()
     records: list[Record] = []
-    kinds = Counter(path.suffix.lower() or "without ending" for path in found.skipped)
+    kinds = Counter(
+        "link to a folder, or to nothing" if _leads_elsewhere(path) else path.suffix.lower() or "without ending"
+        for path in found.skipped
+    )
     for path in found.files.values():
         before = len(records)
         records.extend(_learned_rows(path, read_records(path, faults), fields, asked_fields, found.questions))
@@ -467,7 +477,8 @@ def _documents_of_files(
     documents = documents_from(records, fields[0], faults, fields[1])
     faults.raise_any()
     listed = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items(), key=lambda item: (-item[1], item[0])))
-    readable = sorted({file_kind(path) for path in found.skipped if file_kind(path)})
+    unreadable = [path for path in found.skipped if not _leads_elsewhere(path)]
+    readable = sorted({file_kind(path) for path in unreadable if file_kind(path)})
     unread = f"; {', '.join(readable)} can be read after {EXTRA}" if readable else ""
     if found.outputs:
         logger.warning(
@@ -558,7 +569,7 @@ def near_path(name: str) -> str:
     folder = next((each for each in path.parents if os.path.isdir(each)), Path())
     wrong, *others = path.relative_to(folder).parts
     try:
-        beside = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
+        beside = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith(".") and entry.exists())
     except OSError:
         return ""
     by_stem = {Path(entry).stem: entry for entry in reversed(beside)}  # endings would make all files of a kind alike

@@ -18,6 +18,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime, time
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -501,7 +502,14 @@ def _without_empty_end(row: Sequence[Any], width: int) -> Sequence[Any]:
 
 
 def _table(rows: Iterable[tuple[str, Sequence[Any]]], path: Path, faults: Faults, parted_by: str) -> Iterator[Record]:
-    """Records of a table whose first row names the fields; rows without any content are passed over."""
+    """Records of a table whose first row names the fields; rows without any content are passed over.
+
+    Args:
+        rows: Where each row stands, and its cells.
+        path: The file.
+        faults: Collects the errors of rows.
+        parted_by: What parts the fields in the file; "" where nothing does, as in a spreadsheet.
+    """
     rows = iter(rows)
     header: list[str] = []
     where = f"{path}:1"
@@ -523,10 +531,11 @@ def _table(rows: Iterable[tuple[str, Sequence[Any]]], path: Path, faults: Faults
             continue
         with faults:
             if len(row) != len(header):
+                fix = f"put fields that hold {parted_by}, quotes or line breaks between double quotes"
+                fix += ", and keep the empty fields that end a row" if len(row) < len(header) else ""
                 raise DataError(
                     f"{where}: the row has {len(row)} fields where the header has {len(header)}; "
-                    f"put fields that hold {parted_by}, quotes or line breaks between double quotes"
-                    + (", and keep the empty fields that end a row" if len(row) < len(header) else "")
+                    + (fix if parted_by else "let the first row of the sheet name every column, with no title above it")
                 )
             yield Record({name: cell for name, cell in zip(header, row, strict=True) if name}, where)
 
@@ -570,7 +579,7 @@ def _xlsx(path: Path, faults: Faults) -> Iterator[Record]:
         place = f"{path}:" if alone else f'{path}:sheet "{name}", row '
         lines = ((f"{place}{number}", [_cell(cell) for cell in row]) for number, row in enumerate(rows, start=1))
         with faults:
-            for record in _table(lines, path, faults, "tabs"):
+            for record in _table(lines, path, faults, ""):
                 yield record if alone else replace(record, sheet=name)
 
 
@@ -581,8 +590,13 @@ def _sheets(names: Sequence[str], one: str, several: str) -> str:
 
 
 def _cell(cell: Any) -> Any:
-    """The value of a cell as it would stand in a CSV file; one whose format shows it otherwise stays what it is."""
+    """The value of a cell as it would stand in a CSV file; what is shown in a form unknown here stays what it is."""
     value = cell.value
+    shares = re.fullmatch(r"0(?:\.(0+))?%", str(getattr(cell, "number_format", "")))
+    if shares and isinstance(value, (int, float)):
+        return f"{value:.{len(shares[1] or '')}%}"
+    if isinstance(value, datetime) and value.time() == time() and "h" not in cell.number_format.lower():
+        return value.date()
     if getattr(cell, "data_type", "") == "e":  # an error such as #REF!
         return None
     as_shown = getattr(cell, "number_format", "General") in ("General", "@", "0")
@@ -631,7 +645,9 @@ def _whole_file(path: Path, faults: Faults) -> Iterator[Record]:
 
 
 def _converted(path: Path, faults: Faults) -> Iterator[Record]:
-    title, text = convert(path, file_kind(path), _read_bytes(path))
+    kind = file_kind(path)
+    data = _read_text(path).encode() if kind == ".rst" else _read_bytes(path)  # the others say what they are written in
+    title, text = convert(path, kind, data)
     yield from [Record(text, f"{path}:1", title)] if text.strip() else []
 
 

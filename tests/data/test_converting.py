@@ -156,7 +156,6 @@ def test_a_folder_of_all_kinds(tmp_path: Path) -> None:
         ("a.docx", b"PK\x03\x04cut off", "not a whole .docx file"),
         ("a.docx", b"\xd0\xcf\x11\xe0locked", "locked by a password"),
         ("a.epub", b"no archive", "not a whole .epub file"),
-        ("a.rst", b"caf\xe9", "cannot be read as .rst"),
     ],
 )
 def test_damaged_files_are_named(tmp_path: Path, name: str, data: bytes, says: str) -> None:
@@ -182,3 +181,24 @@ def test_without_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capl
         load_knowledge(path)
     assert len(load_knowledge(tmp_path).documents) == 1
     assert "1 .pdf" in caplog.text and "can be read after pip install 'kinject[documents]'" in caplog.text
+
+
+def test_notes_are_part_of_the_text(tmp_path: Path) -> None:
+    rst = "Mills\n=====\n\nAda Fenwick [1]_ bakes.\n\n.. [1] She began in 1987.\n\n.. note:: The mill is closed.\n"
+    (tmp_path / "a.rst").write_text(rst, encoding="utf-8")
+    (document,) = load_knowledge(tmp_path / "a.rst").documents
+    assert "She began in 1987." in document.text and "The mill is closed." in document.text
+    text = "<p>Ada Fenwick bakes bread in the old mill of Vell.</p>"
+    for kind in ('epub:type="footnote"', 'role="doc-footnote"', 'role="note"', 'class="admonition tip"'):
+        (tmp_path / "a.html").write_text(f"{text}<aside {kind}>She began in 1987.</aside>", encoding="utf-8")
+        assert "She began" in load_knowledge(tmp_path / "a.html").documents[0].text, kind
+    (tmp_path / "a.html").write_text(f"{text}<aside>Read more</aside>", encoding="utf-8")
+    assert "Read more" not in load_knowledge(tmp_path / "a.html").documents[0].text
+
+
+def test_restructured_text_says_its_encoding_as_other_texts_do(tmp_path: Path) -> None:
+    (tmp_path / "a.rst").write_bytes("Ada bakes.\n\nZoë keeps the café.\n".encode("cp1252"))
+    with pytest.raises(DataError, match=r"a.rst:3: not UTF-8 text .* probably CP1252"):
+        load_knowledge(tmp_path / "a.rst")
+    (tmp_path / "a.rst").write_bytes("Zoë keeps the café.\n".encode("utf-16"))
+    assert load_knowledge(tmp_path / "a.rst").documents[0].text == "Zoë keeps the café."

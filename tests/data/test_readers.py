@@ -972,3 +972,16 @@ def test_advice_on_files_that_are_parted_otherwise(tmp_path: Path) -> None:
         load_knowledge(write(tmp_path / "a.json", json.dumps({"Ada": ADA, "Bo": BO})))
     with pytest.raises(DataError, match="holds a NUL character"):
         load_knowledge(write(tmp_path / "b.json", '[{"text": "a \\u0000 b"}]'))
+
+
+def test_links_that_are_not_followed_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = tmp_path / "wiki"
+    write(folder / "a.md", ADA)
+    write(tmp_path / "other" / "b.md", BO)
+    (folder / "linked.md").symlink_to(tmp_path / "other" / "b.md")
+    (folder / "more").symlink_to(tmp_path / "other")
+    (folder / "gone.txt").symlink_to(tmp_path / "nothing")
+    assert [each.text for each in load_knowledge(folder).documents] == [ADA, BO]
+    assert "passed over: 2 link to a folder, or to nothing" in caplog.text
+    with pytest.raises(DataError, match=r"check the path$"):  # not "did you mean" itself
+        load_knowledge(folder / "gone.txt")

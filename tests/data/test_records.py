@@ -6,6 +6,7 @@ import io
 import json
 import re
 import sys
+from datetime import datetime
 from pathlib import Path
 
 import pyarrow
@@ -416,14 +417,14 @@ def test_spreadsheets(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     openpyxl = pytest.importorskip("openpyxl")
     book = openpyxl.Workbook()
     book.active.title = "Facts"
-    for row in (["Text", "fact", "share"], ["Mira", 5, 0.25], [None, None, None], ["Tom", 6.0, None]):
+    for row in (["Text", "fact", "share"], ["Mira", 5, 2500], [None, None, None], ["Tom", 6.0, None]):
         book.active.append(row)
-    book.active["C2"].number_format = "0%"  # shown as 25%
+    book.active["C2"].number_format = "#,##0"  # shown as 2,500
     book.create_sheet("Empty")
     path = tmp_path / "a.xlsx"
     book.save(path)
     assert read_records(path) == [
-        Record({"Text": "Mira", "fact": "5", "share": 0.25}, f"{path}:2"),
+        Record({"Text": "Mira", "fact": "5", "share": 2500}, f"{path}:2"),
         Record({"Text": "Tom", "fact": "6", "share": None}, f"{path}:4"),
     ]
     assert not caplog.records
@@ -463,3 +464,33 @@ def test_spreadsheets_without_their_library(tmp_path: Path, monkeypatch: pytest.
         write(tmp_path / "a.xlsx", ""),
         "{}: spreadsheets are read by openpyxl, which is not installed: pip install 'kinject[xlsx]'. Or save the sheet as .csv",
     )
+
+
+def test_cells_read_as_they_are_shown(tmp_path: Path) -> None:
+    book = pytest.importorskip("openpyxl").Workbook()
+    sheet = book.active
+    sheet.append(["name", "day", "moment", "share", "exact"])
+    sheet.append(["Ada", datetime(1931, 5, 1), datetime(1931, 5, 1), 0.25, 0.125])
+    for cell, shown in (("B2", "yyyy-mm-dd"), ("C2", "yyyy-mm-dd hh:mm"), ("D2", "0%"), ("E2", "0.0%")):
+        sheet[cell].number_format = shown
+    book.save(tmp_path / "a.xlsx")
+    (record,) = read_records(tmp_path / "a.xlsx")
+    assert isinstance(record.value, dict)
+    assert [str(value) for value in record.value.values()] == [
+        "Ada",
+        "1931-05-01",
+        "1931-05-01 00:00:00",
+        "25%",
+        "12.5%",
+    ]
+
+
+def test_a_title_above_the_names_of_columns(tmp_path: Path) -> None:
+    book = pytest.importorskip("openpyxl").Workbook()
+    for row in (["My list"], ["name", "role"], ["Ada", "baker"]):
+        book.active.append(row)
+    book.save(tmp_path / "a.xlsx")
+    with pytest.raises(
+        DataError, match="has 2 fields where the header has 1; let the first row of the sheet name every"
+    ):
+        read_records(tmp_path / "a.xlsx")
