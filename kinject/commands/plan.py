@@ -115,6 +115,12 @@ def forecast(
         return None
     work = workload(knowledge, arguments, training_args, tokenizer, most, beside)
     plan = plan_of(model, arguments, training_args, model_args, work)
+    if training_args.preserved_rank:
+        from kinject.trainers.subspace import kept_elements, matrices_of
+
+        matrices = matrices_of(devices.without_weights(config)).values()
+        kept = sum(kept_elements(each, training_args.preserved_rank) for each in matrices)
+        plan = replace(plan, still=model.parameters - sum(each.numel() for each in matrices), preserved=kept)
     flops = work.tokens * model.flops_per_token(plan.adapter)
     limit = devices.device_memory(training_args.device)
     return Forecast(model, plan, needed(model, plan), limit, work, flops)
@@ -467,7 +473,7 @@ def table(found: Forecast, speed: float) -> str:
         speed: Operations a second that a matrix product reaches here.
     """
     model, plan, work = found.model, found.plan, found.work
-    trained = model.parameters if plan.adapter is None else plan.adapter
+    trained = model.parameters - plan.still if plan.adapter is None else plan.adapter
     limit = "" if found.limit is None else f" of {_gigabytes(found.limit)}"
     host = f"; {_gigabytes(found.need.host)} GB of the host" if found.need.host else ""
     lines = {

@@ -182,6 +182,8 @@ class Plan:
         optimizer: Its name in transformers.
         checkpointing: Whether activations are recomputed.
         anchored: Whether a copy of the untrained model is kept.
+        still: Weights of the model that do not learn, where no adapter does.
+        preserved: Numbers in fp32 that are kept of matrices whose largest singular values stay.
         answers: Questions that are answered at once, times the tokens of a prompt with its longest answer.
     """
 
@@ -195,6 +197,8 @@ class Plan:
     optimizer: str = "adamw_torch_fused"
     checkpointing: bool = False
     anchored: bool = False
+    still: int = 0
+    preserved: int = 0
     answers: int = 0
 
 
@@ -207,8 +211,8 @@ class Need:
     parts: dict[str, float]
 
 
-def sizes(config: Any) -> Sizes:
-    """The sizes of the model that ``config``, a transformers configuration, describes; no weights are allocated.
+def without_weights(config: Any) -> Any:
+    """The model that ``config``, a transformers configuration, describes, on the device meta.
 
     Raises:
         ValueError: transformers has no causal language model of this configuration.
@@ -216,7 +220,16 @@ def sizes(config: Any) -> Sizes:
     from transformers import AutoModelForCausalLM
 
     with torch.device("meta"):
-        model: Any = AutoModelForCausalLM.from_config(config)
+        return AutoModelForCausalLM.from_config(config)
+
+
+def sizes(config: Any) -> Sizes:
+    """The sizes of the model that ``config``, a transformers configuration, describes; no weights are allocated.
+
+    Raises:
+        ValueError: transformers has no causal language model of this configuration.
+    """
+    model = without_weights(config)
     text = config.get_text_config()
     heads = int(getattr(text, "num_attention_heads", 1) or 1)
     hidden = int(text.hidden_size)
@@ -300,8 +313,9 @@ def needed(model: Sizes, plan: Plan) -> Need:
             parts = {name: value / split for name, value in parts.items()}
         parts["copies"] = copies if plan.strategy not in ("zero3", "fsdp2") else 2.0 * count / model.layers
     elif plan.strategy == "ddp":  # gradients lie in the buckets that are sent (`gradient_as_bucket_view`)
-        weights = plan.weight_bytes * count
-        parts = {"weights": weights, "gradients": weights, "optimizer": states, "copies": copies}
+        weights, gradients = plan.weight_bytes * count, plan.weight_bytes * (count - plan.still)
+        parts = {"weights": weights, "gradients": gradients, "optimizer": states, "copies": copies}
+        parts["preserved"] = 4.0 * plan.preserved  # goes with this strategy alone
     elif plan.strategy == "zero1":
         # 16-bit weights and gradients, fp32 sums of gradients; master weights and states sharded.
         parts = {"weights": 2.0 * count, "gradients": 6.0 * count, "optimizer": (4.0 * count + states) / split}
@@ -327,8 +341,8 @@ def _states(model: Sizes, plan: Plan) -> float:
     each = _STATES[name]
     if plan.adapter is not None:
         return each * plan.adapter
-    in_full = model.parameters - model.multiplied if "8bit" in name else 0
-    return each * (model.parameters - in_full) + 8.0 * in_full
+    in_full = model.parameters - model.multiplied if "8bit" in name and not plan.still else 0
+    return each * (model.parameters - plan.still - in_full) + 8.0 * in_full
 
 
 def _head(model: Sizes) -> int:

@@ -45,12 +45,22 @@ def matrices_of(model: PreTrainedModel) -> dict[str, Parameter]:
 def largest_of(weight: Tensor, share: float) -> Kept:
     """The largest ``share`` of the singular values of ``weight`` (..., rows, columns), at least one; same on all processes."""
     left, values, right = torch.linalg.svd(weight.detach().float(), full_matrices=False)
-    rank = max(1, int(values.shape[-1] * share))
+    rank = _rank(values.shape[-1], share)
     kept = Kept(left[..., :rank].contiguous(), values[..., :rank].contiguous(), right[..., :rank, :].contiguous())
     if torch.distributed.is_initialized():  # vectors may differ in their last bits, and weights would drift apart
         for each in kept:
             torch.distributed.broadcast(each, 0)
     return kept
+
+
+def _rank(values: int, share: float) -> int:
+    return max(1, int(values * share))
+
+
+def kept_elements(weight: Tensor, share: float) -> int:
+    """How many numbers in fp32 `largest_of` takes of ``weight``, which may have no values (device meta)."""
+    rows, columns = weight.shape[-2:]
+    return weight[..., 0, 0].numel() * _rank(min(rows, columns), share) * (rows + columns + 1)
 
 
 def project(weight: Tensor, kept: Kept) -> Tensor:

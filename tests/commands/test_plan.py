@@ -12,6 +12,7 @@ import torch
 from kinject.commands.plan import UNCHECKED, Forecast, Workload, choose, practices, show_plan, shown_choices
 from kinject.errors import ConfigurationError
 from kinject.models import devices
+from kinject.trainers.subspace import PreservedSubspace
 from tests.conftest import run_recipe
 
 
@@ -29,6 +30,28 @@ def test_a_plan_says_what_the_run_then_takes_and_trains_nothing(
     assert plan["steps"] == train["steps"]
     assert plan["tokens"] == pytest.approx(train["tokens"], rel=0.02)
     assert plan["flops"] == pytest.approx(train["flops"], rel=0.03)
+
+
+def test_a_plan_counts_what_is_kept_of_preserved_matrices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held: dict[str, int] = {}
+    ended = PreservedSubspace.on_optimizer_step
+
+    def measure(self: PreservedSubspace, *args: Any, **kwargs: Any) -> None:
+        ended(self, *args, **kwargs)
+        size = lambda tensors: sum(each.numel() * each.element_size() for each in tensors)  # noqa: E731
+        held["preserved"] = size(part for _, kept in self._kept for part in kept)
+        held["gradients"] = size(each.grad for each in kwargs["model"].parameters() if each.grad is not None)
+        states = kwargs["optimizer"].state.values()
+        held["optimizer"] = size(each for state in states for each in state.values() if torch.is_tensor(each))
+
+    monkeypatch.setattr(PreservedSubspace, "on_optimizer_step", measure)
+    settings: dict[str, Any] = {"preserved_rank": 0.5, "max_steps": 1, "evaluations": 0}
+    plan = run_recipe("nano-ar", tmp_path / "out", **settings, plan=True)
+    run_recipe("nano-ar", tmp_path / "out", **settings)
+    assert {name: plan["parts"][name] for name in held} == pytest.approx(held, rel=0.02)
+    assert plan["memory_bytes"] >= sum(held.values())
+    whole = run_recipe("nano-ar", tmp_path / "out", evaluations=0, max_steps=1, plan=True)
+    assert whole["parts"]["preserved"] == 0 and whole["parts"]["gradients"] > plan["parts"]["gradients"]
 
 
 def test_a_run_that_cannot_fit_is_refused_with_what_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
