@@ -29,7 +29,7 @@ from kinject.commands.options import (
 from kinject.commands.settings import check_range, split_objective
 from kinject.compat import is_first_process, quiet_libraries
 from kinject.errors import ConfigurationError, did_you_mean, exit_on_user_error
-from kinject.models.names import check_model, require_model
+from kinject.models.names import require_model
 from kinject.reproduction.command import DESCRIPTION, add_arguments
 from kinject.reproduction.command import run as reproduce_tables
 
@@ -527,7 +527,6 @@ def run_app(arguments: argparse.Namespace) -> None:
 
 def run_eval(arguments: argparse.Namespace) -> None:
     """`kinject eval`: scores of a model on questions, in both readings."""
-    check_model(arguments.model_name_or_path)
     from kinject.commands.evaluate import MeasurementArguments, evaluate_model
 
     names = {item.name for item in fields(MeasurementArguments)}
@@ -568,7 +567,6 @@ def run_push(arguments: argparse.Namespace) -> None:
 
 def run_export(arguments: argparse.Namespace) -> None:
     """`kinject export`: a whole model on disk, for others to serve."""
-    check_model(arguments.model)
     from kinject.commands.export import export
 
     done = export(arguments.model, arguments.output_dir, layout=arguments.layout, batch_size=arguments.batch_size)

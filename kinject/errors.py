@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 
 MOST_FAULTS_SHOWN = 20
-_BROKEN_PIPE = 128 + 13  # as a shell tells of a process that SIGPIPE ended
+_INTERRUPTED, _BROKEN_PIPE = 128 + 2, 128 + 13  # as a shell tells of a process that SIGINT or SIGPIPE ended
 # An access token of the Hub: of a user (hf_...), an organization (api_org_...), or signed (hf_oauth_..., hf_jwt_...). Short
 # names such as hf_transfer, all in lower case, are none.
 SECRET_VALUE = re.compile(
@@ -121,8 +121,8 @@ class RunStopped(Exception):
 def exit_on_user_error() -> Iterator[None]:
     """End the process with status 2 and one line on stderr if the block raises an error that the user can mend.
 
-    A run that a signal stopped ends with the signal's own status, and one whose output nobody reads any more, such as `head`,
-    with that of a broken pipe, without a word.
+    A run that a signal stopped ends with the signal's own status, so does any command after Ctrl-C, and one whose output nobody
+    reads any more, such as `head`, ends with that of a broken pipe, without a word.
     """
     try:
         try:
@@ -137,6 +137,9 @@ def exit_on_user_error() -> Iterator[None]:
     except RunStopped as stopped:
         print(stopped, file=sys.stderr)
         sys.exit(128 + stopped.signal)
+    except KeyboardInterrupt:
+        print("stopped by Ctrl-C", file=sys.stderr)
+        sys.exit(_INTERRUPTED)
     except KinjectError as error:
         # A mistyped option is quoted in the message, and may have held an access token.
         print(f"error: {SECRET_VALUE.sub('<access token>', str(error))}", file=sys.stderr)

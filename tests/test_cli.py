@@ -18,6 +18,7 @@ from kinject.commands import recipe, settings
 from kinject.commands.options import OBJECTIVES, PRESETS, Option, measured_settings, training_options
 from kinject.commands.settings import read_training
 from kinject.commands.talk import base_of
+from kinject.errors import exit_on_user_error
 
 
 def fails(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
@@ -692,6 +693,12 @@ def test_output_that_nobody_reads_ends_a_command_without_a_word(words: list[str]
     with os.fdopen(writing, "wb") as output:
         done = subprocess.run([sys.executable, *words], stdout=output, stderr=subprocess.PIPE, cwd=root, env=options)
     assert done.stderr == b""
+
+
+def test_ctrl_c_ends_a_command_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended, exit_on_user_error():
+        raise KeyboardInterrupt
+    assert ended.value.code == 130 and capsys.readouterr().err == "stopped by Ctrl-C\n"
 
 
 RECIPES = sorted(

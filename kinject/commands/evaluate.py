@@ -339,11 +339,11 @@ def evaluate_model(arguments: MeasurementArguments) -> dict[str, Any]:
     """
     if not arguments.model_name_or_path:
         raise ConfigurationError("no model is named; pass --model, such as smollm2-135m.")
+    require_model(arguments.model_name_or_path, revision=arguments.revision)
     arguments.sampling_config(arguments.max_new_tokens)
     output_dir = prepare_results(arguments.output_dir, arguments.overwrite) if arguments.output_dir else None
     loading = _load_questions(arguments) if arguments.documents or arguments.questions else None
     knowledge: KnowledgeSet | None = None
-    require_model(arguments.model_name_or_path, revision=arguments.revision)
     claim = find_claim(arguments.model_name_or_path, revision=arguments.revision)
     if loading is None:
         arguments, name, questions = _asked_again(arguments, claim)

@@ -11,8 +11,10 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -22,11 +24,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from kinject.data.practice import practiced
-from kinject.errors import ConfigurationError, DataError, KinjectError
+from kinject.errors import ConfigurationError, DataError, KinjectError, RunStopped
 from kinject.evaluation.results import files_fingerprint, read_results, write_json, write_text
 from kinject.reproduction.specification import SCRIPTS, Dataset, Method, Recipes, Scale, Table, load_yaml
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from transformers import PreTrainedTokenizerBase
 
     from kinject.prompts.templates import DocumentTemplate, Frame
@@ -494,8 +498,9 @@ def run_grid(
         The reasons of failed runs, by the name of the run.
     """
     failures: dict[str, str] = {}
-    with ThreadPoolExecutor(launch.jobs) as pool:
-        waiting = {pool.submit(_run, run, launch, keep_stale, report): run for run in runs}
+    processes = _Processes()
+    with ThreadPoolExecutor(launch.jobs) as pool, processes.told_to_stop():
+        waiting = {pool.submit(_run, run, launch, keep_stale, report, processes): run for run in runs}
         try:
             for future in as_completed(waiting):
                 problem = future.result()
@@ -508,7 +513,48 @@ def run_grid(
     return failures
 
 
-def _run(run: Run, launch: Launch, keep_stale: bool, report: Callable[[Run, str], None]) -> str:
+class _Processes:
+    """The processes of the runs. SIGTERM is passed on to them, since nobody would wait for them; Ctrl-C they get themselves."""
+
+    def __init__(self) -> None:
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._told = False
+
+    def wait_for(self, command: Sequence[str], **options: Any) -> int:
+        """Start a process and return its status once it has ended."""
+        with subprocess.Popen(command, **options) as process:
+            self._running.add(process)
+            if self._told:  # between the decision to start it and its start
+                process.terminate()
+            try:
+                return process.wait()
+            finally:
+                self._running.discard(process)
+
+    @contextmanager
+    def told_to_stop(self) -> Iterator[None]:
+        """Pass SIGTERM on in the block, and end it by `RunStopped`; in another thread than the main one, do nothing.
+
+        Raises:
+            RunStopped: the signal came.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        former = signal.signal(signal.SIGTERM, self._pass_on)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, former)
+
+    def _pass_on(self, number: int, frame: FrameType | None) -> None:
+        self._told = True
+        for process in [*self._running]:
+            process.terminate()
+        raise RunStopped(number, "stopped, and so are the runs. The same command goes on with what is not finished.")
+
+
+def _run(run: Run, launch: Launch, keep_stale: bool, report: Callable[[Run, str], None], processes: _Processes) -> str:
     """Start ``run`` unless it is finished; returns why it failed, or an empty text."""
     directory = launch.directory(run)
     try:
@@ -532,7 +578,7 @@ def _run(run: Run, launch: Launch, keep_stale: bool, report: Callable[[Run, str]
         log = directory / "log.txt"
         with log.open("a", encoding="utf-8") as output:
             kept = () if lock is None else (lock,)  # the run holds the lock too, in case this process is killed
-            status = subprocess.run(
+            status = processes.wait_for(
                 command,
                 stdout=output,
                 stderr=output,
@@ -541,7 +587,7 @@ def _run(run: Run, launch: Launch, keep_stale: bool, report: Callable[[Run, str]
                 pass_fds=kept,
                 # The accelerate files name their DeepSpeed files relative to the checkout.
                 cwd=launch.recipes.parent if launch.accelerate_config else None,
-            ).returncode
+            )
         if state(directory) != "done":
             report(run, "failed")
             lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()

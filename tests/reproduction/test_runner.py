@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from kinject.errors import RunStopped
 from kinject.evaluation.results import read_results
 from kinject.reproduction.command import _figures_only, main
 from kinject.reproduction.grid import Launch, Run, checkpoints, estimate, finished_results, run_grid, state, table_runs
@@ -117,6 +119,34 @@ def test_several_processes_are_launched_by_accelerate(tmp_path: Path) -> None:
     command = how.command(run)
     assert command[1:5] == ["-m", "accelerate.commands.launch", "--config_file", "zero3.yaml"]
     assert command[5].endswith("ar_ft.py") and "--output_dir" in command
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGTERM ends no program of Windows in its own way")
+def test_a_grid_that_is_told_to_stop_tells_its_runs(tmp_path: Path) -> None:
+    waiting = """
+import signal, sys, time
+def told(*_):
+    open(sys.argv[1] + "/told", "w").close()
+    sys.exit(143)
+signal.signal(signal.SIGTERM, told)
+open(sys.argv[1] + "/ready", "w").close()
+time.sleep(60)
+"""
+
+    class Waiting(Launch):
+        def command(self, run: Run, *options: str) -> list[str]:
+            return [sys.executable, "-c", waiting, str(tmp_path)]
+
+    def stop_once_ready() -> None:
+        while not (tmp_path / "ready").exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    former = signal.getsignal(signal.SIGTERM)
+    threading.Thread(target=stop_once_ready, daemon=True).start()
+    with pytest.raises(RunStopped, match="The same command goes on with what is not finished"):
+        run_grid([one_run(tmp_path)], Waiting(tmp_path / "recipes", tmp_path / "runs"), report=quietly)
+    assert (tmp_path / "told").exists() and signal.getsignal(signal.SIGTERM) is former
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is a signal of POSIX")
