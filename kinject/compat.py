@@ -589,20 +589,20 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", message=r".*\bkernels\b", category=UserWarning)
     # peft looks for the config.json of a base that has a name of kinject's own.
     warnings.filterwarnings("ignore", message="Could not find a config file in ", category=UserWarning)
-    deepspeed = logging.getLogger("DeepSpeed")
-    if not any(isinstance(each, _NoAccelerator) for each in deepspeed.filters):
-        deepspeed.addFilter(_NoAccelerator())
+    for name in ("DeepSpeed", "bitsandbytes.backends.cpu.ops"):  # read in 0.19.8 and 0.50.2
+        logger = logging.getLogger(name)
+        if not any(isinstance(each, _NoChatter) for each in logger.filters):
+            logger.addFilter(_NoChatter())
 
 
-class _NoAccelerator(logging.Filter):
-    """Drops the lines in which DeepSpeed names the device that it found."""
+class _NoChatter(logging.Filter):
+    """Drops the lines in which DeepSpeed names the device that it found, and bitsandbytes a package it could do with."""
+
+    _DROPPED = ("Setting accelerator to", "Setting ds_accelerator to", "from kernels-community")
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether ``record`` is shown."""
-        return (
-            "Setting accelerator to" not in record.getMessage()
-            and "Setting ds_accelerator to" not in record.getMessage()
-        )
+        return not any(part in record.getMessage() for part in self._DROPPED)
 
 
 def show_progress(trainer: Trainer) -> None:

@@ -15,7 +15,7 @@ from rich.live import Live
 from rich.text import Text
 
 from kinject.data.knowledge import DIRECTIONS, UNKNOWN
-from kinject.errors import KinjectError
+from kinject.errors import ConfigurationError, KinjectError
 from kinject.evaluation.measures import RECITED, asked, read_otherwise, share_of
 from kinject.evaluation.results import MEASURES, SHOWN
 from kinject.evaluation.retention import perplexity_factor, still_right
@@ -244,10 +244,13 @@ def plot_history(
 
     Raises:
         KinjectError: no run has a history of answers.
+        ConfigurationError: ``path`` cannot be written, or holds something else than a PNG.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    target = Path(path)
+    _require_place_for_picture(target)
     runs = [results] if isinstance(results, Mapping) else list(results)
     if not any(asked(entry) for run in runs for entry in run["history"]):
         raise KinjectError("no run has a history to plot; expected results.json of a run that asked while it trained")
@@ -276,10 +279,27 @@ def plot_history(
         panel.grid(alpha=0.25)
     panels[0].set_ylabel("share of answers")
     panels[0].legend(fontsize="small", frameon=False)
-    target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(target, dpi=120, format="png", metadata={} if comment is None else {"Comment": comment})
     return target
+
+
+def _require_place_for_picture(target: Path) -> None:
+    """Refuse to plot over a file that is no picture, or where nothing can be written."""
+    try:
+        if target.exists() and target.stat().st_size:
+            with target.open("rb") as opened:
+                if not opened.read(8).startswith(b"\x89PNG"):
+                    raise ConfigurationError(f"{target}: no PNG is there, so it is not replaced; name another file.")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.open("ab"):
+            pass
+        if not target.stat().st_size:
+            target.unlink()
+    except OSError as error:
+        raise ConfigurationError(
+            f"{target}: cannot be written ({error.strerror}); name a file in a folder that you may write to."
+        ) from error
 
 
 def steps_apart(steps: Iterable[int]) -> list[int]:

@@ -82,9 +82,16 @@ def test_only_what_nobody_can_mend_is_kept_silent(monkeypatch: pytest.MonkeyPatc
         warnings.warn("`gradient_checkpointing` is deprecated", FutureWarning, stacklevel=1)
         warnings.warn("`num_train_epochs` is deprecated", FutureWarning, stacklevel=1)
     assert [str(each.message) for each in caught] == ["`num_train_epochs` is deprecated"]
-    logger, said = logging.getLogger("DeepSpeed"), BufferingHandler(100)
-    monkeypatch.setattr(logger, "handlers", [said])
-    monkeypatch.setattr(logger, "level", logging.WARNING)
-    logger.warning("Setting accelerator to CPU.")
-    logger.warning("no space left")
-    assert [record.getMessage() for record in said.buffer] == ["no space left"]
+    for name, chatter in (
+        ("DeepSpeed", "Setting accelerator to CPU."),
+        (
+            "bitsandbytes.backends.cpu.ops",
+            "Failed to load CPU gemm_4bit_forward from kernels-community: No module named",
+        ),
+    ):
+        logger, said = logging.getLogger(name), BufferingHandler(100)
+        monkeypatch.setattr(logger, "handlers", [said])
+        monkeypatch.setattr(logger, "level", logging.WARNING)
+        logger.warning(chatter)
+        logger.warning("no space left")
+        assert [record.getMessage() for record in said.buffer] == ["no space left"]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from kinject.errors import KinjectError
+from kinject.errors import ConfigurationError, KinjectError
 from kinject.evaluation.report import figures, percent, plot_history, results_table, run_names, steps_apart
 from kinject.evaluation.results import new_results
 
@@ -172,3 +172,17 @@ def test_figures_that_fit_no_decimals() -> None:
         "3.2e+40",
     ]
     assert figures(1.0488, 3) == "1.049" and figures(0.0012345, 3) == "0.00123"
+
+
+def test_a_plot_replaces_no_file_but_a_picture(tmp_path: Path) -> None:
+    questions = tmp_path / "q.jsonl"
+    questions.write_text("{}", encoding="utf-8")
+    with pytest.raises(ConfigurationError, match="q.jsonl: no PNG is there, so it is not replaced; name another file"):
+        plot_history(run("masked", 0.98, 0.88), questions)
+    assert questions.read_text(encoding="utf-8") == "{}"
+    with pytest.raises(ConfigurationError, match="cannot be written"):
+        plot_history(run("masked", 0.98, 0.88), tmp_path)
+    with pytest.raises(ConfigurationError, match="cannot be written"):
+        plot_history(run("masked", 0.98, 0.88), questions / "x.png")
+    picture = plot_history(run("masked", 0.98, 0.88), tmp_path / "x.png")
+    assert plot_history(run("ar", 0.9, 0.06), picture) == picture
