@@ -16,6 +16,9 @@ from tempfile import NamedTemporaryFile
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
+PATIENCE = (
+    900.0  # seconds after which a process is said to hang; on a busy machine one takes ten times as long as alone
+)
 Process = multiprocessing.process.BaseProcess
 
 _forks = multiprocessing.get_context("forkserver")
@@ -38,14 +41,12 @@ def start(
     return process
 
 
-def run_two(module: str, *arguments: str, timeout: float = 300.0, **environment: str) -> list[str]:
+def run_two(module: str, *arguments: str, **environment: str) -> list[str]:
     """Run ``module`` on two processes of one gloo group, as torchrun would; what each of them printed."""
-    return run_ranks(module, *arguments, processes=2, timeout=timeout, environment=environment)
+    return run_ranks(module, *arguments, processes=2, environment=environment)
 
 
-def run_ranks(
-    module: str, *arguments: str, processes: int, timeout: float, environment: Mapping[str, str]
-) -> list[str]:
+def run_ranks(module: str, *arguments: str, processes: int, environment: Mapping[str, str]) -> list[str]:
     """Run ``module`` on so many processes, each with ``environment`` and what torchrun adds; what each of them printed."""
     import torch
 
@@ -67,7 +68,7 @@ def run_ranks(
         ]
         try:
             for process in started:
-                process.join(timeout)
+                process.join(PATIENCE)
             statuses = [process.exitcode for process in started]
         finally:
             for process in started:

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 import torch
 
-from tests.processes import ROOT, run_ranks
+from tests.processes import PATIENCE, ROOT, run_ranks
 
 CONFIGS = ROOT / "deepspeed_configs"
 STRATEGIES = ["ddp", "zero1", "zero2", "zero3"]
 
 
-def launch(strategy: str, *arguments: str, timeout: float = 900.0) -> str:
+def launch(strategy: str, *arguments: str) -> str:
     """Run `worker.py` with ``arguments`` under `deepspeed_configs/cpu/<strategy>.yaml` as a user does; what it printed."""
     command = [sys.executable, "-m", "accelerate.commands.launch"]
     command += ["--config_file", f"deepspeed_configs/cpu/{strategy}.yaml"]
@@ -33,7 +33,7 @@ def launch(strategy: str, *arguments: str, timeout: float = 900.0) -> str:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=timeout,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stdout[-6000:]
     return done.stdout
@@ -44,7 +44,7 @@ def work(strategy: str, *arguments: str, processes: int = 2) -> None:
     with pytest.MonkeyPatch.context() as patch:
         environment = launch_environment(Path("deepspeed_configs", "cpu", f"{strategy}.yaml"), patch)
     environment |= {"DS_ACCELERATOR": "cpu"}
-    run_ranks("tests.distributed.worker", *arguments, processes=processes, timeout=900.0, environment=environment)
+    run_ranks("tests.distributed.worker", *arguments, processes=processes, environment=environment)
 
 
 def seen_by_all(folder: Path, job: str, processes: int = 2) -> list[dict[str, Any]]:

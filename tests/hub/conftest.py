@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.hub.server import LocalHub
+from tests.processes import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 _WITHOUT = """
@@ -68,7 +69,7 @@ class User:
     def _process(self, arguments: list[str], changes: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, *arguments]
         environment = {**self.environment(), **changes}
-        return subprocess.run(command, env=environment, cwd=self.home, capture_output=True, text=True, timeout=300)
+        return subprocess.run(command, env=environment, cwd=self.home, capture_output=True, text=True, timeout=PATIENCE)
 
 
 @pytest.fixture

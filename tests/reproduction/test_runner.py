@@ -157,6 +157,24 @@ def test_a_grid_killed_at_a_random_moment_finishes_with_the_same_results(
         tmp_path / "recipes", {**EPOCHS, "tables/table5.yaml:methods": ["ar"], "tables/table5.yaml:claims": []}
     )
     arguments = ["table5", "--jobs", "2", "--recipes", str(tmp_path / "recipes"), "--output_dir", str(tmp_path / "out")]
+    killed = Launch(recipes=tmp_path / "recipes", runs=tmp_path / "out" / "nano" / "runs")
+    draw = random.SystemRandom()
+    step, moment = draw.randint(1, 4), draw.uniform(0.0, 0.3)
+    # Four steps and the answers at the end are still to come then, but a busy machine may let the grid end before our turn.
+    said = None
+    for when in ((step, moment), (1, 0.0), (1, 0.0)):
+        said = said or kill(arguments, killed, *when)
+    assert said, "the grid ended three times before it was killed"
+    main(arguments)
+    source, run = finished
+    assert scores(run, killed) == scores(run, launch(source)), said
+    (row,) = json.loads((tmp_path / "out" / "nano" / "table5.json").read_text(encoding="utf-8"))
+    assert row["after"] == _figures_only(read_results(killed.directory(run)))["after"], said
+
+
+def kill(arguments: list[str], how: Launch, step: int, moment: float) -> str | None:
+    """Start a grid and kill it ``moment`` seconds after the checkpoint of ``step``; what was done, None if it had ended."""
+    shutil.rmtree(how.runs, ignore_errors=True)
     code = "from kinject.reproduction.command import main; main()"
     process = subprocess.Popen(
         [sys.executable, "-c", code, *arguments],
@@ -164,21 +182,15 @@ def test_a_grid_killed_at_a_random_moment_finishes_with_the_same_results(
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    killed = Launch(recipes=tmp_path / "recipes", runs=tmp_path / "out" / "nano" / "runs")
-    draw = random.SystemRandom()
-    step, moment = draw.randint(1, 4), draw.uniform(0.0, 0.3)
-    while not any(saved >= step for saved in steps_saved(killed.runs)) and process.poll() is None:
+    while not any(saved >= step for saved in steps_saved(how.runs)) and process.poll() is None:
         time.sleep(0.02)
     time.sleep(moment)
-    said = f"killed {moment:.3f} s after checkpoint {step}"
-    assert process.poll() is None, said  # four steps and the answers at the end are still to come
+    if process.poll() is not None:
+        assert process.returncode == 0
+        return None
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    main(arguments)
-    source, run = finished
-    assert scores(run, killed) == scores(run, launch(source)), said
-    (row,) = json.loads((tmp_path / "out" / "nano" / "table5.json").read_text(encoding="utf-8"))
-    assert row["after"] == _figures_only(read_results(killed.directory(run)))["after"], said
+    return f"killed {moment:.3f} s after checkpoint {step}"
 
 
 def steps_saved(runs: Path) -> list[int]:

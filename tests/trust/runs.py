@@ -57,7 +57,7 @@ def start(arm: str, directory: Path, *, fault: Callable[[Path], None] | None = N
 
 def finish(process: Process) -> int:
     """Wait for ``process``; its exit status, negative for a signal."""
-    process.join(300)
+    process.join(processes.PATIENCE)
     assert process.exitcode is not None, "the run hangs"
     return process.exitcode
 

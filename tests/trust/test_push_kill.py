@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tests.hub.conftest import User, ada, hub
 from tests.hub.trained import contents, whole_model
+from tests.processes import PATIENCE
 
 KILLS = int(os.environ.get("KINJECT_TRUST_KILLS", "2"))
 __all__ = ["ada", "hub"]  # fixtures
@@ -24,7 +25,7 @@ def push(user: User, directory: Path, repository: str) -> subprocess.Popen[bytes
 def pushed(user: User, directory: Path, repository: str) -> dict[str, bytes]:
     """What the repository holds after a push that was left alone."""
     process = push(user, directory, repository)
-    _, said = process.communicate(timeout=300)
+    _, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, said.decode()
     # The card names its own repository.
     return {name: body.replace(repository.encode(), b"") for name, body in user.hub.files(repository).items()}
