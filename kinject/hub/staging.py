@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from kinject.errors import SECRET_VALUE, ConfigurationError
 from kinject.evaluation.results import public_name, without_texts, write_json
 from kinject.hub.card_metadata import ENTRIES, benchmark_of, write_entries
-from kinject.models.names import sharded_files
+from kinject.models.names import VOCABULARY, sharded_files
 from kinject.models.saving import Layout, require_layout
 
 if TYPE_CHECKING:
@@ -39,17 +39,7 @@ ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 REPORT_FILES = ("README.md", "results.json", "accuracy.png")
 _ADAPTER_FILES = (ADAPTER_CONFIG, ADAPTER_WEIGHTS, "diffusion.json")
-_TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-    "vocab.json",
-    "vocab.txt",
-    "merges.txt",
-    "tokenizer.model",
-)
+_TOKENIZER_FILES = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja")
 _LICENSES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "NOTICE", "NOTICE.txt")
 _MODEL_FILES = ("config.json", "generation_config.json")
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -117,8 +107,9 @@ def require_finite_files(files: Mapping[str, Path]) -> None:
 def tokenizer_files(directory: Path) -> dict[str, Path]:
     """The tokenizer and chat templates in ``directory``, by name."""
     templates = sorted(each.name for each in (directory / "additional_chat_templates").glob("*.jinja"))
-    more = tuple(f"additional_chat_templates/{name}" for name in templates)
-    return _present(directory, _TOKENIZER_FILES + more)
+    more = [f"additional_chat_templates/{name}" for name in templates]
+    more += sorted(each.name for each in directory.iterdir() if VOCABULARY.fullmatch(each.name))
+    return _present(directory, (*_TOKENIZER_FILES, *more))
 
 
 def report_files(directory: Path) -> dict[str, Path]:
@@ -136,7 +127,7 @@ def replaceable(path: str) -> bool:
         _WEIGHTS,
         _INDEX,
         *REPORT_FILES[1:],
-    } or bool(_SHARD.fullmatch(path))
+    } or bool(_SHARD.fullmatch(path) or VOCABULARY.fullmatch(path))
 
 
 def public_content(name: str, path: Path) -> bytes | None:

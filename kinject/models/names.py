@@ -205,7 +205,8 @@ def base_of_adapter(settings: Mapping[str, Any], shown: str) -> str:
 # Whether a model can be loaded, as far as its name and its files tell.
 
 _LENGTH_BYTES = 8  # in front of the header of a safetensors file
-_VOCABULARY = re.compile(r"tokenizer\.json|tekken\.json|vocab.*|merges\.txt|.*\.(model|spm|tiktoken)")
+VOCABULARY = re.compile(r"tokenizer\.json|tekken\.json|vocab.*|merges\.txt|.*\.(model|spm|tiktoken)")
+"""The files in which tokenizers of any kind keep their words."""
 _OF_BYTES = ("ByT5Tokenizer", "CanineTokenizer", "PerceiverTokenizer")  # need no file of a vocabulary
 
 
@@ -367,7 +368,7 @@ def _require_tokenizer(directory: Path, own: bool) -> None:
                 f"model '{directory.name}': its tokenizer.json was not written to its end. Download it again, or save the "
                 "tokenizer there with its save_pretrained."
             )
-    elif own and not any(_VOCABULARY.fullmatch(path.name) for path in directory.iterdir()):
+    elif own and not any(VOCABULARY.fullmatch(path.name) for path in directory.iterdir()):
         settings = settings or {}
         if "auto_map" not in settings and settings.get("tokenizer_class") not in _OF_BYTES:
             raise ConfigurationError(

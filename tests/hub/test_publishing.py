@@ -17,6 +17,7 @@ from kinject.cli import build_parser, main, run_app
 from kinject.errors import ConfigurationError, HubError
 from kinject.evaluation.results import write_results
 from kinject.hub.publishing import push, push_space, space_files
+from kinject.hub.staging import replaceable, tokenizer_files
 from tests.hub.conftest import User
 from tests.hub.runs import some_run
 from tests.hub.trained import adapter, contents, edit, whole_model
@@ -267,3 +268,11 @@ def test_a_space_shows_a_pushed_model_and_can_be_pushed_again(
     assert build_parser().parse_args(called[0]).run is run_app and called[0][:2] == ["app", "ada/base"]
     commit = push_space("ada/base").commit
     assert push_space("ada/base").commit == commit
+
+
+def test_words_of_tokenizers_of_any_kind_are_published(tmp_path: Path) -> None:
+    names = ["merges.txt", "sentencepiece.bpe.model", "spiece.model", "tekken.json", "tokenizer.json", "vocab.json"]
+    for name in (*names, "notes.txt", "model.safetensors", "trainer_state.json"):
+        (tmp_path / name).write_text("{}", encoding="utf-8")
+    assert sorted(tokenizer_files(tmp_path)) == names
+    assert all(map(replaceable, names)) and not replaceable("notes.txt")
