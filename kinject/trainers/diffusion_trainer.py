@@ -570,7 +570,7 @@ class DiffusionSFTTrainer(DocumentSFTTrainer):
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor:
         """What the loss of the whole accumulated batch is divided by."""
         total = torch.as_tensor(sum(self._divisor(self._counted(batch)) for batch in batch_samples), device=device)
-        if self.args.average_tokens_across_devices and self.args.world_size > 1:
+        if self.args.average_tokens_across_devices:
             total = self.accelerator.gather(total).sum()
         return total
 

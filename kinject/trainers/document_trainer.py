@@ -420,7 +420,7 @@ class DocumentSFTTrainer(SFTTrainer):
         Where predictions are rehearsed, rows are weighed or `anchor` is set, the loss is that of `rehearsal.OwnLoss`.
         """
         mask_ratio = inputs.pop("mask_ratio", None)
-        where, shared = inputs.pop("supervised", None), inputs.pop("shared", 0)
+        where, shared = inputs.pop("supervised", None), inputs.pop("shared", None)
         predictions = {name: inputs.pop(name) for name in PREDICTED if name in inputs}
         weights = inputs.pop(WEIGHTS, None)
         if return_outputs or self.label_smoother is not None:  # both need the logits of every position
@@ -456,7 +456,7 @@ class DocumentSFTTrainer(SFTTrainer):
         if not any(WEIGHTS in batch for batch in batch_samples):
             return super()._get_num_items_in_batch(batch_samples, device)
         total = torch.stack([batch[WEIGHTS].to(device).sum() for batch in batch_samples]).sum()
-        if self.args.average_tokens_across_devices and self.args.world_size > 1:
+        if self.args.average_tokens_across_devices:
             total = self.accelerator.gather(total).sum()
         return total
 

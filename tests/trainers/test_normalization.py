@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from kinject.trainers.collator import PREDICTED, WEIGHTS
+from kinject.trainers import document_trainer
+from kinject.trainers.collator import PREDICTED, WEIGHTS, supervised
 from kinject.trainers.rehearsal import OwnLoss, distilled, divergence, other_divergence
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -134,6 +135,7 @@ def test_weights_of_rows_are_counted_over_all_batches_and_processes(
     assert trainer._get_num_items_in_batch(weighed, torch.device("meta")).is_meta
     labels = {"labels": torch.tensor([[-100, 5, 6], [-100, -100, 7]])}
     assert int(trainer._get_num_items_in_batch([labels, labels], torch.device("cpu"))) == 6
+    assert trainer._get_num_items_in_batch([labels], torch.device("meta")).is_meta
     _as_one_of_two(trainer, monkeypatch)
     assert float(trainer._get_num_items_in_batch(weighed, torch.device("cpu"))) == 2 * 1.75
     trainer.args.average_tokens_across_devices = False
@@ -151,3 +153,66 @@ def test_the_loss_is_the_same_with_outputs_of_every_position_and_without_an_inde
     # Streamed data and other collators do not say which positions are supervised.
     bare = {name: each for name, each in batch.items() if name not in ("supervised", "shared")}
     assert trainer.compute_loss(trainer.model, bare).item() == pytest.approx(loss.item(), rel=1e-5)
+    count = trainer._get_num_items_in_batch([batch], torch.device("cpu"))
+    of_seven = trainer.compute_loss(trainer.model, dict(batch), True, 7)[0]
+    assert of_seven.item() == pytest.approx(loss.item() * int(count) / 7, rel=1e-5)
+
+
+def test_positions_that_the_collator_found_are_not_looked_for_again(
+    make_trainer: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make_trainer()
+    batch = trainer.data_collator(list(trainer.train_dataset)[:2])
+    bare = {name: each for name, each in batch.items() if name not in ("supervised", "shared")}
+    looked: list[Any] = []
+    monkeypatch.setattr(document_trainer, "supervised", lambda *given: looked.append(given) or supervised(*given))
+    losses = []
+    for given, times in ((batch, 0), (bare, 1)):
+        losses.append(trainer.compute_loss(trainer.model.eval(), dict(given)).item())
+        assert len(looked) == times
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize("needless", [True, False])
+def test_only_a_backbone_that_needs_no_mask_gets_none(make_trainer: Callable[..., Any], needless: bool) -> None:
+    trainer = make_trainer()
+    trainer._needs_no_mask = needless
+    seen: list[Any] = []
+    trainer.model.base_model.register_forward_pre_hook(
+        lambda module, args, given: seen.append(given.get("attention_mask")), with_kwargs=True
+    )
+    trainer.args.anchor = 1.0  # rows stay whole, so that there is one call
+    trainer.compute_loss(trainer.model.eval(), trainer.data_collator(list(trainer.train_dataset)[:2]))
+    assert [mask is None for mask in seen] == [needless]
+
+
+def test_figures_of_training_and_evaluation_are_kept_apart(make_trainer: Callable[..., Any]) -> None:
+    trainer = make_trainer()
+    batch = trainer.data_collator(list(trainer.train_dataset)[:2])
+    for mode, other in (("train", "eval"), ("eval", "train")):
+        trainer._metrics["train"].clear()
+        trainer._metrics["eval"].clear()
+        trainer.compute_loss(trainer.model.train(mode == "train"), dict(batch))
+        trainer._tally.settle()
+        assert "mask_ratio" in trainer._metrics[mode] and not trainer._metrics[other]
+
+
+@pytest.mark.parametrize("packing", ["none", "positions"])
+def test_the_own_loss_logs_what_the_librarys_does(
+    make_trainer: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, packing: str
+) -> None:
+    trainer = make_trainer()
+    rows = list(trainer.train_dataset)
+    shown = int(trainer.data_collator(rows)["attention_mask"].sum())
+    trainer.data_collator.packing = packing
+    tokens: list[int] = []
+    monkeypatch.setattr(trainer._tally, "add_scores", lambda mode, scores, seen: tokens.append(int(seen)))
+    logged = []
+    for own in (None, OwnLoss(trainer, trainer.model)):
+        trainer._own_loss = own
+        trainer._metrics["train"].clear()
+        trainer.compute_loss(trainer.model.train(), trainer.data_collator(rows))
+        trainer._tally.settle()
+        logged.append({name: values for name, values in trainer._metrics["train"].items() if "ratio" in name})
+    assert tokens == [shown] and "mask_ratio" in logged[0]
+    assert logged[1] == {name: pytest.approx(values, rel=1e-4) for name, values in logged[0].items()}
