@@ -42,6 +42,7 @@ _QUOTES = "\"'“”‘’«»„"
 _BEGINNING = 16  # characters that may stand before what a text is about
 _SHORT = 3  # letters of a word that is no noun to ask with
 _SMALL_WORDS = 0.2  # share of an English text, and more than in texts of other languages
+_GAPS_A_QUESTION = 2  # a statement has a name and a description, and one question an epoch; a paragraph has many of either
 _FEW = 2  # names and values of a sentence, from which on its other phrases are not asked for
 
 
@@ -260,3 +261,12 @@ def gap_question(found: Sequence[Gap], rng: random.Random) -> tuple[str, str] | 
     what = f"{before}{word if before.strip() else word[0].upper() + word[1:]}{after}".rstrip(".!?。 ")
     blank = f"{before}___{after}"
     return rng.choice(_TEMPLATES).format(what=what, blank=blank), gap.answer
+
+
+def gap_questions(found: Sequence[Gap], rng: random.Random) -> list[tuple[str, str]]:
+    """Questions with their answers, drawn from ``found`` as by `gap_question`: one for every two gaps, none twice.
+
+    A paragraph says more than a statement, so each of its facts is asked for as often only if it gets more questions.
+    """
+    drawn = [gap_question(found, rng) for _ in range(max(1, len(found) // _GAPS_A_QUESTION))]
+    return list(dict.fromkeys(each for each in drawn if each))

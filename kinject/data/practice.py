@@ -18,7 +18,7 @@ from typing import Any, Literal, Protocol
 
 import regex
 
-from kinject.data.gaps import Gap, gap_question, gaps, is_english, subject_of
+from kinject.data.gaps import Gap, gap_questions, gaps, is_english, subject_of
 from kinject.data.knowledge import Document, Question, with_title
 from kinject.data.words import words_of
 from kinject.data.worlds import stream
@@ -71,7 +71,7 @@ class Practice:
         documents: The user's.
         epochs: How many epochs there are.
         share: Invented subjects, as a share of them and the documents.
-        gaps: Share of the documents' samples that are questions with a gap, from 0 to 1.
+        gaps: Share of the documents' samples in whose place stand questions with a gap, from 0 to 1.
         abstain: Refusals, as a share of all questions about the invented.
         nano: Whether the invented people are of the nano world, as the nano models know its few words and questions alone.
         order: `phases`: practice alone in the first tenth of the epochs, documents, refusals and few questions in the last
@@ -207,11 +207,10 @@ class Practice:
             if phase != "first":
                 for group, places in ((found, shown), (silent_gaps, silent_shown)):
                     for index, each in enumerate(group):
-                        asked = gap_question(each, rng) if each and rng.random() < self.gaps else None
-                        if asked is None:
+                        asked = gap_questions(each, rng) if each and rng.random() < self.gaps else []
+                        rows += [_question(*question, epoch) for question in asked]
+                        if not asked:
                             places[index].append(epoch)
-                        else:
-                            rows.append(_question(*asked, epoch))
                 for subject in subjects:
                     if subject and rng.random() < self.identity:
                         rows.append(_question(rng.choice(_IDENTITY).format(name=subject), subject, epoch))

@@ -58,6 +58,15 @@ def test_overlap_counts_sequences_of_three_words() -> None:
 # Gaps.
 
 
+def test_a_document_that_says_more_is_asked_about_more() -> None:
+    statement = Document("Ada Fenwick built the bridge of Sable Point.", fact=0)
+    practice = Practice((statement, Document(LIVES, fact=1)), epochs=4, share=0.0, gaps=1.0)
+    asked = [row for row in practice.rows() if "prompt" in row and row["epochs"] == [0]]
+    of_lives = [row for row in asked if any(word in row["prompt"] + row["completion"] for word in LIVES.split()[:3])]
+    assert len(gaps(statement.text)) == 2 and len(asked) - len(of_lives) == 1
+    assert len(of_lives) > 1 and len({row["prompt"] for row in of_lives}) == len(of_lives)
+
+
 def test_a_gap_and_its_answer_are_the_sentence() -> None:
     for gap in gaps("Ada Fenwick built the bridge of Sable Point in 1904. She sold it to Ida Merdale."):
         assert f"{gap.before}{gap.answer}{gap.after}" in (
