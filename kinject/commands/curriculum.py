@@ -68,8 +68,8 @@ class CurriculumArguments:
     gaps: float = field(
         default=0.0,
         metadata={
-            "help": "Share of the documents' samples in whose place stand questions: a sentence of theirs with one name or value "
-            "left out, which is the answer; one question for every two names and values of the document."
+            "help": "Share of the documents' samples in whose place stand questions: a sentence of theirs with one name or "
+            "value left out, which is the answer; one question for every two names and values of the document."
         },
     )
     abstain: float = field(
