@@ -42,9 +42,7 @@ _QUOTES = "\"'“”‘’«»„"
 _BEGINNING = 16  # characters that may stand before what a text is about
 _SHORT = 3  # letters of a word that is no noun to ask with
 _SMALL_WORDS = 0.2  # share of an English text, and more than in texts of other languages
-_GAPS_A_QUESTION = (
-    2  # a statement has a name and a description, and one question an epoch; a paragraph has many of either
-)
+_GAPS_A_QUESTION = 2  # as of a statement: a name and a description, one of which an epoch asks for
 _FEW = 2  # names and values of a sentence, from which on its other phrases are not asked for
 
 
