@@ -46,8 +46,6 @@ def _require_text(value: str, what: str, where: str, fix: str) -> None:
         raise DataError(f"{where}: the {what} is {type(value).__name__}, expected a string; {fix}")
     if not value.strip():
         raise DataError(f"{where}: the {what} is empty; {fix}")
-    if "\0" in value:
-        raise DataError(f"{where}: the {what} holds a NUL character, which no text does; take it out")
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:

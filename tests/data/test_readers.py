@@ -970,8 +970,6 @@ def test_advice_on_files_that_are_parted_otherwise(tmp_path: Path) -> None:
         load_knowledge(write(tmp_path / "a.csv", f"text^title\n{ADA}^Ada\n"))
     with pytest.raises(DataError, match="if each of them is a document, write a list of rows"):
         load_knowledge(write(tmp_path / "a.json", json.dumps({"Ada": ADA, "Bo": BO})))
-    with pytest.raises(DataError, match="holds a NUL character"):
-        load_knowledge(write(tmp_path / "b.json", '[{"text": "a \\u0000 b"}]'))
 
 
 def test_links_that_are_not_followed_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -21,6 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kinject.data import load_knowledge
+from kinject.data.words import with_plain_line_ends
 from kinject.errors import DataError
 from kinject.trainers import DiffusionSFTConfig, DiffusionSFTTrainer, MaskedSFTConfig, MaskedSFTTrainer
 from tests.conftest import build_model, build_tokenizer
@@ -115,7 +116,7 @@ def test_any_text_in_any_file_is_trained_whole_or_refused_with_its_place(
             return
         knowledge = load_knowledge(str(path))
         if held is texts:
-            assert [document.text for document in knowledge.documents] == texts
+            assert [document.text for document in knowledge.documents] == [*map(with_plain_line_ends, texts)]
         trainer = trainer_of(knowledge, directory, diffusion)
         require_faithful(trainer, [document.text for document in knowledge.documents], diffusion)
         trainer.train()
