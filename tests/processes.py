@@ -16,9 +16,8 @@ from tempfile import NamedTemporaryFile
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-PATIENCE = (
-    900.0  # seconds after which a process is said to hang; on a busy machine one takes ten times as long as alone
-)
+# Seconds after which a process is said to hang; on a busy machine one takes ten times as long as alone.
+PATIENCE = 900.0
 Process = multiprocessing.process.BaseProcess
 
 _forks = multiprocessing.get_context("forkserver")

@@ -75,7 +75,8 @@ _COMMON = {
     "big5": [*range(0xA1, 0xC7)],
 }
 _MOSTLY = 0.9  # of the characters are common ones in the right encoding
-_OTHER_ALPHABETS = ["cp1251", "koi8_r", "cp1253", "cp1255", "cp1256"]
+_CYRILLIC = ["cp1251", "koi8_r"]
+_OTHER_ALPHABETS = [*_CYRILLIC, "cp1253", "cp1255", "cp1256"]
 _LATIN = ["cp1252", "cp1250"]
 
 
@@ -193,23 +194,20 @@ def _likely_encoding(sample: bytes) -> str:
     import charset_normalizer
 
     common = {name: _share_of_common(sample, name) for name in _COMMON}
-    best = max(
-        common, key=lambda name: common[name]
-    )  # the first of several: all that is common in cp949 is so in euc_jp as well
+    # The first of several: all that is common in cp949 is so in euc_jp as well.
+    best = max(common, key=lambda name: common[name])
     if common[best] >= _MOSTLY:
         return best
     found = charset_normalizer.from_bytes(sample, cp_isolation=[_LATIN[0], *_COMMON, *_OTHER_ALPHABETS]).best()
     if found is None:
         return ""
     # No word mixes letters of two alphabets: "Cafй" is "Café" in the encoding of Western Europe.
-    other = found.encoding in _OTHER_ALPHABETS
-    if other and re.search(r"[A-Za-z][\u0370-\u1fff]|[\u0370-\u1fff][A-Za-z]", str(found)):
-        return max(_LATIN, key=lambda name: _words_without_signs(sample, name))
-    if found.encoding in ("cp1251", "koi8_r"):  # each reads the other with small and capital letters interchanged
-        return max(("cp1251", "koi8_r"), key=lambda name: sum(map(str.islower, sample.decode(name, errors="ignore"))))
-    return (
-        max(_LATIN, key=lambda name: _words_without_signs(sample, name)) if found.encoding in _LATIN else found.encoding
-    )
+    mixed = re.search(r"[A-Za-z][\u0370-\u1fff]|[\u0370-\u1fff][A-Za-z]", str(found))
+    if found.encoding in _LATIN or (found.encoding in _OTHER_ALPHABETS and mixed):
+        return min(_LATIN, key=lambda name: _signs_in_words(sample, name))
+    if found.encoding in _CYRILLIC:  # each reads the other with small and capital letters interchanged
+        return max(_CYRILLIC, key=lambda name: sum(map(str.islower, sample.decode(name, errors="ignore"))))
+    return found.encoding
 
 
 def _share_of_common(sample: bytes, encoding: str) -> float:
@@ -225,12 +223,10 @@ def _share_of_common(sample: bytes, encoding: str) -> float:
     return sum(usual) / max(len(usual), 1)
 
 
-def _words_without_signs(sample: bytes, encoding: str) -> int:
-    """Minus the number of signs, such as £ or ³, that stand beside letters where ``sample`` is read in ``encoding``."""
-    text = sample.decode(encoding, errors="replace")
-    return -len(
-        re.findall(r"[^\W\d_][^\w\s\x00-\x7f\u2000-\u206f«»]|[^\w\s\x00-\x7f\u2000-\u206f«»][^\W\d_]|[¹²³]", text)
-    )
+def _signs_in_words(sample: bytes, encoding: str) -> int:
+    """How many signs, such as £ or ³, stand beside letters where ``sample`` is read in ``encoding``."""
+    text, sign = sample.decode(encoding, errors="replace"), r"[^\w\s\x00-\x7f\u2000-\u206f«»]"
+    return len(re.findall(rf"[^\W\d_]{sign}|{sign}[^\W\d_]|[¹²³]", text))
 
 
 # JSON.
@@ -591,16 +587,15 @@ def _sheets(names: Sequence[str], one: str, several: str) -> str:
 
 def _cell(cell: Any) -> Any:
     """The value of a cell as it would stand in a CSV file; what is shown in a form unknown here stays what it is."""
-    value = cell.value
-    shares = re.fullmatch(r"0(?:\.(0+))?%", str(getattr(cell, "number_format", "")))
+    value, form = cell.value, str(getattr(cell, "number_format", "General"))
+    shares = re.fullmatch(r"0(?:\.(0+))?%", form)
     if shares and isinstance(value, (int, float)):
         return f"{value:.{len(shares[1] or '')}%}"
-    if isinstance(value, datetime) and value.time() == time() and "h" not in cell.number_format.lower():
+    if isinstance(value, datetime) and value.time() == time() and "h" not in form.lower():
         return value.date()
     if getattr(cell, "data_type", "") == "e":  # an error such as #REF!
         return None
-    as_shown = getattr(cell, "number_format", "General") in ("General", "@", "0")
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and as_shown:
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and form in ("General", "@", "0"):
         return str(int(value)) if value == int(value) else repr(value)
     return value
 

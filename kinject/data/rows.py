@@ -367,13 +367,11 @@ def _missing(row: Mapping[str, Any], field: str, what: str, where: str) -> DataE
         return DataError(f'{start}; there is one inside of "{inner}", move it out')
     if any(len(name.split()) > 3 for name in row):
         return DataError(f"{start}; if the first line of the file names no fields, put one before it that does")
-    if (
-        len(row) == 1
-        and (found := re.search(r"[^\w\s]", next(iter(row))))
-        and field in re.split(r"\W+", next(iter(row)))
-    ):
+    only = next(iter(row)) if len(row) == 1 else ""
+    sign = re.search(r"[^\w\s]", only)
+    if sign and field in re.split(r"\W+", only):
         return DataError(
-            f"{start}; if {found[0]!r} parts its columns, part them by commas, semicolons, tabs or pipes instead"
+            f"{start}; if {sign[0]!r} parts its columns, part them by commas, semicolons, tabs or pipes instead"
         )
     texts = {name: value for name, value in row.items() if isinstance(value, str) and value.strip()}
     if what == "document" and len(texts) > 1 and all(len(text.split()) > 4 for text in texts.values()):

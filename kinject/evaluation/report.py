@@ -279,7 +279,6 @@ def plot_history(
         panel.grid(alpha=0.25)
     panels[0].set_ylabel("share of answers")
     panels[0].legend(fontsize="small", frameon=False)
-    target.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(target, dpi=120, format="png", metadata={} if comment is None else {"Comment": comment})
     return target
 
